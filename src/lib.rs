@@ -1,0 +1,12 @@
+//! millstream: Kafka Streams for Rust, and a step beyond it.
+//!
+//! A typed topology DSL (consumer → processors → RocksDB state with changelogs → exactly-once
+//! producers), a runtime that commits outputs, changelogs and input offsets together, and a daemon
+//! that runs packaged topologies from config files.
+
+pub mod clock;
+pub mod log;
+pub mod processor;
+pub mod serde;
+pub mod state;
+pub mod topology;
