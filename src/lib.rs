@@ -4,7 +4,9 @@
 //! producers), a runtime that commits outputs, changelogs and input offsets together, and a daemon
 //! that runs packaged topologies from config files.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod log;
 pub mod processor;
 pub mod serde;
