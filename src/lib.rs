@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod log;
+pub mod metrics;
 pub mod processor;
 pub mod serde;
 pub mod state;
