@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod log;
 pub mod processor;
+pub mod runtime;
 pub mod serde;
 pub mod state;
 pub mod topology;
