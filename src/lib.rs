@@ -10,6 +10,7 @@ pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod processor;
+pub mod runtime;
 pub mod serde;
 pub mod state;
 pub mod topology;
