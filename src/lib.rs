@@ -5,6 +5,7 @@
 //! that runs packaged topologies from config files.
 
 pub mod clock;
+pub mod event_sourcing;
 pub mod log;
 pub mod processor;
 pub mod serde;
