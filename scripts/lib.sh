@@ -127,8 +127,13 @@ need_setup() {
     fi
 }
 
-# Builds the daemon and sets DAEMON to its path.
+# Builds the daemon and sets DAEMON to its path. MILLSTREAM_DAEMON names a finished one instead.
 build_daemon() {
+    if [[ -n ${MILLSTREAM_DAEMON:-} ]]; then
+        DAEMON=$MILLSTREAM_DAEMON
+        [[ -x $DAEMON ]] || die "MILLSTREAM_DAEMON is $DAEMON, which cannot be executed"
+        return 0
+    fi
     (cd "$ROOT" && cargo build "${PROFILE[@]}" -p millstream-daemon) || die "the daemon does not build"
     # shellcheck disable=SC2034 # for the caller
     DAEMON=$CARGO_TARGET_DIR/release/millstream
