@@ -3,7 +3,7 @@
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
         }
@@ -30,12 +30,12 @@ labels! {
         Created = "created",
         /// Its stores replay their changelogs.
         Restoring = "restoring",
+        /// Its processors prepare: an event-sourced task rebuilds derived state from history.
+        Initialising = "initialising",
         /// It processes records.
         Running = "running",
-        /// Its partitions are being given back.
-        Suspended = "suspended",
-        /// It has given up its stores.
-        Closed = "closed",
+        /// It was given back while its stores were restored; the restore is about to end.
+        Closing = "closing",
     }
 }
 

@@ -99,6 +99,13 @@ impl Schedules {
         None
     }
 
+    /// Returns whether something is due; costs nothing where nothing is scheduled.
+    pub(crate) fn is_due(&self, kind: PunctuationType, now: Timestamp) -> bool {
+        self.active
+            .values()
+            .any(|schedule| schedule.kind == kind && schedule.next.is_none_or(|due| due <= now))
+    }
+
     /// Returns the earliest wall-clock time at which something is due.
     #[must_use]
     pub fn next_wall_clock(&self) -> Option<Timestamp> {

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::log::{ConsumerWaker, Log};
 use crate::metrics::Metrics;
 use crate::query::QueryRegistry;
-use crate::state::{StateDirectory, StateError};
+use crate::state::{MemoryBudget, StateDir, StateError};
 use crate::topology::TaskId;
 
 /// Where the process stands.
@@ -104,7 +104,7 @@ pub struct AppSpec<L: Log> {
     /// The process's metrics.
     pub metrics: Metrics,
     /// The state directory, locked by this process.
-    pub state: Arc<StateDirectory>,
+    pub state: Arc<StateDir>,
 }
 
 impl<L: Log> fmt::Debug for AppSpec<L> {
@@ -142,6 +142,9 @@ impl<L: Log> App<L> {
                 .flat_map(|sub| sub.stores.iter().cloned())
                 .map(|store| (store, resolved.id, resolved.tasks))
         }));
+        let budget = usize::try_from(config.memory_max).unwrap_or(usize::MAX);
+        let budget = Arc::new(MemoryBudget::new(budget));
+        metrics.set_memory_max(config.memory_max);
         let pool = RestorePool::start(config.threads)?;
         let statuses: Vec<Arc<ThreadStatus>> =
             (0..config.threads).map(|_| Arc::new(ThreadStatus::default())).collect();
@@ -160,6 +163,7 @@ impl<L: Log> App<L> {
                 config: Arc::clone(&config),
                 clock: Arc::clone(&clock),
                 state: Arc::clone(&state),
+                budget: Arc::clone(&budget),
                 pool: pool.clone(),
                 queries: Arc::clone(&queries),
                 metrics: metrics.clone(),
@@ -284,7 +288,8 @@ struct Supervisor<L: Log> {
     topology: Arc<ResolvedTopology>,
     config: Arc<RuntimeConfig>,
     clock: Arc<dyn Clock>,
-    state: Arc<StateDirectory>,
+    state: Arc<StateDir>,
+    budget: Arc<MemoryBudget>,
     pool: RestorePool<L>,
     queries: Arc<QueryRegistry>,
     metrics: Metrics,
@@ -313,7 +318,7 @@ impl<L: Log> Supervisor<L> {
                 return;
             }
             replacements += 1;
-            self.metrics.thread(self.index).replaced();
+            self.metrics.thread(self.index).failures.inc();
             tracing::error!(thread = self.index, error = %chain(&error), replacements, "stream thread failed, replacing it");
             self.pause(replacements);
         }
@@ -340,7 +345,8 @@ impl<L: Log> Supervisor<L> {
             state: Arc::clone(&self.state),
             restores: RestoreExecutor::pooled(self.pool.clone()),
             queries: Arc::clone(&self.queries),
-            metrics: self.metrics.thread(self.index),
+            metrics: self.metrics.clone(),
+            budget: Arc::clone(&self.budget),
             status: Arc::clone(&self.status),
             records_per_step: RECORDS_PER_STEP,
         })?;

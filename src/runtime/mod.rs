@@ -16,6 +16,7 @@ mod commit;
 mod config;
 mod dead_letter;
 mod error;
+mod meters;
 mod partition_group;
 mod probe;
 pub mod protocol;

@@ -4,40 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Timestamp;
+pub use crate::metrics::TaskState;
 use crate::topology::TaskId;
-
-/// Where a task stands, for metrics and people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TaskState {
-    /// Assigned; its stores are not open yet.
-    Created,
-    /// Its stores catch up with their changelogs.
-    Restoring,
-    /// Its processors prepare.
-    Initialising,
-    /// It processes records.
-    Running,
-    /// It was taken away; its restore is about to end.
-    Closing,
-}
-
-impl TaskState {
-    /// All states.
-    pub const ALL: [Self; 5] =
-        [Self::Created, Self::Restoring, Self::Initialising, Self::Running, Self::Closing];
-
-    /// Returns the state's name, as in the `state` label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Restoring => "restoring",
-            Self::Initialising => "initialising",
-            Self::Running => "running",
-            Self::Closing => "closing",
-        }
-    }
-}
 
 /// A thread's state as last published.
 #[derive(Debug, Clone, Default)]

@@ -36,9 +36,9 @@ use crate::log::{
     ConsumerSpec, ConsumerWaker, Log, LogConsumer, LogError, LogProducer, MembershipEvent,
     ProducerSpec, TopicName,
 };
-use crate::metrics::ThreadMetrics;
+use crate::metrics::{Metrics, ThreadMetrics};
 use crate::query::QueryRegistry;
-use crate::state::{CommitBatch, StateDirectory};
+use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
 use open::{Created, Slot};
 
@@ -57,13 +57,15 @@ pub struct ThreadSpec<L: Log> {
     /// Simulation's way in.
     pub probe: Arc<dyn Probe>,
     /// The process's state directory, locked.
-    pub state: Arc<StateDirectory>,
+    pub state: Arc<StateDir>,
+    /// Caches and memtables of all tasks of the process.
+    pub budget: Arc<MemoryBudget>,
     /// Where this thread's restores run.
     pub restores: RestoreExecutor<L>,
     /// Where queries find committed stores.
     pub queries: Arc<QueryRegistry>,
-    /// The thread's metrics.
-    pub metrics: ThreadMetrics,
+    /// The process's metrics.
+    pub metrics: Metrics,
     /// What others may know of this thread.
     pub status: Arc<ThreadStatus>,
     /// Records processed per task and step: bounds the time between two looks at the membership.
@@ -91,6 +93,7 @@ pub enum Step {
 pub struct StreamThread<L: Log> {
     spec: ThreadSpec<L>,
     id: String,
+    meters: ThreadMetrics,
     consumer: L::Consumer,
     producer: Option<L::Producer>,
     /// Where the transaction stands; changes only by [`TransactionState::next`].
@@ -145,6 +148,7 @@ impl<L: Log> StreamThread<L> {
         consumer.subscribe(&drivers)?;
         let now = spec.clock.now_ms();
         Ok(Self {
+            meters: spec.metrics.thread(spec.index),
             spec,
             id,
             consumer,
@@ -237,7 +241,7 @@ impl<L: Log> StreamThread<L> {
             self.start_producer()?;
         }
         if self.transaction == TransactionState::OutcomeUnknown {
-            self.request_commit(now)?;
+            self.request_commit()?;
         }
         if self.transaction.may_apply() {
             self.apply(now)?;
@@ -357,7 +361,6 @@ impl<L: Log> StreamThread<L> {
                         Processed::Empty | Processed::NotYet(_) => break,
                     }
                 }
-                task.metrics.processed(processed);
                 Ok(processed)
             })?;
             if self.uncommitted_bytes() >= self.spec.config.uncommitted_bytes_max {

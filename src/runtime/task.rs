@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
+use super::meters::TaskMeters;
 use super::partition_group::{InputPartition, PartitionGroup};
 use super::{CrashPoint, Probe, ResolvedTopology};
 use crate::clock::Timestamp;
@@ -25,12 +26,12 @@ use crate::log::{
     CommittedOffset, Headers, LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName,
     TopicPartition,
 };
-use crate::metrics::TaskMetrics;
 use crate::processor::{
     ErrorPolicy, Init, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
     TaskContext,
 };
-use crate::state::{CommitBatch, DirtySink, StateError, TaskDb};
+use crate::format::checkpoint::{ChangelogPosition, InputPosition};
+use crate::state::{CommitBatch, DirtySink, StateError, StoreId, TaskDb};
 use crate::topology::{SubTopology, TaskEnv, TaskId, TaskTopology};
 
 /// The largest record that is handed to the log: key, value and headers, in bytes. Topics, producer
@@ -73,9 +74,9 @@ pub(crate) struct Task<M> {
     pub(crate) group: PartitionGroup<M>,
     pub(crate) db: TaskDb,
     pub(crate) progress: Progress,
-    pub(crate) metrics: TaskMetrics,
+    pub(crate) meters: TaskMeters,
     /// Reset generation: goes into every committed offset.
-    pub(crate) generation: i64,
+    pub(crate) generation: u64,
     pub(crate) committed_at: Timestamp,
     /// Outputs are in the open transaction.
     has_outputs: bool,
@@ -87,6 +88,8 @@ pub(crate) struct Task<M> {
     retry: Option<PendingRetry>,
     /// Records that made a transaction fail, with how often: met by policy on the next attempt.
     suspects: BTreeMap<RecordCoordinates, u32>,
+    /// By store: the next changelog offset that the stores do not have.
+    changelog_offsets: BTreeMap<String, Offset>,
 }
 
 impl<M> std::fmt::Debug for Task<M> {
@@ -102,8 +105,8 @@ pub(crate) struct TaskParts<M> {
     pub(crate) topology: Arc<ResolvedTopology>,
     pub(crate) inputs: Vec<InputPartition<M>>,
     pub(crate) db: TaskDb,
-    pub(crate) metrics: TaskMetrics,
-    pub(crate) generation: i64,
+    pub(crate) meters: TaskMeters,
+    pub(crate) generation: u64,
     pub(crate) now: Timestamp,
     pub(crate) cache_bytes: usize,
 }
@@ -114,16 +117,22 @@ const TRANSACTION_FAILURES_MAX: u32 = 3;
 impl<M: LogMessage> Task<M> {
     /// Makes a task whose stores are restored.
     pub(crate) fn new(parts: TaskParts<M>) -> Result<Self, Fault> {
-        let TaskParts { id, sub_index, topology, inputs, db, metrics, generation, now, cache_bytes } =
+        let TaskParts { id, sub_index, topology, inputs, db, meters, generation, now, cache_bytes } =
             parts;
         let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes)?;
+        let changelog_offsets = db
+            .checkpoint()
+            .changelogs
+            .into_iter()
+            .map(|(store, position)| (store, position.next_offset))
+            .collect();
         let mut task = Self {
             id,
             sub_index,
             group: PartitionGroup { partitions: inputs },
             db,
             progress: Progress::Initialising(0),
-            metrics,
+            meters,
             generation,
             committed_at: now,
             has_outputs: false,
@@ -133,6 +142,7 @@ impl<M: LogMessage> Task<M> {
             cx,
             retry: None,
             suspects: BTreeMap::new(),
+            changelog_offsets,
         };
         task.restore_stream_time();
         Ok(task)
@@ -282,6 +292,7 @@ impl<M: LogMessage> Task<M> {
     /// Moves past a record that is done.
     fn advance(&mut self, index: usize, message: &M) {
         self.retry = None;
+        let timestamp = message.timestamp();
         if let Some(input) = self.group.partitions.get_mut(index) {
             assert!(
                 message.offset() >= input.position,
@@ -291,11 +302,10 @@ impl<M: LogMessage> Task<M> {
                 input.position
             );
             input.position = message.offset() + 1;
-            let timestamp = message.timestamp();
             input.time = Some(input.time.map_or(timestamp, |time| time.max(timestamp)));
         }
         let bytes = message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len);
-        self.metrics.consumed(index, bytes);
+        self.meters.consumed(index, bytes, timestamp);
     }
 
     /// Hands the record's outputs to the producer and its writes to the transaction.
@@ -316,7 +326,10 @@ impl<M: LogMessage> Task<M> {
     fn release<P: LogProducer>(&mut self, producer: &mut P) -> Result<(), Fault> {
         for output in self.cx.outputs.iter() {
             match producer.send(output) {
-                Ok(()) => self.has_outputs = true,
+                Ok(()) => {
+                    self.meters.produced(&output);
+                    self.has_outputs = true;
+                }
                 // Earlier outputs of this record are with the producer already: only an abort takes
                 // them back. The record is a suspect then.
                 Err(LogError::RecordTooLarge { topic, size }) => {
@@ -326,8 +339,7 @@ impl<M: LogMessage> Task<M> {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.metrics.produced(self.cx.outputs.len(), self.cx.outputs.bytes());
-        for store in &self.chain.stores {
+                for store in &self.chain.stores {
             store.borrow_mut().release_savepoint();
         }
         self.cx.release();
@@ -374,14 +386,14 @@ impl<M: LogMessage> Task<M> {
             match policy {
                 ErrorPolicy::Fail => return Err(self.fail(Some(at.clone()), error)),
                 ErrorPolicy::Skip => {
-                    self.metrics.skipped();
+                    self.meters.skipped(source);
                     tracing::warn!(task = %self.id, record = %at, error = %dead_letter::chain(&error), "record skipped");
                     return Ok(Met::Done);
                 }
                 ErrorPolicy::DeadLetter { topic } => {
                     dead_letter::stage(&mut self.cx, &self.topology, &topic, at, raw, &error)
                         .map_err(Fault::Refused)?;
-                    self.metrics.dead_lettered();
+                    self.meters.dead_lettered(source);
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
                 }
@@ -421,10 +433,32 @@ impl<M: LogMessage> Task<M> {
                     Ok(()) => self.release(producer)?,
                     Err(source) => return Err(self.fail(None, source)),
                 }
+                self.meters.punctuated(kind);
                 fired += 1;
             }
         }
         Ok(fired)
+    }
+
+    /// Returns whether a punctuator may be due.
+    pub(crate) fn punctuation_due(&self, now: Timestamp) -> bool {
+        let stream_time = self.cx.stream_time();
+        self.cx.schedules.is_due(PunctuationType::WallClockTime, now)
+            || stream_time
+                .is_some_and(|time| self.cx.schedules.is_due(PunctuationType::StreamTime, time))
+    }
+
+    pub(crate) fn has_processors(&self) -> bool {
+        !self.chain.processors.is_empty()
+    }
+
+    /// Shows how far behind each input is.
+    pub(crate) fn publish_lag(&self, high_watermark: impl Fn(&TopicPartition) -> Option<Offset>) {
+        for (index, input) in self.group.partitions.iter().enumerate() {
+            if let Some(end) = high_watermark(&input.partition) {
+                self.meters.lag(index, end.saturating_sub(input.committed).max(0));
+            }
+        }
     }
 
     pub(crate) fn next_wall_clock(&self) -> Option<Timestamp> {
@@ -455,15 +489,18 @@ impl<M: LogMessage> Task<M> {
         probe: &dyn Probe,
     ) -> Result<CommitBatch, Fault> {
         probe.reached(CrashPoint::BeforeChangelogSend)?;
-        let mut batch = self.db.commit_batch();
+        let mut batch = self.db.batch();
         let resolved = self.topology.sub_topologies.get(self.sub_index);
         for store in &self.chain.stores {
             let mut store = store.borrow_mut();
-            let name = store.name().to_owned();
-            let changelog = resolved.and_then(|sub| sub.changelogs.get(&name));
+            let name = store.name();
+            let changelog = resolved.and_then(|sub| sub.changelogs.get(name));
+            let Some(id) = self.db.store_id(name) else {
+                return Err(Fault::Bug("a task writes to a store that its database lacks"));
+            };
             let mut sink = CommitSink {
                 batch: &mut batch,
-                store: &name,
+                store: id,
                 topic: changelog.map(|changelog| &changelog.topic),
                 partition: self.id.partition,
                 producer,
@@ -493,24 +530,38 @@ impl<M: LogMessage> Task<M> {
     }
 
     /// The transaction has committed: adds what the stores have to remember with the data.
+    /// `requested_at` is when the commit was asked for.
     pub(crate) fn seal_batch(
-        &self,
+        &mut self,
         batch: &mut CommitBatch,
         acknowledged: &BTreeMap<TopicPartition, Option<Offset>>,
-        now: Timestamp,
+        requested_at: Timestamp,
     ) {
         let resolved = self.topology.sub_topologies.get(self.sub_index);
-        for (store, changelog) in resolved.iter().flat_map(|sub| &sub.changelogs) {
+        for (name, changelog) in resolved.iter().flat_map(|sub| &sub.changelogs) {
+            let Some(store) = self.db.store_id(name) else { continue };
             let partition =
                 TopicPartition::new(TopicName::clone(&changelog.topic), self.id.partition);
             // An acknowledgement without an offset leaves the older checkpoint: restore then
             // replays more of the tail than it needs, to the same end.
             if let Some(Some(offset)) = acknowledged.get(&partition) {
-                batch.set_changelog_offset(store, changelog.id, offset + 1, now);
+                self.changelog_offsets.insert(name.clone(), offset + 1);
+            }
+            // Every store is at its changelog's end now, the ones that were not written too.
+            if let Some(next_offset) = self.changelog_offsets.get(name).copied() {
+                let fresh_at = Some(requested_at);
+                let position =
+                    ChangelogPosition { topic_id: changelog.id, next_offset, fresh_at };
+                batch.set_changelog(store, position);
             }
         }
         for input in &self.group.partitions {
-            batch.set_input_offset(&input.partition, input.position);
+            let position =
+                InputPosition { next_offset: input.position, partition_time: input.time };
+            batch.set_input(input.partition.clone(), position);
+        }
+        if let Some(stream_time) = self.cx.stream_time() {
+            batch.set_stream_time(stream_time);
         }
         batch.set_generation(self.generation);
     }
@@ -525,6 +576,7 @@ impl<M: LogMessage> Task<M> {
         self.offsets_written = true;
         self.committed_at = now;
         self.suspects.clear();
+        self.meters.committed(now);
         for action in self.cx.take_after_commit() {
             action();
         }
@@ -589,7 +641,7 @@ fn build_chain(
 /// Sends an overlay entry to the changelog and puts it into the batch.
 struct CommitSink<'a, P> {
     batch: &'a mut CommitBatch,
-    store: &'a str,
+    store: StoreId,
     topic: Option<&'a TopicName>,
     partition: i32,
     producer: &'a mut P,
@@ -617,6 +669,6 @@ impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
                 self.failed = Some(error);
             }
         }
-        self.batch.put(self.store, key, value, timestamp)
+        self.batch.entry(self.store, key, value, timestamp)
     }
 }

@@ -164,8 +164,7 @@ pub fn plan_topics(
         for store in &sub.stores {
             let Some(overrides) = &store.changelog else { continue };
             let name = names::changelog_topic(&config.application_id, &store.name);
-            let mut topic_config = topic_config::key_value_changelog();
-            topic_config.extend(overrides.clone());
+            let topic_config = topic_config::key_value_changelog(overrides);
             internal_topic(config, existing, name, tasks, topic_config, &mut plan)?;
         }
     }
@@ -274,7 +273,7 @@ fn repartition_counts(
         for (reference, count) in settled {
             open.remove(&reference);
             let name = physical_name(config, &reference);
-            let topic_config = topic_config::repartition();
+            let topic_config = topic_config::repartition(&BTreeMap::new());
             internal_topic(config, existing, name, count, topic_config, plan)?;
             plan.partitions.insert(reference, count);
         }

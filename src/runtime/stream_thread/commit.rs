@@ -83,46 +83,44 @@ impl<L: Log> StreamThread<L> {
         self.transition(TransactionEvent::OffsetsSent)?;
         self.pending = batches;
         self.spec.probe.reached(CrashPoint::BeforeCommitRequest)?;
-        self.request_commit(now)?;
+        self.request_commit()?;
         self.apply(now)?;
         Ok(true)
     }
 
     /// Asks for the commit, for the first time or again.
-    pub(super) fn request_commit(&mut self, now: Timestamp) -> Result<(), Fault> {
+    pub(super) fn request_commit(&mut self) -> Result<(), Fault> {
         self.transition(TransactionEvent::CommitRequested)?;
-        let started = self.spec.clock.now_ms();
+        let requested_at = self.spec.clock.now_ms();
         let answer = self.producer()?.commit_transaction();
         self.transition(TransactionEvent::of_commit(&answer))?;
         if self.transaction == TransactionState::OutcomeUnknown {
-            self.spec.metrics.unknown_outcome();
+            self.meters.unknown_outcomes.inc();
         }
         answer.map_err(Fault::Settled)?;
         let acknowledged: BTreeMap<_, _> =
             self.producer()?.take_acknowledged().into_iter().collect();
         for (id, batch) in &mut self.pending {
-            if let Some(Slot::Live(task)) = self.slots.get(id) {
-                task.seal_batch(batch, &acknowledged, now);
+            if let Some(Slot::Live(task)) = self.slots.get_mut(id) {
+                task.seal_batch(batch, &acknowledged, requested_at);
             }
         }
-        self.spec.metrics.committed(self.spec.clock.now_ms() - started);
+        self.meters.commits.inc();
         self.spec.probe.reached(CrashPoint::AfterCommitReply)?;
         Ok(())
     }
 
-    /// Applies the committed batches. A full disk leaves the rest for the next step.
+    /// Applies the committed batches. Where a store fails, recovery reopens its task, which finds the
+    /// batch in its changelogs; the rest is applied by the next step.
     pub(super) fn apply(&mut self, now: Timestamp) -> Result<(), Fault> {
         assert!(self.transaction.may_apply(), "stores are written after the commit only");
-        while let Some((id, batch)) = self.pending.front() {
-            let id = *id;
-            if let Some(Slot::Live(task)) = self.slots.get_mut(&id) {
-                self.spec.probe.reached(CrashPoint::BeforeStoreBatch)?;
-                task.db.apply(batch).map_err(|source| Fault::State { task: id, source })?;
-                self.spec.probe.reached(CrashPoint::AfterStoreBatch)?;
-                task.finish_commit(now);
-                task.publish_lag(&self.consumer);
-            }
-            self.pending.pop_front();
+        while let Some((id, batch)) = self.pending.pop_front() {
+            let Some(Slot::Live(task)) = self.slots.get_mut(&id) else { continue };
+            self.spec.probe.reached(CrashPoint::BeforeStoreBatch)?;
+            task.db.apply(batch, now).map_err(|source| Fault::State { task: id, source })?;
+            self.spec.probe.reached(CrashPoint::AfterStoreBatch)?;
+            task.finish_commit(self.spec.clock.now_ms());
+            task.publish_lag(|partition| self.consumer.high_watermark(partition));
         }
         self.transition(TransactionEvent::Applied)?;
         self.last_commit = self.spec.clock.now_ms();
@@ -135,7 +133,7 @@ impl<L: Log> StreamThread<L> {
         drop(self.producer()?.take_acknowledged());
         self.transition(TransactionEvent::AbortSucceeded)?;
         self.pending.clear();
-        self.spec.metrics.aborted();
+        self.meters.aborts.inc();
         self.last_commit = now;
         Ok(())
     }

@@ -15,7 +15,7 @@ impl<L: Log> StreamThread<L> {
     pub(super) fn poll_membership(&mut self) -> Result<(), Fault> {
         while let Some(event) = self.consumer.poll_membership()? {
             tracing::debug!(thread = %self.id, ?event, "membership");
-            self.spec.metrics.rebalance();
+            self.meters.rebalances.inc();
             self.events.push_back(event);
         }
         Ok(())

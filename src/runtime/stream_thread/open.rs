@@ -13,18 +13,19 @@ use crate::format::topic_config;
 use crate::log::{CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicPartition};
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
+use crate::runtime::meters::TaskMeters;
 use crate::runtime::partition_group::InputPartition;
 use crate::runtime::protocol::restore::{
-    ChangelogCheckpoint, ChangelogFacts, LocalCheckpoint, RestorePlan, RestoreTarget,
+    ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, RestoreTarget,
     StableOffsets, check_restored, plan_restore,
 };
 use crate::runtime::restore::{ChangelogRestore, RestoreError, TaskRestore};
 use crate::runtime::restore_pool::Finished;
-use crate::runtime::status::TaskState;
+use crate::metrics::{SetAsideReason, TaskState};
 use crate::runtime::task::{Progress, Task, TaskParts};
 use crate::runtime::topics::Changelog;
 use crate::runtime::CrashPoint;
-use crate::state::{StateError, TaskDb};
+use crate::state::{StateError, StoreDecl, TaskDb};
 use crate::topology::{Persistence, SubTopology, TaskId};
 
 /// Where an input starts, and what the group has committed for it.
@@ -230,13 +231,13 @@ impl<L: Log> StreamThread<L> {
         now: Timestamp,
     ) -> Result<(TaskDb, BTreeMap<String, Offset>), Fault> {
         let fault = |source| Fault::State { task: id, source };
-        let stores: Vec<(String, Persistence)> = self
+        let stores: Vec<StoreDecl> = self
             .sub_topology(sub_index)?
             .stores
             .iter()
-            .map(|store| (store.name.clone(), store.persistence))
+            .map(|store| StoreDecl { name: store.name.clone(), persistence: store.persistence })
             .collect();
-        let db = self.spec.state.open_task(id, &stores).map_err(fault)?;
+        let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget).map_err(fault)?;
         let local = local_checkpoint(&db, &stores);
         let facts = changelogs
             .iter()
@@ -249,9 +250,9 @@ impl<L: Log> StreamThread<L> {
             RestorePlan::SetAside(distrust, from) => {
                 tracing::warn!(task = %id, reason = %distrust, "setting local state aside");
                 drop(db);
-                self.spec.state.set_aside(id, now, &distrust.to_string()).map_err(fault)?;
-                self.spec.metrics.set_aside();
-                let db = self.spec.state.open_task(id, &stores).map_err(fault)?;
+                self.spec.state.set_aside(id, now).map_err(fault)?;
+                self.spec.metrics.state_set_aside(reason(&distrust));
+                let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget).map_err(fault)?;
                 Ok((db, from))
             }
         }
@@ -308,9 +309,9 @@ impl<L: Log> StreamThread<L> {
                 if let crate::log::LogError::OffsetOutOfRange { .. } = &error {
                     self.spec
                         .state
-                        .set_aside(id, now, "changelog offset out of range")
+                        .set_aside(id, now)
                         .map_err(|source| Fault::State { task: id, source })?;
-                    self.spec.metrics.set_aside();
+                    self.spec.metrics.state_set_aside(SetAsideReason::OutOfRange);
                 }
                 self.postpone_open(id, now);
                 Ok(())
@@ -324,6 +325,16 @@ impl<L: Log> StreamThread<L> {
         }
     }
 
+    fn has_state(&self, db: &TaskDb, sub_index: usize) -> Result<bool, StateError> {
+        let Ok(sub) = self.sub_topology(sub_index) else { return Ok(false) };
+        for store in &sub.stores {
+            if db.has_data(&store.name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn go_live(
         &mut self,
         id: TaskId,
@@ -332,7 +343,7 @@ impl<L: Log> StreamThread<L> {
         db: TaskDb,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        let has_state = db.has_records().map_err(|source| Fault::State { task: id, source })?;
+        let has_state = self.has_state(&db, created.sub_index).map_err(|source| Fault::State { task: id, source })?;
         check_restored(stable, has_state).map_err(|refusal| Fault::Refused(refusal.to_string()))?;
         let inputs = created
             .inputs
@@ -353,13 +364,15 @@ impl<L: Log> StreamThread<L> {
                 }
             })
             .collect();
+        let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
+        let meters = TaskMeters::new(metrics, &created.inputs);
         let task = Task::new(TaskParts {
             id,
             sub_index: created.sub_index,
             topology: std::sync::Arc::clone(&self.spec.topology),
             inputs,
             db,
-            metrics: self.spec.metrics.task(id),
+            meters,
             generation: stable.generation,
             now,
             cache_bytes: self.cache_bytes(),
@@ -446,15 +459,15 @@ fn stable_offsets(partitions: &[TopicPartition], starts: &[StartOffset]) -> Stab
 }
 
 /// What the directory says; in-memory stores have nothing to say, they start over.
-fn local_checkpoint(db: &TaskDb, stores: &[(String, Persistence)]) -> Option<LocalCheckpoint> {
+fn local_checkpoint(db: &TaskDb, stores: &[StoreDecl]) -> Option<LocalCheckpoint> {
     let checkpoint = db.checkpoint();
     if checkpoint.is_empty() {
         return None;
     }
     let on_disk = |store: &str| {
-        stores.iter().any(|(name, persistence)| {
-            name == store && *persistence == Persistence::RocksDb
-        })
+        stores
+            .iter()
+            .any(|decl| decl.name == store && decl.persistence == Persistence::RocksDb)
     };
     Some(LocalCheckpoint {
         generation: checkpoint.generation.unwrap_or(0),
@@ -477,4 +490,13 @@ fn local_checkpoint(db: &TaskDb, stores: &[(String, Persistence)]) -> Option<Loc
             })
             .collect(),
     })
+}
+
+fn reason(distrust: &Distrust) -> SetAsideReason {
+    match distrust {
+        Distrust::OlderGeneration { .. } => SetAsideReason::Reset,
+        Distrust::OtherTopic { .. } => SetAsideReason::TopicId,
+        Distrust::OutsideLog { .. } => SetAsideReason::OutOfRange,
+        Distrust::TooOld { .. } => SetAsideReason::TooOld,
+    }
 }

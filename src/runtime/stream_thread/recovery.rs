@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{BACKOFF_MAX, Slot, Step, StreamThread};
 use crate::clock::Timestamp;
 use crate::log::{Log, LogError};
+use crate::metrics::SetAsideReason;
 use crate::runtime::ThreadError;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
@@ -80,13 +81,12 @@ impl<L: Log> StreamThread<L> {
                 Ok(self.back_off(now))
             }
             StateError::Io { .. } | StateError::Locked { .. } => {
-                tracing::error!(%task, error = %chain(&error), "state is not writable, trying again");
+                tracing::error!(%task, error = %chain(&error), "state cannot be used, trying again");
                 self.spec.status.set_problem(chain(&error));
-                if self.transaction.may_abort() {
-                    // A read failed in the middle of a record: start the transaction over.
-                    if let Err(fault) = self.transition(TransactionEvent::AbortDecided) {
-                        return self.recover(fault, now);
-                    }
+                // What was committed is in the changelogs: the task is opened again, as often as
+                // it takes, and restores what its store missed.
+                if let Err(fault) = self.close_failed(task) {
+                    return self.recover(fault, now);
                 }
                 Ok(self.back_off(now))
             }
@@ -108,16 +108,22 @@ impl<L: Log> StreamThread<L> {
         self.transition(TransactionEvent::TasksClosed)
     }
 
-    /// Sets a damaged task's directory aside; the task is restored from its changelog.
+    /// Sets a damaged task's directory aside; the task is restored from its changelogs.
     fn condemn(&mut self, task: TaskId, now: Timestamp) -> Result<(), Fault> {
-        // A batch of this task that waits for its store is in the changelog: restore brings it.
-        self.pending.retain(|(id, _)| *id != task);
-        self.close_for_reopen(task);
+        self.close_failed(task)?;
         self.spec
             .state
-            .set_aside(task, now, "damaged")
+            .set_aside(task, now)
             .map_err(|source| Fault::State { task, source })?;
-        self.spec.metrics.set_aside();
+        self.spec.metrics.state_set_aside(SetAsideReason::Damaged);
+        Ok(())
+    }
+
+    /// Closes a task whose store failed. What it did in an open transaction is undone with that.
+    fn close_failed(&mut self, task: TaskId) -> Result<(), Fault> {
+        // A batch of this task that waits for its store is in the changelogs: restore brings it.
+        self.pending.retain(|(id, _)| *id != task);
+        self.close_for_reopen(task);
         if self.transaction.may_abort() {
             self.transition(TransactionEvent::AbortDecided)?;
         }
