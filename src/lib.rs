@@ -5,8 +5,10 @@
 //! that runs packaged topologies from config files.
 
 pub mod clock;
+pub mod format;
 pub mod log;
 pub mod processor;
+pub mod runtime;
 pub mod serde;
 pub mod state;
 pub mod topology;

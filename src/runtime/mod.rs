@@ -1,0 +1,4 @@
+//! The runtime: tasks, commits, restore.
+
+pub mod probe;
+pub mod restore;
