@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event_sourcing;
+pub mod format;
 pub mod log;
 pub mod metrics;
 pub mod processor;

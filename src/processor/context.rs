@@ -5,9 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{
-    Node, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules,
-};
+use super::{Node, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules};
 use crate::clock::Timestamp;
 use crate::log::{Offset, TopicName};
 use crate::topology::TaskId;
@@ -122,7 +120,10 @@ impl TaskContext {
     pub(crate) fn begin_record(&mut self, metadata: RecordMetadata, timestamp: Timestamp) {
         self.record = Some(metadata);
         self.timestamp.set(timestamp);
-        self.stream_time = Some(self.stream_time.map_or(timestamp, |time| time.max(timestamp)));
+        self.stream_time = Some(
+            self.stream_time
+                .map_or(timestamp, |time| time.max(timestamp)),
+        );
     }
 
     /// Starts a punctuation or `init`.
@@ -140,7 +141,8 @@ impl TaskContext {
     pub(crate) fn release(&mut self) {
         self.outputs.clear();
         self.schedules.release();
-        self.released_after_commit.append(&mut self.staged_after_commit);
+        self.released_after_commit
+            .append(&mut self.staged_after_commit);
     }
 
     /// The record's chain failed: nothing it staged stays.
@@ -170,7 +172,9 @@ pub struct ProcessorContext<'a, KOut, VOut> {
 
 impl<KOut, VOut> fmt::Debug for ProcessorContext<'_, KOut, VOut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessorContext").field("task", &self.task).finish_non_exhaustive()
+        f.debug_struct("ProcessorContext")
+            .field("task", &self.task)
+            .finish_non_exhaustive()
     }
 }
 
@@ -186,7 +190,12 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
         node: usize,
         child: &'a mut dyn Node<KOut, VOut>,
     ) -> Self {
-        Self { task, node, child, failed: None }
+        Self {
+            task,
+            node,
+            child,
+            failed: None,
+        }
     }
 
     pub(crate) fn into_failure(self) -> Option<ProcessError> {

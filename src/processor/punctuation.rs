@@ -65,7 +65,15 @@ impl Schedules {
             PunctuationType::StreamTime => None,
             PunctuationType::WallClockTime => Some(now.saturating_add(interval)),
         };
-        self.active.insert(id, Schedule { node, interval, kind, next });
+        self.active.insert(
+            id,
+            Schedule {
+                node,
+                interval,
+                kind,
+                next,
+            },
+        );
         self.undo.push((id, None));
         id
     }
@@ -93,8 +101,16 @@ impl Schedules {
                 continue;
             }
             let missed = (now - due) / schedule.interval;
-            schedule.next = Some(due.saturating_add((missed + 1).saturating_mul(schedule.interval)));
-            return Some((schedule.node, Punctuation { id, kind, timestamp: now }));
+            schedule.next =
+                Some(due.saturating_add((missed + 1).saturating_mul(schedule.interval)));
+            return Some((
+                schedule.node,
+                Punctuation {
+                    id,
+                    kind,
+                    timestamp: now,
+                },
+            ));
         }
         None
     }

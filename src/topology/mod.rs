@@ -86,7 +86,9 @@ pub struct StoreSpec {
 
 impl fmt::Debug for StoreSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreSpec").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("StoreSpec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +112,8 @@ pub struct SubTopology {
     /// Its stores; the position is the index in [`TaskTopology::stores`].
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
-    pub(crate) instantiate: Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+    pub(crate) instantiate:
+        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
 }
 
 impl fmt::Debug for SubTopology {
@@ -158,6 +161,8 @@ pub struct TaskTopology {
 
 impl fmt::Debug for TaskTopology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskTopology").field("sources", &self.sources.len()).finish_non_exhaustive()
+        f.debug_struct("TaskTopology")
+            .field("sources", &self.sources.len())
+            .finish_non_exhaustive()
     }
 }
