@@ -8,6 +8,7 @@
 //! - Every error says what its caller may do next ([`LogError`]).
 
 mod error;
+pub mod kafka;
 mod types;
 
 pub use error::LogError;
