@@ -1,0 +1,215 @@
+//! What a topology author writes: an aggregate, as four types and a few pure functions.
+//!
+//! ```
+//! # use millstream::event_sourcing::*;
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+//! struct Door { open: bool }
+//!
+//! #[derive(Debug, Clone, PartialEq, Deserialize)]
+//! struct Open {}
+//! impl CommandData for Open {}
+//!
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct DoorOpened {}
+//! millstream::first_version!(DoorOpened);
+//!
+//! millstream::commands! { pub enum DoorCommand { Open(Open) } }
+//! millstream::events! { pub enum DoorEvent { DoorOpened(DoorOpened) } }
+//!
+//! const ALREADY_OPEN: ReasonCode = ReasonCode::new("ALREADY_OPEN");
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the door is open already")]
+//! struct AlreadyOpen;
+//! impl Rejection for AlreadyOpen {
+//!     fn code(&self) -> ReasonCode { ALREADY_OPEN }
+//! }
+//!
+//! impl Aggregate for Door {
+//!     const TYPE: &'static str = "Door";
+//!     type State = Self;
+//!     type Command = DoorCommand;
+//!     type Event = DoorEvent;
+//!     type Rejection = AlreadyOpen;
+//!
+//!     fn decide(door: &Door, command: DoorCommand) -> Result<Vec<DoorEvent>, AlreadyOpen> {
+//!         match command {
+//!             DoorCommand::Open(_) if door.open => Err(AlreadyOpen),
+//!             DoorCommand::Open(_) => Ok(vec![DoorOpened {}.into()]),
+//!         }
+//!     }
+//!
+//!     fn apply(door: &mut Door, event: &DoorEvent) {
+//!         match event { DoorEvent::DoorOpened(_) => door.open = true }
+//!     }
+//! }
+//!
+//! given::<Door>([])
+//!     .when(Open {}).then([DoorOpened {}.into()])
+//!     .when(Open {}).then_rejected(ALREADY_OPEN);
+//! ```
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::command::Command;
+use super::reason::{ReasonCode, Rejection};
+use super::upcast::Event;
+
+/// A consistency boundary: one id, one gapless sequence of events, one place that decides.
+///
+/// All functions are pure. Time, ids, versions, envelopes, duplicates and stores are the layer's.
+pub trait Aggregate: 'static {
+    /// `aggregateType` on the wire.
+    const TYPE: &'static str;
+    /// What the events add up to; [`Default`] is the state before the first. It is derived, so its
+    /// stored form may change: `reset` rebuilds it from history.
+    type State: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send;
+    /// The commands; see [`commands!`](crate::commands).
+    type Command: Command + Debug;
+    /// The events; see [`events!`](crate::events).
+    type Event: Event + Debug + Clone + PartialEq;
+    /// Why a command is refused, or an event of another system does not follow.
+    type Rejection: Rejection;
+
+    /// Decides a command: the events that happen because of it, or why nothing does.
+    ///
+    /// # Errors
+    /// A rule that speaks against it. Nothing but the reply is written then.
+    fn decide(
+        state: &Self::State,
+        command: Self::Command,
+    ) -> Result<Vec<Self::Event>, Self::Rejection>;
+
+    /// Applies an event. Cannot fail: what an event says has happened.
+    fn apply(state: &mut Self::State, event: &Self::Event);
+
+    /// Checks that an event of another system follows from `state`, before it is applied. Events of
+    /// this system follow by construction and are not checked. Accepts everything unless
+    /// overridden.
+    ///
+    /// # Errors
+    /// What does not follow; the event becomes a dead letter.
+    #[expect(unused_variables, reason = "names for implementors")]
+    fn follows(state: &Self::State, event: &Self::Event) -> Result<(), Self::Rejection> {
+        Ok(())
+    }
+
+    /// Sets the opening of an aggregate whose first event is of another system and above version 1:
+    /// takes over what `first` says of the state before it. Does nothing unless overridden.
+    #[expect(unused_variables, reason = "names for implementors")]
+    fn adopt(state: &mut Self::State, first: &Self::Event) {}
+}
+
+/// Starts a scenario: the state after `events`. See [`Aggregate`] for an example.
+///
+/// # Panics
+/// When an event does not follow from those before it: such a history could not be.
+#[must_use]
+#[track_caller]
+pub fn given<A: Aggregate>(events: impl IntoIterator<Item = A::Event>) -> Given<A> {
+    let mut state = A::State::default();
+    for event in events {
+        let follows = A::follows(&state, &event);
+        assert!(
+            follows.is_ok(),
+            "the given {event:?} does not follow: {follows:?}"
+        );
+        A::apply(&mut state, &event);
+    }
+    Given {
+        state,
+        aggregate: PhantomData,
+    }
+}
+
+/// A scenario that waits for a command. Made by [`given`].
+#[derive(Debug)]
+pub struct Given<A: Aggregate> {
+    state: A::State,
+    aggregate: PhantomData<A>,
+}
+
+impl<A: Aggregate> Given<A> {
+    /// Lets the aggregate decide a command.
+    #[must_use = "a scenario without expectation shows nothing"]
+    pub fn when(self, command: impl Into<A::Command>) -> Then<A> {
+        let outcome = A::decide(&self.state, command.into());
+        Then {
+            state: self.state,
+            outcome,
+        }
+    }
+
+    /// Returns the state.
+    #[must_use]
+    pub const fn state(&self) -> &A::State {
+        &self.state
+    }
+}
+
+/// A scenario in which a command was decided. Made by [`Given::when`].
+#[derive(Debug)]
+pub struct Then<A: Aggregate> {
+    state: A::State,
+    outcome: Result<Vec<A::Event>, A::Rejection>,
+}
+
+impl<A: Aggregate> Then<A> {
+    /// Expects exactly these events, and goes on from the state after them.
+    ///
+    /// # Panics
+    /// When others happened, or when one would not follow if another system had written it.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "a scenario may end here")]
+    pub fn then(self, expected: impl IntoIterator<Item = A::Event>) -> Given<A> {
+        let expected: Vec<_> = expected.into_iter().collect();
+        let mut state = self.state;
+        match self.outcome {
+            Ok(events) => {
+                assert!(
+                    events == expected,
+                    "expected {expected:#?}, got {events:#?}"
+                );
+            }
+            Err(rejection) => {
+                let rejected = Some(rejection);
+                assert!(
+                    rejected.is_none(),
+                    "expected {expected:#?}, got {rejected:?}"
+                );
+            }
+        }
+        for event in &expected {
+            let follows = A::follows(&state, event);
+            assert!(follows.is_ok(), "{event:?} does not follow: {follows:?}");
+            A::apply(&mut state, event);
+        }
+        Given {
+            state,
+            aggregate: PhantomData,
+        }
+    }
+
+    /// Expects a rejection with this code, and goes on from the unchanged state.
+    ///
+    /// # Panics
+    /// When the command was accepted or rejected with another code.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "a scenario may end here")]
+    pub fn then_rejected(self, code: ReasonCode) -> Given<A> {
+        let found = self.outcome.as_ref().map_err(Rejection::code);
+        assert!(
+            found == Err(code),
+            "expected a rejection {code}, got {:?}",
+            self.outcome
+        );
+        Given {
+            state: self.state,
+            aggregate: PhantomData,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Event sourcing on streams: aggregates whose only truth is their events.
+//!
+//! # Position
+//! Built **on** the public DSL and Processor API, not inside the runtime. A topology crate brings an
+//! [`Aggregate`] (its state, commands, events and rules, all pure); this module brings what every
+//! aggregate needs: the wire forms ([`Envelope`], [`CommandEnvelope`], [`Reply`]), the chain of
+//! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]) and size limits.
+//! # Invariants
+//! - Versions of an aggregate are gapless, and an event once written is never edited.
+//! - A command is answered once: its id is remembered, and repeated it gets its first reply again.
+//! - What is written for one command is written whole (events, history, state, read model, reply) or
+//!   not at all.
+//! - Upcasters run on every read path; there is one function to read an event and it is [`Event::read`].
+//! # Failure
+//! What cannot be read, does not follow or is unknown carries a [`ReasonCode`]: a command gets a
+//! rejection, an event a dead letter. Nothing here panics on input.
+//!
+//! Snapshots, time travel, timelines, projections beside the read model, process managers and the
+//! archive are a later issue; they read the history store that is written here.
+
+mod aggregate;
+mod command;
+mod decision;
+mod envelope;
+mod history;
+mod limits;
+mod reason;
+mod time;
+mod upcast;
+
+pub use aggregate::{Aggregate, Given, Then, given};
+pub use command::{
+    Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
+    ReplyReason,
+};
+pub use decision::{
+    AggregateRecord, Appended, Decision, DecisionError, FoldError, ReplayError, decide_command,
+    fold_foreign, replay,
+};
+pub use envelope::{Envelope, EnvelopeError, Metadata, event_id};
+pub use history::{
+    HistoryEntry, HistoryError, HistoryKey, Incoming, Known, Origin, Stored, Verdict,
+    history_range, judge,
+};
+pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
+pub use reason::{ReasonCode, Rejection, reasons};
+pub use serde_json::Error as JsonError;
+pub use serde_json::value::RawValue;
+pub use time::{TimeError, format_timestamp, parse_timestamp};
+pub use upcast::{Event, EventError, FirstVersion, Versioned};

@@ -1,0 +1,267 @@
+//! What a task offers its operators.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Node, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules};
+use crate::clock::Timestamp;
+use crate::log::{Offset, TopicName};
+use crate::topology::TaskId;
+
+/// Where the record in progress came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordMetadata {
+    /// The physical topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: Offset,
+}
+
+type AfterCommit = Box<dyn FnOnce() + Send>;
+
+/// The state of a task that its operators share: outputs, times, schedules, after-commit actions.
+pub struct TaskContext {
+    task: TaskId,
+    record: Option<RecordMetadata>,
+    /// Shared with the stores: the timestamp of what is being processed, for their writes.
+    timestamp: Rc<Cell<Timestamp>>,
+    stream_time: Option<Timestamp>,
+    system_time: Timestamp,
+    pub(crate) outputs: OutputStage,
+    pub(crate) schedules: Schedules,
+    /// Actions of the record in progress, then (from `released`) of the transaction.
+    staged_after_commit: Vec<AfterCommit>,
+    released_after_commit: Vec<AfterCommit>,
+    commit_requested: bool,
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext")
+            .field("task", &self.task)
+            .field("record", &self.record)
+            .field("stream_time", &self.stream_time)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskContext {
+    /// Creates the context of a task.
+    #[must_use]
+    pub fn new(task: TaskId, timestamp: Rc<Cell<Timestamp>>, system_time: Timestamp) -> Self {
+        Self {
+            task,
+            record: None,
+            timestamp,
+            stream_time: None,
+            system_time,
+            outputs: OutputStage::default(),
+            schedules: Schedules::default(),
+            staged_after_commit: Vec::new(),
+            released_after_commit: Vec::new(),
+            commit_requested: false,
+        }
+    }
+
+    /// Returns the task.
+    #[must_use]
+    pub const fn task(&self) -> TaskId {
+        self.task
+    }
+
+    /// Returns where the record in progress came from; `None` while a punctuator or `init` runs.
+    #[must_use]
+    pub const fn record_metadata(&self) -> Option<&RecordMetadata> {
+        self.record.as_ref()
+    }
+
+    /// Returns the timestamp of what is being processed.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp.get()
+    }
+
+    /// Returns the highest record timestamp the task has seen; `None` before the first.
+    #[must_use]
+    pub const fn stream_time(&self) -> Option<Timestamp> {
+        self.stream_time
+    }
+
+    /// Returns the wall-clock time of the current batch.
+    #[must_use]
+    pub const fn system_time(&self) -> Timestamp {
+        self.system_time
+    }
+
+    /// Asks for a commit as soon as the record in progress is done.
+    pub fn request_commit(&mut self) {
+        self.commit_requested = true;
+    }
+
+    /// Runs `action` once the transaction of what is being processed has committed and is applied
+    /// to the stores. Dropped when the record is rolled back or the transaction aborts.
+    pub fn after_commit(&mut self, action: impl FnOnce() + Send + 'static) {
+        self.staged_after_commit.push(Box::new(action));
+    }
+
+    pub(crate) fn set_system_time(&mut self, now: Timestamp) {
+        self.system_time = now;
+    }
+
+    pub(crate) fn restore_stream_time(&mut self, stream_time: Option<Timestamp>) {
+        self.stream_time = stream_time;
+    }
+
+    /// Starts a record: advances stream time.
+    pub(crate) fn begin_record(&mut self, metadata: RecordMetadata, timestamp: Timestamp) {
+        self.record = Some(metadata);
+        self.timestamp.set(timestamp);
+        self.stream_time = Some(
+            self.stream_time
+                .map_or(timestamp, |time| time.max(timestamp)),
+        );
+    }
+
+    /// Starts a punctuation or `init`.
+    pub(crate) fn begin_other(&mut self, timestamp: Timestamp) {
+        self.record = None;
+        self.timestamp.set(timestamp);
+    }
+
+    pub(crate) fn set_timestamp(&self, timestamp: Timestamp) -> Timestamp {
+        self.timestamp.replace(timestamp)
+    }
+
+    /// The record's chain returned `Ok`: what it staged joins the transaction. Outputs must have
+    /// been handed to the producer.
+    pub(crate) fn release(&mut self) {
+        self.outputs.clear();
+        self.schedules.release();
+        self.released_after_commit
+            .append(&mut self.staged_after_commit);
+    }
+
+    /// The record's chain failed: nothing it staged stays.
+    pub(crate) fn rollback(&mut self) {
+        self.outputs.clear();
+        self.schedules.rollback();
+        self.staged_after_commit.clear();
+    }
+
+    pub(crate) fn take_commit_request(&mut self) -> bool {
+        std::mem::take(&mut self.commit_requested)
+    }
+
+    pub(crate) fn take_after_commit(&mut self) -> Vec<AfterCommit> {
+        std::mem::take(&mut self.released_after_commit)
+    }
+}
+
+/// What a [`Processor`](super::Processor) sees: its task, and the way downstream.
+pub struct ProcessorContext<'a, KOut, VOut> {
+    task: &'a mut TaskContext,
+    node: usize,
+    child: &'a mut dyn Node<KOut, VOut>,
+    /// The first error of a forward: it fails the record even when the processor ignores it.
+    failed: Option<ProcessError>,
+}
+
+impl<KOut, VOut> fmt::Debug for ProcessorContext<'_, KOut, VOut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessorContext")
+            .field("task", &self.task)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A record could not be processed downstream. The record in progress fails with the original
+/// error, whatever the processor makes of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a downstream operator failed")]
+pub struct ForwardError;
+
+impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
+    pub(crate) fn new(
+        task: &'a mut TaskContext,
+        node: usize,
+        child: &'a mut dyn Node<KOut, VOut>,
+    ) -> Self {
+        Self {
+            task,
+            node,
+            child,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn into_failure(self) -> Option<ProcessError> {
+        self.failed
+    }
+
+    /// Hands a record to everything downstream. Its stores write with the record's timestamp.
+    ///
+    /// # Errors
+    /// [`ForwardError`] when an operator downstream failed; pass it on with `?`.
+    pub fn forward(&mut self, record: Record<KOut, VOut>) -> Result<(), ForwardError> {
+        if self.failed.is_some() {
+            return Err(ForwardError);
+        }
+        let before = self.task.set_timestamp(record.timestamp);
+        let result = self.child.process(self.task, record);
+        self.task.set_timestamp(before);
+        result.map_err(|error| {
+            self.failed = Some(error);
+            ForwardError
+        })
+    }
+
+    /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`.
+    pub fn schedule(&mut self, interval: Duration, kind: PunctuationType) -> PunctuationId {
+        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+        let now = self.task.system_time;
+        self.task.schedules.add(self.node, interval, kind, now)
+    }
+
+    /// Cancels a punctuator.
+    pub fn cancel(&mut self, id: PunctuationId) {
+        self.task.schedules.cancel(id);
+    }
+
+    /// See [`TaskContext::task`].
+    #[must_use]
+    pub const fn task(&self) -> TaskId {
+        self.task.task()
+    }
+
+    /// See [`TaskContext::record_metadata`].
+    #[must_use]
+    pub const fn record_metadata(&self) -> Option<&RecordMetadata> {
+        self.task.record_metadata()
+    }
+
+    /// See [`TaskContext::stream_time`].
+    #[must_use]
+    pub const fn stream_time(&self) -> Option<Timestamp> {
+        self.task.stream_time()
+    }
+
+    /// See [`TaskContext::system_time`].
+    #[must_use]
+    pub const fn system_time(&self) -> Timestamp {
+        self.task.system_time()
+    }
+
+    /// See [`TaskContext::request_commit`].
+    pub fn request_commit(&mut self) {
+        self.task.request_commit();
+    }
+
+    /// See [`TaskContext::after_commit`].
+    pub fn after_commit(&mut self, action: impl FnOnce() + Send + 'static) {
+        self.task.after_commit(action);
+    }
+}

@@ -1,0 +1,98 @@
+//! State: typed stores with a write-back overlay above committed bytes.
+//!
+//! # Position
+//! Operators see typed stores ([`KeyValueStore`] …); `runtime::task` sees [`StateStore`] and drives
+//! savepoints and commits; committed bytes live behind [`BytesStore`] in the task's RocksDB or in
+//! memory.
+//! # Invariants
+//! - [`BytesStore`]s hold committed state only (invariant 2): the overlay reaches them in one batch
+//!   per task, after the Kafka transaction has committed.
+//! - A store belongs to one task on one thread: nothing is locked.
+
+mod error;
+mod key_value;
+mod memory;
+mod memory_budget;
+mod overlay;
+mod range;
+mod rocks;
+mod state_dir;
+mod store_ref;
+mod task_db;
+
+pub use error::StateError;
+pub use key_value::KeyValueStore;
+pub use memory::MemoryStore;
+pub use memory_budget::MemoryBudget;
+pub use range::{Entries, RefEntries};
+pub use state_dir::{SET_ASIDE_KEPT, StateDir, set_aside};
+pub use store_ref::StoreRef;
+pub use task_db::{CommitBatch, CommittedEntry, ReadHandle, StoreDecl, StoreId, TaskDb};
+
+use std::fmt::Debug;
+
+use crate::clock::Timestamp;
+
+/// Receives the overlay's dirty entries at commit, serialised once, in key order.
+pub trait DirtySink {
+    /// Takes one entry; `value` is plain (without timestamp), `None` is a delete.
+    ///
+    /// # Errors
+    /// Stops the commit.
+    fn entry(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        timestamp: Timestamp,
+    ) -> Result<(), StateError>;
+}
+
+/// A store as its task sees it. The task calls, in turn: operators write; then per record either
+/// `release_savepoint` or `rollback_savepoint`; at commit `drain_dirty`, and after the outcome
+/// `mark_committed` or `discard_uncommitted`.
+pub trait StateStore {
+    /// Returns the store's name.
+    fn name(&self) -> &str;
+    /// The record's chain succeeded: its writes join the transaction.
+    fn release_savepoint(&mut self);
+    /// The record's chain failed: its writes are undone.
+    fn rollback_savepoint(&mut self);
+    /// Hands over every entry written since the last commit. Entries stay dirty until the outcome
+    /// is known.
+    ///
+    /// # Errors
+    /// [`StateError`] of serialisation or of the sink.
+    fn drain_dirty(&mut self, sink: &mut dyn DirtySink) -> Result<(), StateError>;
+    /// The transaction has committed and the batch is applied: entries are clean; cold ones may be
+    /// evicted.
+    fn mark_committed(&mut self);
+    /// The transaction was aborted: every uncommitted entry is dropped.
+    fn discard_uncommitted(&mut self);
+    /// Returns the bytes that uncommitted entries hold, roughly.
+    fn uncommitted_bytes(&self) -> usize;
+    /// Returns whether anything waits for a commit.
+    fn is_dirty(&self) -> bool;
+}
+
+/// Committed bytes of one store, ordered by key. Values are `int64 BE timestamp ‖ value`.
+pub trait BytesStore: Debug {
+    /// Returns the committed bytes under `key`.
+    ///
+    /// # Errors
+    /// Any [`StateError`] is fatal to the task.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+
+    /// Iterates from `from` (inclusive) to `to` (exclusive; `None`: to the end), in key order, or
+    /// backwards from the end of that range.
+    fn range<'a>(&'a self, from: &[u8], to: Option<&[u8]>, reverse: bool) -> BytesIterator<'a>;
+
+    /// Returns the number of keys, roughly; cheap.
+    ///
+    /// # Errors
+    /// Any [`StateError`] is fatal to the task.
+    fn approximate_count(&self) -> Result<u64, StateError>;
+}
+
+/// Committed entries in order.
+pub type BytesIterator<'a> =
+    Box<dyn Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StateError>> + 'a>;

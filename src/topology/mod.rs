@@ -1,0 +1,168 @@
+//! The built topology: what the runtime needs to know, as plain data, and how to make a task.
+//!
+//! # Position
+//! `dsl` builds a [`Topology`]; `runtime`, `reset`, `cli` read it. Pure: no clock, client or store.
+//! # Invariants
+//! - Names of durable things come from the author; a counter never names a topic.
+//! - A sub-topology is a connected part of the graph; its source topics are co-partitioned, and
+//!   task `<sub-topology>_<partition>` owns that partition of each.
+
+mod task_id;
+
+pub use task_id::{ParseTaskIdError, TaskId};
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::log::TopicName;
+use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
+use crate::serde::TextCodec;
+use crate::state::{BytesStore, StateError, StateStore};
+
+/// How a topology names a topic; `runtime` resolves it to a physical name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TopicRef {
+    /// A topic of the outside world, by its logical name: the config may rename it.
+    Declared(String),
+    /// `<application_id>-<name>-repartition`.
+    Repartition(String),
+}
+
+/// A source node.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// The node's name.
+    pub name: String,
+    /// What it reads.
+    pub topic: TopicRef,
+    /// Whether `reset --to-earliest` may read the topic again. Never for commands (invariant 7).
+    pub rewindable: bool,
+    /// What happens when a record of this source cannot be read, processed or written.
+    pub on_deserialization_error: ErrorPolicy,
+    /// See [`on_deserialization_error`](Self::on_deserialization_error).
+    pub on_processing_error: ErrorPolicy,
+    /// See [`on_deserialization_error`](Self::on_deserialization_error).
+    pub on_production_error: ErrorPolicy,
+}
+
+/// Whether a store can be rebuilt (invariant 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A projection of something else: `reset` deletes it.
+    Derived,
+    /// The truth once topics have expired: `reset` keeps it.
+    Record,
+}
+
+/// Where a store keeps its committed data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// A column family of the task's RocksDB.
+    RocksDb,
+    /// Memory; restored from the start of the changelog at each start.
+    InMemory,
+}
+
+/// A store's description, and how to make its typed front for a task.
+#[derive(Clone)]
+pub struct StoreSpec {
+    /// The store's name; its changelog is `<application_id>-<name>-changelog`.
+    pub name: String,
+    /// Where committed data lives.
+    pub persistence: Persistence,
+    /// Whether `reset` deletes it.
+    pub durability: Durability,
+    /// Whether there is a changelog, and topic configs beyond the defaults.
+    pub changelog: Option<BTreeMap<String, String>>,
+    /// How queries turn text into key bytes, and key and value bytes into JSON.
+    pub key_codec: Arc<dyn TextCodec>,
+    /// See [`key_codec`](Self::key_codec).
+    pub value_codec: Arc<dyn TextCodec>,
+}
+
+impl fmt::Debug for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreSpec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A topic the author declared: created when it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredTopic {
+    /// The logical name; the physical one unless the config says otherwise.
+    pub name: String,
+    /// Topic configs, such as `retention.ms`.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A connected part of the topology.
+pub struct SubTopology {
+    /// The number in task ids.
+    pub id: u32,
+    /// Its sources; the position is the index in [`TaskTopology::sources`].
+    pub sources: Vec<SourceSpec>,
+    /// Topics its sinks write to.
+    pub sinks: Vec<TopicRef>,
+    /// Its stores; the position is the index in [`TaskTopology::stores`].
+    pub stores: Vec<StoreSpec>,
+    /// Makes the processor chain of one task.
+    pub(crate) instantiate:
+        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+}
+
+impl fmt::Debug for SubTopology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubTopology")
+            .field("id", &self.id)
+            .field("sources", &self.sources)
+            .field("sinks", &self.sinks)
+            .field("stores", &self.stores)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where physical topics are, for sinks of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedTopic {
+    /// The physical name.
+    pub name: TopicName,
+    /// The number of partitions.
+    pub partitions: i32,
+}
+
+/// What a sub-topology needs to make a task.
+#[derive(Debug)]
+pub struct TaskEnv {
+    /// The task.
+    pub task: TaskId,
+    /// The timestamp of what is being processed, for the stores' writes.
+    pub timestamp: Rc<Cell<Timestamp>>,
+    /// All topics that sinks name.
+    pub topics: BTreeMap<TopicRef, ResolvedTopic>,
+    /// The committed bytes of each store, by name.
+    pub backends: BTreeMap<String, Box<dyn BytesStore>>,
+}
+
+/// A task's processor chain. Stays on one thread.
+pub struct TaskTopology {
+    /// By index of [`SubTopology::sources`].
+    pub sources: Vec<Box<dyn SourceNode>>,
+    /// By index of [`SubTopology::stores`].
+    pub stores: Vec<Rc<RefCell<dyn StateStore>>>,
+    /// Stateful processors in topological order; the position is the node index of schedules.
+    pub processors: Vec<Rc<RefCell<dyn ProcessorNode>>>,
+}
+
+impl fmt::Debug for TaskTopology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskTopology")
+            .field("sources", &self.sources.len())
+            .finish_non_exhaustive()
+    }
+}
