@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::config::Config;
 use super::errors;
-use super::ffi::{Admin, Client, ClientKind, Code, Entry, NativeError, PartitionList};
+use super::ffi::{Admin, Client, ClientKind, Code, Entry, NativeError, PartitionList, TopicResult};
 use crate::log::{
     CommittedOffset, GroupMember, Isolation, LogError, LogRange, Offset, TopicDescription,
     TopicName, TopicPartition, TopicSpec,
@@ -41,8 +41,12 @@ impl KafkaAdmin {
         topics: &[&str],
     ) -> Result<Vec<Option<TopicDescription>>, LogError> {
         let operation = "describe topics";
-        let wanted: Vec<&str> =
-            topics.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let wanted: Vec<&str> = topics
+            .iter()
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -62,7 +66,10 @@ impl KafkaAdmin {
                 Err(error) => return Err(of(operation)(named(&topic.name, error))),
             }
         }
-        Ok(topics.iter().map(|name| described.get(*name).cloned()).collect())
+        Ok(topics
+            .iter()
+            .map(|name| described.get(*name).cloned())
+            .collect())
     }
 
     pub(super) fn create_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
@@ -71,7 +78,9 @@ impl KafkaAdmin {
             return Ok(());
         }
         let results = self.0.create_topics(topics).map_err(of(operation))?;
-        first_error(operation, results, |code| code == Code::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)?;
+        first_error(operation, results, |code| {
+            code == Code::RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
+        })?;
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
         // A broker answers when the controller has agreed, and may itself learn of it later.
         self.wait_until(operation, &names, |topic| topic.is_some())
@@ -116,7 +125,9 @@ impl KafkaAdmin {
             PartitionList::of(below.iter().map(|(at, to)| (at, *to))).map_err(of(operation))?;
         let mut failed = None;
         self.0
-            .delete_records(&list, &mut |entry| note_failure(operation, &mut failed, entry))
+            .delete_records(&list, &mut |entry| {
+                note_failure(operation, &mut failed, entry)
+            })
             .map_err(of(operation))?;
         failed.map_or(Ok(()), Err)
     }
@@ -129,7 +140,11 @@ impl KafkaAdmin {
         // ORDER: start before end, so that a range never ends before it starts.
         let starts = self.offsets(partitions, isolation, EARLIEST)?;
         let ends = self.offsets(partitions, isolation, LATEST)?;
-        Ok(starts.into_iter().zip(ends).map(|(start, end)| LogRange { start, end }).collect())
+        Ok(starts
+            .into_iter()
+            .zip(ends)
+            .map(|(start, end)| LogRange { start, end })
+            .collect())
     }
 
     fn offsets(
@@ -176,7 +191,9 @@ impl KafkaAdmin {
                     assignment: member.assignment,
                 })
                 .collect()),
-            Err(error) if error.code == Code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => Ok(Vec::new()),
+            Err(error) if error.code == Code::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => {
+                Ok(Vec::new())
+            }
             Err(error) => Err(of("describe the group")(error)),
         }
     }
@@ -190,8 +207,7 @@ impl KafkaAdmin {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let list =
-            PartitionList::of(partitions.iter().map(|at| (at, 0))).map_err(of(operation))?;
+        let list = PartitionList::of(partitions.iter().map(|at| (at, 0))).map_err(of(operation))?;
         let (mut found, mut failed) = (HashMap::new(), None);
         self.0
             .group_offsets(group, &list, &mut |entry| {
@@ -202,7 +218,10 @@ impl KafkaAdmin {
         if let Some(error) = failed {
             return Err(error);
         }
-        Ok(partitions.iter().map(|at| found.get(at).cloned().flatten()).collect())
+        Ok(partitions
+            .iter()
+            .map(|at| found.get(at).cloned().flatten())
+            .collect())
     }
 
     pub(super) fn alter_group_offsets(
@@ -249,7 +268,10 @@ pub(super) fn committed_offsets<'a>(
     }
     match failed {
         Some(error) => Err(error),
-        None => Ok(partitions.iter().map(|at| found.get(at).cloned().flatten()).collect()),
+        None => Ok(partitions
+            .iter()
+            .map(|at| found.get(at).cloned().flatten())
+            .collect()),
     }
 }
 
@@ -264,7 +286,7 @@ fn named(topic: &str, mut error: NativeError) -> NativeError {
 
 fn first_error(
     operation: &'static str,
-    results: Vec<(String, Result<(), NativeError>)>,
+    results: Vec<TopicResult>,
     harmless: impl Fn(Code) -> bool,
 ) -> Result<(), LogError> {
     for (topic, result) in results {
@@ -283,9 +305,14 @@ fn note_failure(operation: &'static str, failed: &mut Option<LogError>, entry: E
         return;
     }
     *failed = Some(if errors::is_unknown_topic(entry.code) {
-        LogError::UnknownTopic { topic: entry.topic.to_owned() }
+        LogError::UnknownTopic {
+            topic: entry.topic.to_owned(),
+        }
     } else if entry.code == Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE {
-        LogError::OffsetOutOfRange { partition: entry.topic_partition(), offset: entry.offset }
+        LogError::OffsetOutOfRange {
+            partition: entry.topic_partition(),
+            offset: entry.offset,
+        }
     } else {
         let at = entry.topic_partition().to_string();
         of(operation)(named(&at, NativeError::from_code(entry.code)))

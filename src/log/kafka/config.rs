@@ -15,30 +15,52 @@ const RESERVED: &[(&str, &str)] = &[
     ("acks", ACKNOWLEDGED_BY_ALL),
     ("auto.commit.enable", COMMITTED_IN_TRANSACTIONS),
     ("auto.commit.interval.ms", COMMITTED_IN_TRANSACTIONS),
-    ("auto.offset.reset", "a missing offset where state exists is an error, never a reset"),
+    (
+        "auto.offset.reset",
+        "a missing offset where state exists is an error, never a reset",
+    ),
     ("bootstrap.servers", "it is a setting of its own"),
     ("client.id", "it carries the process's identity"),
-    ("delivery.report.only.error", "acknowledged offsets are needed for checkpoints"),
+    (
+        "delivery.report.only.error",
+        "acknowledged offsets are needed for checkpoints",
+    ),
     ("enable.auto.commit", COMMITTED_IN_TRANSACTIONS),
     ("enable.auto.offset.store", COMMITTED_IN_TRANSACTIONS),
     ("enable.gapless.guarantee", ACKNOWLEDGED_BY_ALL),
     ("enable.idempotence", ACKNOWLEDGED_BY_ALL),
-    ("enable.partition.eof", "the end of a partition is handled here"),
+    (
+        "enable.partition.eof",
+        "the end of a partition is handled here",
+    ),
     ("group.id", "it is the application id"),
-    ("group.instance.id", "it is derived from the application id and the state directory"),
+    (
+        "group.instance.id",
+        "it is derived from the application id and the state directory",
+    ),
     ("group.protocol", "the membership protocol is chosen here"),
     ("isolation.level", "input is read committed"),
     ("log.queue", "logs are handled here"),
     ("metadata.broker.list", "it is a setting of its own"),
-    ("partition.assignment.strategy", "the membership protocol is chosen here"),
-    ("partitioner", "records must go where Kafka's Java client puts them"),
+    (
+        "partition.assignment.strategy",
+        "the membership protocol is chosen here",
+    ),
+    (
+        "partitioner",
+        "records must go where Kafka's Java client puts them",
+    ),
     ("request.required.acks", ACKNOWLEDGED_BY_ALL),
     ("session.timeout.ms", "it is a setting of its own"),
     ("transaction.timeout.ms", "it is a setting of its own"),
-    ("transactional.id", "it is derived from the application id and the state directory"),
+    (
+        "transactional.id",
+        "it is derived from the application id and the state directory",
+    ),
 ];
 const COMMITTED_IN_TRANSACTIONS: &str = "offsets are committed in transactions";
-const ACKNOWLEDGED_BY_ALL: &str = "exactly-once needs idempotent writes acknowledged by all replicas";
+const ACKNOWLEDGED_BY_ALL: &str =
+    "exactly-once needs idempotent writes acknowledged by all replicas";
 
 /// Defaults of every client; the user may override them.
 const COMMON: &[(&str, &str)] = &[
@@ -94,10 +116,18 @@ impl Config {
         if let Some((key, reason)) = properties.keys().find_map(|key| reserved(key)) {
             return Err(refused(format!("property `{key}` cannot be set: {reason}")));
         }
-        if let Some(key) = properties.keys().find(|key| key.ends_with("_cb") || *key == "opaque") {
-            return Err(refused(format!("property `{key}` cannot be set: it is not a value")));
+        if let Some(key) = properties
+            .keys()
+            .find(|key| key.ends_with("_cb") || *key == "opaque")
+        {
+            return Err(refused(format!(
+                "property `{key}` cannot be set: it is not a value"
+            )));
         }
-        let config = Self { bootstrap_servers: bootstrap_servers.to_owned(), properties };
+        let config = Self {
+            bootstrap_servers: bootstrap_servers.to_owned(),
+            properties,
+        };
         // Every client has the same properties: what is wrong with one is found here.
         config.base(&[])?;
         Ok(config)
@@ -110,8 +140,17 @@ impl Config {
     fn base(&self, defaults: &[(&str, &str)]) -> Result<Conf, LogError> {
         let mut conf = Conf::new();
         let fixed = [("bootstrap.servers", self.bootstrap_servers.as_str())];
-        let user = self.properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        for (key, value) in COMMON.iter().chain(defaults).copied().chain(user).chain(fixed) {
+        let user = self
+            .properties
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        for (key, value) in COMMON
+            .iter()
+            .chain(defaults)
+            .copied()
+            .chain(user)
+            .chain(fixed)
+        {
             set(&mut conf, key, value)?;
         }
         Ok(conf)
@@ -133,7 +172,11 @@ impl Config {
         set(&mut conf, "partitioner", "murmur2_random")?;
         if let Some(id) = &spec.transactional_id {
             set(&mut conf, "transactional.id", id)?;
-            set(&mut conf, "transaction.timeout.ms", &millis(spec.transaction_timeout))?;
+            set(
+                &mut conf,
+                "transaction.timeout.ms",
+                &millis(spec.transaction_timeout),
+            )?;
         }
         Ok(conf)
     }
@@ -145,8 +188,16 @@ impl Config {
         if let Some(id) = &spec.group_instance_id {
             set(&mut conf, "group.instance.id", id)?;
         }
-        set(&mut conf, "partition.assignment.strategy", "cooperative-sticky")?;
-        set(&mut conf, "session.timeout.ms", &millis(spec.session_timeout))?;
+        set(
+            &mut conf,
+            "partition.assignment.strategy",
+            "cooperative-sticky",
+        )?;
+        set(
+            &mut conf,
+            "session.timeout.ms",
+            &millis(spec.session_timeout),
+        )?;
         if !self.properties.contains_key("heartbeat.interval.ms") {
             // A heartbeat is how a member learns of a rebalance, of which cooperative ones take
             // two: often enough that a takeover takes a second or two.
@@ -185,7 +236,10 @@ fn millis(duration: Duration) -> String {
 }
 
 fn refused(message: String) -> LogError {
-    LogError::Fatal { operation: "configure the Kafka client", message }
+    LogError::Fatal {
+        operation: "configure the Kafka client",
+        message,
+    }
 }
 
 fn set(conf: &mut Conf, key: &str, value: &str) -> Result<(), LogError> {
@@ -200,8 +254,9 @@ mod tests {
     use super::*;
 
     fn config(properties: &[(&str, &str)]) -> Result<Config, LogError> {
-        let properties =
-            properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let properties = properties
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         Config::new("localhost:1", properties.collect())
     }
 
@@ -215,7 +270,10 @@ mod tests {
 
     #[test]
     fn an_unknown_property_is_refused_by_name() {
-        assert_eq!(message(config(&[("no.such", "1")])), "`no.such` is no property of librdkafka");
+        assert_eq!(
+            message(config(&[("no.such", "1")])),
+            "`no.such` is no property of librdkafka"
+        );
     }
 
     #[test]
@@ -237,13 +295,19 @@ mod tests {
         for (key, _) in RESERVED {
             let mut conf = Conf::new();
             let result = conf.set(key, "1");
-            assert!(!matches!(result, Err(ConfError::Unknown(_))), "`{key}` does not exist");
+            assert!(
+                !matches!(result, Err(ConfError::Unknown(_))),
+                "`{key}` does not exist"
+            );
         }
     }
 
     #[test]
     fn defaults_can_be_overridden_and_every_client_takes_them() {
-        let tls = [("security.protocol", "SASL_SSL"), ("sasl.mechanisms", "PLAIN")];
+        let tls = [
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanisms", "PLAIN"),
+        ];
         let config = config(&[tls[0], tls[1], ("compression.type", "zstd")]).unwrap();
         let producer = ProducerSpec {
             transactional_id: Some("t".into()),

@@ -100,7 +100,9 @@ impl KafkaConsumer {
     fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), NativeError> {
         // librdkafka refuses the whole call when one partition is not assigned, as after `Lost`
         // events that cross an `assign`.
-        let known = partitions.iter().filter(|at| self.partitions.contains_key(*at));
+        let known = partitions
+            .iter()
+            .filter(|at| self.partitions.contains_key(*at));
         let list = PartitionList::of(known.map(|at| (at, 0)))?;
         if self.client.is_cooperative() {
             self.client.incremental_unassign(&list)?;
@@ -151,11 +153,14 @@ impl KafkaConsumer {
                 let message = format!("no answer within {LEAVE_TIMEOUT:?}");
                 return Err(LogError::Retriable { operation, message });
             }
-            let Some(event) = self.events.poll(LEAVE_POLL) else { continue };
+            let Some(event) = self.events.poll(LEAVE_POLL) else {
+                continue;
+            };
             match event.body() {
                 EventBody::Assign(_) | EventBody::Revoke(_) => {
                     let all: Vec<_> = self.partitions.keys().cloned().collect();
-                    self.give_up(&all).map_err(|error| self.error(operation, error))?;
+                    self.give_up(&all)
+                        .map_err(|error| self.error(operation, error))?;
                 }
                 EventBody::Error(error) => events::client_error(&self.name, &error),
                 EventBody::Reports | EventBody::Other => {}
@@ -179,9 +184,12 @@ impl LogConsumer for KafkaConsumer {
         let operation = "subscribe";
         let mut list = PartitionList::new(topics.len());
         for topic in topics {
-            list.push(topic, -1, 0, None).map_err(|error| errors::log_error(operation, error))?;
+            list.push(topic, -1, 0, None)
+                .map_err(|error| errors::log_error(operation, error))?;
         }
-        self.client.subscribe(&list).map_err(|error| self.error(operation, error))
+        self.client
+            .subscribe(&list)
+            .map_err(|error| self.error(operation, error))
     }
 
     fn poll_membership(&mut self) -> Result<Option<MembershipEvent>, LogError> {
@@ -203,13 +211,16 @@ impl LogConsumer for KafkaConsumer {
                 .map_err(|error| self.error(operation, error))?;
             added.push((at.clone(), partition));
         }
-        self.client.incremental_assign(&list).map_err(|error| self.error(operation, error))?;
+        self.client
+            .incremental_assign(&list)
+            .map_err(|error| self.error(operation, error))?;
         self.partitions.extend(added);
         Ok(())
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.give_up(partitions).map_err(|error| self.error("unassign partitions", error))
+        self.give_up(partitions)
+            .map_err(|error| self.error("unassign partitions", error))
     }
 
     fn poll(
@@ -218,7 +229,9 @@ impl LogConsumer for KafkaConsumer {
         max: usize,
         into: &mut VecDeque<KafkaMessage>,
     ) -> Result<usize, LogError> {
-        let Some(source) = self.partitions.get_mut(partition) else { return Ok(0) };
+        let Some(source) = self.partitions.get_mut(partition) else {
+            return Ok(0);
+        };
         source.poll(partition, max, into)
     }
 
@@ -241,15 +254,21 @@ impl LogConsumer for KafkaConsumer {
         source.unsettled = true;
         let list = PartitionList::of([(partition, offset)])
             .map_err(|error| errors::log_error(operation, error))?;
-        self.client.seek(&list, SEEK_TIMEOUT).map_err(|error| self.error(operation, error))?;
-        let code = list.entries().next().map_or(Code::RD_KAFKA_RESP_ERR__STATE, |entry| entry.code);
+        self.client
+            .seek(&list, SEEK_TIMEOUT)
+            .map_err(|error| self.error(operation, error))?;
+        let code = list
+            .entries()
+            .next()
+            .map_or(Code::RD_KAFKA_RESP_ERR__STATE, |entry| entry.code);
         match code {
             Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             Code::RD_KAFKA_RESP_ERR__STATE | Code::RD_KAFKA_RESP_ERR__PREV_IN_PROGRESS => {
                 // `seek` wrote its outcome over the list.
                 let list = PartitionList::of([(partition, offset)])
                     .map_err(|error| errors::log_error(operation, error))?;
-                self.reassign(&list).map_err(|error| self.error(operation, error))?;
+                self.reassign(&list)
+                    .map_err(|error| self.error(operation, error))?;
             }
             code => return Err(self.error(operation, NativeError::from_code(code))),
         }
@@ -279,7 +298,8 @@ impl LogConsumer for KafkaConsumer {
 
     fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
         let source = self.partitions.get(partition)?;
-        self.client.high_watermark(&source.name, partition.partition)
+        self.client
+            .high_watermark(&source.name, partition.partition)
     }
 
     fn group_metadata(&self) -> Result<KafkaGroupMetadata, LogError> {
@@ -304,13 +324,20 @@ impl LogConsumer for KafkaConsumer {
         }
         let deadline = Instant::now() + LEAVE_TIMEOUT;
         self.joined = false;
-        self.client.unsubscribe().map_err(|error| self.error(operation, error))?;
+        self.client
+            .unsubscribe()
+            .map_err(|error| self.error(operation, error))?;
         // ORDER: the member id is gone when the LeaveGroup request is on its way. A static member
         // sends one for unsubscribing only, not for closing, which therefore comes second.
         self.serve_leaving(deadline, |consumer| {
-            !consumer.client.group_metadata().is_some_and(|metadata| metadata.is_member())
+            !consumer
+                .client
+                .group_metadata()
+                .is_some_and(|metadata| metadata.is_member())
         })?;
-        self.client.close_consumer(&self.events).map_err(|error| self.error(operation, error))?;
+        self.client
+            .close_consumer(&self.events)
+            .map_err(|error| self.error(operation, error))?;
         self.serve_leaving(deadline, |consumer| consumer.client.is_closed())?;
         self.partitions.clear();
         self.left = true;
@@ -329,7 +356,10 @@ impl Partition {
         queue.wake_when_filled(waker.clone());
         let name = CString::new(&*at.topic)
             .map_err(|_| NativeError::from_code(Code::RD_KAFKA_RESP_ERR__INVALID_ARG))?;
-        let origin = Origin { topic: TopicName::clone(&at.topic), client: Arc::clone(client) };
+        let origin = Origin {
+            topic: TopicName::clone(&at.topic),
+            client: Arc::clone(client),
+        };
         Ok(Self {
             queue,
             origin: Arc::new(origin),
@@ -348,13 +378,15 @@ impl Partition {
     ) -> Result<usize, LogError> {
         if self.unsettled {
             let message = format!("a seek of {at} has not begun");
-            return Err(LogError::Retriable { operation: "poll", message });
+            return Err(LogError::Retriable {
+                operation: "poll",
+                message,
+            });
         }
         if let Some(condition) = self.condition.take() {
             return Err(errors::of_fetch(at, condition));
         }
-        let (origin, position, condition) =
-            (&self.origin, &mut self.position, &mut self.condition);
+        let (origin, position, condition) = (&self.origin, &mut self.position, &mut self.condition);
         let mut delivered = 0;
         self.queue
             .take(max, |fetched| match fetched.into_record(origin) {

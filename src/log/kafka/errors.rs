@@ -91,7 +91,11 @@ pub(super) fn is_unknown_topic(code: Code) -> bool {
 /// Converts the error of a call on `client`. A fatal client answers every call with "fatal": the
 /// error that made it so is what decides.
 pub(super) fn of_client(client: &Client, operation: &'static str, error: NativeError) -> LogError {
-    let root = if error.fatal { client.fatal_error() } else { None };
+    let root = if error.fatal {
+        client.fatal_error()
+    } else {
+        None
+    };
     log_error(operation, root.unwrap_or(error))
 }
 
@@ -122,7 +126,9 @@ pub(super) fn of_commit(client: &Client, error: NativeError) -> LogError {
 /// Converts the error of an abort; while a commit is unresolved aborting is not allowed.
 pub(super) fn of_abort(client: &Client, error: NativeError) -> LogError {
     if error.code == Code::RD_KAFKA_RESP_ERR__CONFLICT && !error.fatal {
-        return LogError::UnknownOutcome { message: describe(error) };
+        return LogError::UnknownOutcome {
+            message: describe(error),
+        };
     }
     of_client(client, "abort the transaction", error)
 }
@@ -131,17 +137,25 @@ pub(super) fn of_abort(client: &Client, error: NativeError) -> LogError {
 pub(super) fn of_fetch(partition: &TopicPartition, error: FetchError) -> LogError {
     match error.code {
         Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
-        | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
-            LogError::OffsetOutOfRange { partition: partition.clone(), offset: error.offset }
-        }
-        code if is_unknown_topic(code) => LogError::UnknownTopic { topic: partition.topic.to_string() },
-        code => log_error("fetch", NativeError::new(code, format!("{partition}: {}", error.message))),
+        | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => LogError::OffsetOutOfRange {
+            partition: partition.clone(),
+            offset: error.offset,
+        },
+        code if is_unknown_topic(code) => LogError::UnknownTopic {
+            topic: partition.topic.to_string(),
+        },
+        code => log_error(
+            "fetch",
+            NativeError::new(code, format!("{partition}: {}", error.message)),
+        ),
     }
 }
 
 fn describe(error: NativeError) -> String {
     let code = format!("{:?}", error.code);
-    let code = code.trim_start_matches("RD_KAFKA_RESP_ERR_").trim_start_matches('_');
+    let code = code
+        .trim_start_matches("RD_KAFKA_RESP_ERR_")
+        .trim_start_matches('_');
     format!("{} ({code})", error.message)
 }
 
@@ -150,7 +164,13 @@ mod tests {
     use super::*;
 
     fn error(code: Code, fatal: bool, retriable: bool, requires_abort: bool) -> NativeError {
-        NativeError { code, message: "m".into(), fatal, retriable, requires_abort }
+        NativeError {
+            code,
+            message: "m".into(),
+            fatal,
+            retriable,
+            requires_abort,
+        }
     }
 
     #[test]
@@ -162,7 +182,10 @@ mod tests {
             Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
         ] {
             for (fatal, abort) in [(true, false), (false, true), (false, false)] {
-                assert_eq!(recovery(&error(code, fatal, false, abort)), Recovery::Fenced);
+                assert_eq!(
+                    recovery(&error(code, fatal, false, abort)),
+                    Recovery::Fenced
+                );
             }
         }
     }
@@ -170,23 +193,38 @@ mod tests {
     #[test]
     fn a_lost_generation_is_no_longer_a_member_although_the_transaction_must_be_aborted() {
         let code = Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
-        assert_eq!(recovery(&error(code, false, false, true)), Recovery::MemberUnknown);
+        assert_eq!(
+            recovery(&error(code, false, false, true)),
+            Recovery::MemberUnknown
+        );
     }
 
     #[test]
     fn flags_decide_over_codes() {
         let code = Code::RD_KAFKA_RESP_ERR__TIMED_OUT;
         assert_eq!(recovery(&error(code, true, true, true)), Recovery::Fatal);
-        assert_eq!(recovery(&error(code, false, true, true)), Recovery::AbortRequired);
-        assert_eq!(recovery(&error(code, false, false, false)), Recovery::Retriable);
+        assert_eq!(
+            recovery(&error(code, false, true, true)),
+            Recovery::AbortRequired
+        );
+        assert_eq!(
+            recovery(&error(code, false, false, false)),
+            Recovery::Retriable
+        );
         let code = Code::RD_KAFKA_RESP_ERR__STATE;
-        assert_eq!(recovery(&error(code, false, true, false)), Recovery::Retriable);
+        assert_eq!(
+            recovery(&error(code, false, true, false)),
+            Recovery::Retriable
+        );
         assert_eq!(recovery(&error(code, false, false, false)), Recovery::Fatal);
     }
 
     #[test]
     fn the_message_names_the_code() {
         let native = error(Code::RD_KAFKA_RESP_ERR__TIMED_OUT, false, true, false);
-        assert_eq!(log_error("flush", native).to_string(), "flush: m (TIMED_OUT)");
+        assert_eq!(
+            log_error("flush", native).to_string(),
+            "flush: m (TIMED_OUT)"
+        );
     }
 }

@@ -47,12 +47,18 @@ impl Limiter {
 /// Logs a line of librdkafka.
 pub(super) fn library_log(client: &str, level: i32, facility: &str, line: &str) {
     // Each kind of client gets properties of the other kinds, which it ignores: not worth a line.
-    let level = if facility == "CONFWARN" { LEVEL_INFO + 1 } else { level };
+    let level = if facility == "CONFWARN" {
+        LEVEL_INFO + 1
+    } else {
+        level
+    };
     if level > LEVEL_INFO {
         debug!(target: "librdkafka", client, facility, "{line}");
         return;
     }
-    let Some(suppressed) = LIMITER.admit(facility, Instant::now()) else { return };
+    let Some(suppressed) = LIMITER.admit(facility, Instant::now()) else {
+        return;
+    };
     match level {
         ..=LEVEL_ERROR => error!(target: "librdkafka", client, facility, suppressed, "{line}"),
         LEVEL_WARNING => warn!(target: "librdkafka", client, facility, suppressed, "{line}"),
@@ -63,9 +69,14 @@ pub(super) fn library_log(client: &str, level: i32, facility: &str, line: &str) 
 /// Logs an error of a client that no call returns: connections, brokers, coordinators.
 pub(super) fn client_error(client: &str, error: &NativeError) {
     let code = format!("{:?}", error.code);
-    let Some(suppressed) = LIMITER.admit(&code, Instant::now()) else { return };
+    let Some(suppressed) = LIMITER.admit(&code, Instant::now()) else {
+        return;
+    };
     if error.fatal {
-        error!(client, code, suppressed, "Kafka client failed: {}", error.message);
+        error!(
+            client,
+            code, suppressed, "Kafka client failed: {}", error.message
+        );
     } else {
         warn!(client, code, suppressed, "Kafka client: {}", error.message);
     }

@@ -63,7 +63,10 @@ impl KafkaLog {
         properties: BTreeMap<String, String>,
     ) -> Result<Self, LogError> {
         let config = Config::new(bootstrap_servers, properties)?;
-        Ok(Self(Arc::new(Inner { config, admin: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            admin: Mutex::new(None),
+        })))
     }
 
     fn admin(&self) -> Result<Arc<KafkaAdmin>, LogError> {

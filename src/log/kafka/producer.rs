@@ -75,13 +75,17 @@ struct Delivered {
 
 impl Shared {
     fn delivered(&self) -> MutexGuard<'_, Delivered> {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.delivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves reports until told to stop.
     fn serve(&self, name: &str) {
         while !self.stop.load(Ordering::Acquire) {
-            let Some(event) = self.events.poll(REPORT_POLL) else { continue };
+            let Some(event) = self.events.poll(REPORT_POLL) else {
+                continue;
+            };
             match event.body() {
                 EventBody::Reports => {
                     let mut delivered = self.delivered();
@@ -104,12 +108,14 @@ impl Delivered {
         match report.code {
             Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 let offset = (report.offset >= 0).then_some(report.offset);
-                self.offsets.insert((report.topic, report.partition), offset);
+                self.offsets
+                    .insert((report.topic, report.partition), offset);
             }
             // An abort took these back.
             Code::RD_KAFKA_RESP_ERR__PURGE_QUEUE | Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT => {}
             code => {
-                self.failure.get_or_insert_with(|| NativeError::from_code(code));
+                self.failure
+                    .get_or_insert_with(|| NativeError::from_code(code));
             }
         }
     }
@@ -121,7 +127,10 @@ impl KafkaProducer {
         let client = Client::new(ClientKind::Producer, config.producer(spec)?)
             .map_err(|error| errors::log_error(CREATE, error))?;
         let client = Arc::new(client);
-        let fatal = |message: String| LogError::Fatal { operation: CREATE, message };
+        let fatal = |message: String| LogError::Fatal {
+            operation: CREATE,
+            message,
+        };
         let events = Queue::main(&client).ok_or_else(|| fatal("no event queue".to_owned()))?;
         let shared = Arc::new(Shared {
             delivered: Mutex::default(),
@@ -149,7 +158,11 @@ impl KafkaProducer {
     /// Returns the topic object of a name. A thread writes to few topics, and nearly always names
     /// them by the same `Arc`: the scan compares pointers before it compares strings.
     fn topic(&mut self, name: &TopicName) -> Result<usize, LogError> {
-        if let Some(index) = self.topics.iter().position(|(known, _)| Arc::ptr_eq(known, name)) {
+        if let Some(index) = self
+            .topics
+            .iter()
+            .position(|(known, _)| Arc::ptr_eq(known, name))
+        {
             return Ok(index);
         }
         if let Some(index) = self.topics.iter().position(|(known, _)| known == name) {
@@ -171,13 +184,14 @@ impl KafkaProducer {
                 topic: record.topic.to_string(),
                 size: record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len),
             },
-            code if errors::is_unknown_topic(code) => {
-                LogError::UnknownTopic { topic: record.topic.to_string() }
-            }
+            code if errors::is_unknown_topic(code) => LogError::UnknownTopic {
+                topic: record.topic.to_string(),
+            },
             // Inside a transaction that we opened, this is what a lost transaction answers.
-            Code::RD_KAFKA_RESP_ERR__STATE if self.in_transaction => {
-                LogError::AbortRequired { operation: "send", message: error.message }
-            }
+            Code::RD_KAFKA_RESP_ERR__STATE if self.in_transaction => LogError::AbortRequired {
+                operation: "send",
+                message: error.message,
+            },
             _ => self.error("send", error),
         }
     }
@@ -251,7 +265,11 @@ impl LogProducer for KafkaProducer {
             key: record.key,
             value: record.value,
             // librdkafka reads 0 as "now"; a millisecond is the smaller lie.
-            timestamp: if record.timestamp == 0 { 1 } else { record.timestamp },
+            timestamp: if record.timestamp == 0 {
+                1
+            } else {
+                record.timestamp
+            },
             headers: record.headers,
         };
         let mut deadline = None;
@@ -275,12 +293,17 @@ impl LogProducer for KafkaProducer {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
-        self.client.flush(CALL_TIMEOUT).map_err(|error| self.error("flush", error))?;
+        self.client
+            .flush(CALL_TIMEOUT)
+            .map_err(|error| self.error("flush", error))?;
         let failure = self.shared.delivered().failure.take();
         match failure {
             Some(error) if self.is_transactional() => {
                 let message = error.message;
-                Err(LogError::AbortRequired { operation: "flush", message })
+                Err(LogError::AbortRequired {
+                    operation: "flush",
+                    message,
+                })
             }
             Some(error) => Err(self.error("flush", error)),
             None => Ok(()),
@@ -293,7 +316,10 @@ impl LogProducer for KafkaProducer {
         group: &KafkaGroupMetadata,
     ) -> Result<(), LogError> {
         // Without a valid offset librdkafka sends nothing, and nothing is fenced.
-        assert!(!offsets.is_empty(), "a transaction carries at least one offset");
+        assert!(
+            !offsets.is_empty(),
+            "a transaction carries at least one offset"
+        );
         assert!(
             offsets.iter().all(|(_, committed)| committed.offset >= 0),
             "a committed offset is not negative"
@@ -333,7 +359,13 @@ impl LogProducer for KafkaProducer {
             .into_iter()
             .filter_map(|((key, partition), offset)| {
                 let (topic, _) = name(key)?;
-                Some((TopicPartition { topic: TopicName::clone(topic), partition }, offset))
+                Some((
+                    TopicPartition {
+                        topic: TopicName::clone(topic),
+                        partition,
+                    },
+                    offset,
+                ))
             })
             .collect()
     }

@@ -44,7 +44,10 @@ impl KafkaReader {
             .map_err(|error| errors::log_error(CREATE, error))?;
         let client = Arc::new(client);
         let waker = ConsumerWaker::default();
-        let no_queue = || LogError::Fatal { operation: CREATE, message: "no queue".to_owned() };
+        let no_queue = || LogError::Fatal {
+            operation: CREATE,
+            message: "no queue".to_owned(),
+        };
         let events = Queue::main(&client).ok_or_else(no_queue)?;
         let records = Self::queue(&client, &waker).ok_or_else(no_queue)?;
         Ok(Self {
@@ -69,12 +72,18 @@ impl KafkaReader {
     }
 
     fn topic(&mut self, name: &TopicName) -> Result<usize, NativeError> {
-        if let Some(index) = self.topics.iter().position(|(_, origin)| origin.topic == *name) {
+        if let Some(index) = self
+            .topics
+            .iter()
+            .position(|(_, origin)| origin.topic == *name)
+        {
             return Ok(index);
         }
         let topic = Topic::new(&self.client, name)?;
-        let origin =
-            Origin { topic: TopicName::clone(name), client: Arc::clone(&self.client) };
+        let origin = Origin {
+            topic: TopicName::clone(name),
+            client: Arc::clone(&self.client),
+        };
         self.topics.push((topic, Arc::new(origin)));
         Ok(self.topics.len() - 1)
     }
@@ -102,7 +111,11 @@ impl KafkaReader {
     }
 
     /// Takes what is there; returns the number of records, and whether a position has moved.
-    fn take(&mut self, max: usize, into: &mut Vec<KafkaMessage>) -> Result<(usize, bool), LogError> {
+    fn take(
+        &mut self,
+        max: usize,
+        into: &mut Vec<KafkaMessage>,
+    ) -> Result<(usize, bool), LogError> {
         let (assigned, condition) = (&mut self.assigned, &mut self.condition);
         let (mut delivered, mut moved) = (0, false);
         self.records
@@ -129,7 +142,9 @@ enum Accepted {
 }
 
 fn accept(assigned: &mut HashMap<(TopicKey, i32), Assigned>, fetched: Fetched) -> Accepted {
-    let Some(source) = assigned.get_mut(&fetched.place()) else { return Accepted::Nothing };
+    let Some(source) = assigned.get_mut(&fetched.place()) else {
+        return Accepted::Nothing;
+    };
     match fetched.into_record(&source.origin) {
         Ok(record) if record.offset() >= source.position => {
             source.position = record.offset() + 1;
@@ -150,20 +165,28 @@ impl LogReader for KafkaReader {
 
     fn assign(&mut self, from: &[(TopicPartition, Offset)]) -> Result<(), LogError> {
         let operation = "assign partitions to a reader";
-        self.stop_all().map_err(|error| self.error(operation, error))?;
+        self.stop_all()
+            .map_err(|error| self.error(operation, error))?;
         self.condition = None;
         self.records = Self::queue(&self.client, &self.waker).ok_or_else(|| LogError::Fatal {
             operation,
             message: "no queue".to_owned(),
         })?;
         for (at, offset) in from {
-            let index = self.topic(&at.topic).map_err(|error| self.error(operation, error))?;
-            let Some((topic, origin)) = self.topics.get(index) else { continue };
+            let index = self
+                .topic(&at.topic)
+                .map_err(|error| self.error(operation, error))?;
+            let Some((topic, origin)) = self.topics.get(index) else {
+                continue;
+            };
             topic
                 .start(at.partition, *offset, &self.records)
                 .map_err(|error| self.error(operation, error))?;
-            let source =
-                Assigned { at: at.clone(), origin: Arc::clone(origin), position: *offset };
+            let source = Assigned {
+                at: at.clone(),
+                origin: Arc::clone(origin),
+                position: *offset,
+            };
             self.assigned.insert((topic.key(), at.partition), source);
         }
         Ok(())
@@ -195,8 +218,15 @@ impl LogReader for KafkaReader {
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<Offset> {
-        let (topic, _) = self.topics.iter().find(|(_, origin)| origin.topic == partition.topic)?;
-        Some(self.assigned.get(&(topic.key(), partition.partition))?.position)
+        let (topic, _) = self
+            .topics
+            .iter()
+            .find(|(_, origin)| origin.topic == partition.topic)?;
+        Some(
+            self.assigned
+                .get(&(topic.key(), partition.partition))?
+                .position,
+        )
     }
 }
 

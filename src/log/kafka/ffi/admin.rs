@@ -43,6 +43,9 @@ pub(in crate::log::kafka) struct GroupMemberFacts {
     pub(in crate::log::kafka) assignment: Vec<TopicPartition>,
 }
 
+/// A topic's name, and what became of the request for it.
+pub(in crate::log::kafka) type TopicResult = (String, Result<(), NativeError>);
+
 /// Receives each entry of an answer.
 pub(in crate::log::kafka) type Collect<'a> = &'a mut dyn FnMut(Entry<'_>);
 
@@ -98,7 +101,10 @@ impl Admin {
         let queue = Queue::new(&self.client).ok_or_else(missing)?;
         send(options.0.as_ptr(), queue.as_ptr());
         let event = queue.poll(self.timeout + ANSWER_GRACE).ok_or_else(|| {
-            NativeError::new(Code::RD_KAFKA_RESP_ERR__TIMED_OUT, "no answer from the cluster")
+            NativeError::new(
+                Code::RD_KAFKA_RESP_ERR__TIMED_OUT,
+                "no answer from the cluster",
+            )
         })?;
         event.error()?;
         Ok(event)
@@ -112,7 +118,7 @@ impl Admin {
     pub(in crate::log::kafka) fn create_topics(
         &self,
         topics: &[TopicSpec],
-    ) -> Result<Vec<(String, Result<(), NativeError>)>, NativeError> {
+    ) -> Result<Vec<TopicResult>, NativeError> {
         let mut requests = Owned(Vec::new(), sys::rd_kafka_NewTopic_destroy);
         for topic in topics {
             requests.0.push(Self::new_topic(topic)?);
@@ -176,12 +182,14 @@ impl Admin {
     pub(in crate::log::kafka) fn delete_topics(
         &self,
         topics: &[&str],
-    ) -> Result<Vec<(String, Result<(), NativeError>)>, NativeError> {
+    ) -> Result<Vec<TopicResult>, NativeError> {
         let mut requests = Owned(Vec::new(), sys::rd_kafka_DeleteTopic_destroy);
         for topic in topics {
             let name = c_name(topic)?;
             // SAFETY: the name is copied; never null.
-            requests.0.push(unsafe { sys::rd_kafka_DeleteTopic_new(name.as_ptr()) });
+            requests
+                .0
+                .push(unsafe { sys::rd_kafka_DeleteTopic_new(name.as_ptr()) });
         }
         let event = self.request(
             Operation::RD_KAFKA_ADMIN_OP_DELETETOPICS,
@@ -214,8 +222,10 @@ impl Admin {
         &self,
         topics: &[&str],
     ) -> Result<Vec<TopicFacts>, NativeError> {
-        let names: Vec<CString> =
-            topics.iter().map(|topic| c_name(topic)).collect::<Result<_, _>>()?;
+        let names: Vec<CString> = topics
+            .iter()
+            .map(|topic| c_name(topic))
+            .collect::<Result<_, _>>()?;
         let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: the names are copied; never null.
         let collection = unsafe {
@@ -243,7 +253,9 @@ impl Admin {
             }
             let mut count = 0;
             let results = sys::rd_kafka_DescribeTopics_result_topics(answer, &raw mut count);
-            Ok((0..count).map(|index| topic_facts(*results.add(index))).collect())
+            Ok((0..count)
+                .map(|index| topic_facts(*results.add(index)))
+                .collect())
         }
     }
 
@@ -262,11 +274,18 @@ impl Admin {
             Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
             // SAFETY: the options are alive, the error is ours.
             |options| unsafe {
-                NativeError::take(sys::rd_kafka_AdminOptions_set_isolation_level(options, level))
+                NativeError::take(sys::rd_kafka_AdminOptions_set_isolation_level(
+                    options, level,
+                ))
             },
             // SAFETY: all pointers are alive; librdkafka copies the list.
             |options, queue| unsafe {
-                sys::rd_kafka_ListOffsets(self.client.as_ptr(), partitions.as_ptr(), options, queue);
+                sys::rd_kafka_ListOffsets(
+                    self.client.as_ptr(),
+                    partitions.as_ptr(),
+                    options,
+                    queue,
+                );
             },
         )?;
         // SAFETY: the event is alive while its results are read.
@@ -279,7 +298,9 @@ impl Admin {
             let results = sys::rd_kafka_ListOffsets_result_infos(answer, &raw mut count);
             for index in 0..count {
                 let info = *results.add(index);
-                each(list::entry(sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info)));
+                each(list::entry(
+                    sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info),
+                ));
             }
         }
         Ok(())
@@ -348,15 +369,16 @@ impl Admin {
                 return Err(Self::unexpected(&event));
             }
             let mut count = 0;
-            let groups =
-                sys::rd_kafka_DescribeConsumerGroups_result_groups(answer, &raw mut count);
+            let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(answer, &raw mut count);
             let mut members = Vec::new();
             for index in 0..count {
                 let described = *groups.add(index);
                 borrowed_error(sys::rd_kafka_ConsumerGroupDescription_error(described))?;
                 let size = sys::rd_kafka_ConsumerGroupDescription_member_count(described);
                 members.extend((0..size).map(|member| {
-                    member_facts(sys::rd_kafka_ConsumerGroupDescription_member(described, member))
+                    member_facts(sys::rd_kafka_ConsumerGroupDescription_member(
+                        described, member,
+                    ))
                 }));
             }
             Ok(members)
@@ -375,12 +397,17 @@ impl Admin {
         let request = unsafe {
             sys::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), partitions.as_ptr())
         };
-        let mut request = Owned(vec![request], sys::rd_kafka_ListConsumerGroupOffsets_destroy);
+        let mut request = Owned(
+            vec![request],
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy,
+        );
         let event = self.request(
             Operation::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS,
             // SAFETY: the options are alive, the error is ours.
             |options| unsafe {
-                NativeError::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(options, 1))
+                NativeError::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(
+                    options, 1,
+                ))
             },
             // SAFETY: all pointers are alive; librdkafka copies the request.
             |options, queue| unsafe {
@@ -415,10 +442,12 @@ impl Admin {
     ) -> Result<(), NativeError> {
         let name = c_name(group)?;
         // SAFETY: name and list are alive and copied; never null.
-        let request = unsafe {
-            sys::rd_kafka_AlterConsumerGroupOffsets_new(name.as_ptr(), offsets.as_ptr())
-        };
-        let mut request = Owned(vec![request], sys::rd_kafka_AlterConsumerGroupOffsets_destroy);
+        let request =
+            unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(name.as_ptr(), offsets.as_ptr()) };
+        let mut request = Owned(
+            vec![request],
+            sys::rd_kafka_AlterConsumerGroupOffsets_destroy,
+        );
         let event = self.request(
             Operation::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS,
             |_| Ok(()),
@@ -456,8 +485,12 @@ unsafe fn borrowed_error(error: *const sys::rd_kafka_error_t) -> Result<(), Nati
         return Ok(());
     }
     // SAFETY: by contract; the text is a terminated string.
-    let (code, message) =
-        unsafe { (sys::rd_kafka_error_code(error), text(sys::rd_kafka_error_string(error))) };
+    let (code, message) = unsafe {
+        (
+            sys::rd_kafka_error_code(error),
+            text(sys::rd_kafka_error_string(error)),
+        )
+    };
     match code {
         Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         code => Err(NativeError::new(code, message)),
@@ -469,7 +502,7 @@ unsafe fn borrowed_error(error: *const sys::rd_kafka_error_t) -> Result<(), Nati
 unsafe fn topic_results(
     results: *mut *const sys::rd_kafka_topic_result_t,
     count: usize,
-) -> Vec<(String, Result<(), NativeError>)> {
+) -> Vec<TopicResult> {
     (0..count)
         .map(|index| {
             // SAFETY: by contract; names and texts are terminated strings.
@@ -547,7 +580,9 @@ unsafe fn member_facts(member: *const sys::rd_kafka_MemberDescription_t) -> Grou
             group_instance_id: (!instance.is_null())
                 .then(|| CStr::from_ptr(instance).to_string_lossy().into_owned())
                 .filter(|instance| !instance.is_empty()),
-            assignment: list::entries(partitions).map(|entry| entry.topic_partition()).collect(),
+            assignment: list::entries(partitions)
+                .map(|entry| entry.topic_partition())
+                .collect(),
         }
     }
 }

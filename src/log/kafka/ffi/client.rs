@@ -29,7 +29,13 @@ pub(in crate::log::kafka) struct NativeError {
 impl NativeError {
     pub(in crate::log::kafka) fn new(code: Code, message: impl Into<String>) -> Self {
         let fatal = code == Code::RD_KAFKA_RESP_ERR__FATAL;
-        Self { code, message: message.into(), fatal, retriable: false, requires_abort: false }
+        Self {
+            code,
+            message: message.into(),
+            fatal,
+            retriable: false,
+            requires_abort: false,
+        }
     }
 
     pub(in crate::log::kafka) fn from_code(code: Code) -> Self {
@@ -81,7 +87,9 @@ pub(super) unsafe fn text(string: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: by contract.
-    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(string) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Makes a C string of a name that must not contain NUL.
@@ -108,7 +116,10 @@ impl Conf {
     }
 
     pub(in crate::log::kafka) fn set(&mut self, key: &str, value: &str) -> Result<(), ConfError> {
-        let invalid = |message: String| ConfError::Invalid { key: key.to_owned(), message };
+        let invalid = |message: String| ConfError::Invalid {
+            key: key.to_owned(),
+            message,
+        };
         let name = CString::new(key).map_err(|error| invalid(error.to_string()))?;
         let setting = CString::new(value).map_err(|error| invalid(error.to_string()))?;
         let mut reason: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
@@ -166,9 +177,10 @@ impl Client {
                 sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_REBALANCE,
             ),
             ClientKind::Admin => (RawKind::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_NONE),
-            ClientKind::Producer => {
-                (RawKind::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR)
-            }
+            ClientKind::Producer => (
+                RawKind::RD_KAFKA_PRODUCER,
+                sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR,
+            ),
         };
         let mut reason: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
         // SAFETY: the configuration is owned and valid. `rd_kafka_new` takes it over only when it
@@ -250,7 +262,11 @@ unsafe extern "C" fn on_log(
     // SAFETY: librdkafka passes terminated strings that live for the call; the client may be null
     // while it is being created.
     unsafe {
-        let name = if client.is_null() { String::new() } else { text(sys::rd_kafka_name(client)) };
+        let name = if client.is_null() {
+            String::new()
+        } else {
+            text(sys::rd_kafka_name(client))
+        };
         events::library_log(&name, level, &text(facility), &text(line));
     }
 }

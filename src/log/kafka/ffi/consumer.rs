@@ -32,7 +32,10 @@ impl NativeGroupMetadata {
         // SAFETY: owned and alive; the member id is a terminated string or null.
         unsafe {
             sys::rd_kafka_consumer_group_metadata_generation_id(self.as_ptr()) >= 0
-                && !text(sys::rd_kafka_consumer_group_metadata_member_id(self.as_ptr())).is_empty()
+                && !text(sys::rd_kafka_consumer_group_metadata_member_id(
+                    self.as_ptr(),
+                ))
+                .is_empty()
         }
     }
 }
@@ -64,7 +67,10 @@ impl Client {
     ) -> Result<(), NativeError> {
         // SAFETY: the client is alive, the list is copied, the error is ours.
         unsafe {
-            NativeError::take(sys::rd_kafka_incremental_assign(self.as_ptr(), partitions.as_ptr()))
+            NativeError::take(sys::rd_kafka_incremental_assign(
+                self.as_ptr(),
+                partitions.as_ptr(),
+            ))
         }
     }
 
@@ -156,7 +162,10 @@ impl Client {
     pub(in crate::log::kafka) fn close_consumer(&self, queue: &Queue) -> Result<(), NativeError> {
         // SAFETY: client and queue are alive, the error is ours.
         unsafe {
-            NativeError::take(sys::rd_kafka_consumer_close_queue(self.as_ptr(), queue.as_ptr()))
+            NativeError::take(sys::rd_kafka_consumer_close_queue(
+                self.as_ptr(),
+                queue.as_ptr(),
+            ))
         }
     }
 
@@ -192,6 +201,8 @@ impl Topic {
             return Ok(());
         }
         // SAFETY: reads the thread's last error, set by the failed call.
-        Err(NativeError::from_code(unsafe { sys::rd_kafka_last_error() }))
+        Err(NativeError::from_code(unsafe {
+            sys::rd_kafka_last_error()
+        }))
     }
 }

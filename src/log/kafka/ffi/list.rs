@@ -60,7 +60,12 @@ impl PartitionList {
     ) -> Result<Self, NativeError> {
         let mut list = Self::new(offsets.len());
         for (at, committed) in offsets {
-            list.push(&at.topic, at.partition, committed.offset, Some(&committed.metadata))?;
+            list.push(
+                &at.topic,
+                at.partition,
+                committed.offset,
+                Some(&committed.metadata),
+            )?;
         }
         Ok(list)
     }
@@ -82,8 +87,12 @@ impl PartitionList {
             (*entry).offset = offset;
             if let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) {
                 let copy = sys::rd_kafka_mem_malloc(std::ptr::null_mut(), metadata.len());
-                assert!(!copy.is_null(), "librdkafka's allocator aborts rather than fail");
-                copy.cast::<u8>().copy_from_nonoverlapping(metadata.as_ptr(), metadata.len());
+                assert!(
+                    !copy.is_null(),
+                    "librdkafka's allocator aborts rather than fail"
+                );
+                copy.cast::<u8>()
+                    .copy_from_nonoverlapping(metadata.as_ptr(), metadata.len());
                 (*entry).metadata = copy;
                 (*entry).metadata_size = metadata.len();
             }

@@ -81,7 +81,10 @@ impl Fetched {
         if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             let raw = self.0;
             std::mem::forget(self);
-            return Ok(KafkaMessage { raw, origin: Arc::clone(origin) });
+            return Ok(KafkaMessage {
+                raw,
+                origin: Arc::clone(origin),
+            });
         }
         Err(FetchError {
             code,

@@ -14,7 +14,10 @@
 //!   do not know must not become a Rust enum. Codes *returned* by functions are trusted to be
 //!   known, as rust-rdkafka's bindings do.
 
-#![expect(unsafe_code, reason = "librdkafka is a C library; docs/decisions names the alternatives")]
+#![expect(
+    unsafe_code,
+    reason = "librdkafka is a C library; docs/decisions names the alternatives"
+)]
 
 mod admin;
 mod client;
@@ -24,12 +27,12 @@ mod message;
 mod producer;
 mod queue;
 
-pub(super) use admin::Admin;
+pub(super) use admin::{Admin, TopicResult};
 pub(super) use client::{Client, ClientKind, Conf, ConfError, NativeError};
 pub(super) use consumer::NativeGroupMetadata;
 pub(super) use list::{Entry, PartitionList};
 pub use message::KafkaMessage;
-pub(super) use message::{Fetched, FetchError, Origin};
+pub(super) use message::{FetchError, Fetched, Origin};
 pub(super) use producer::{Produce, Topic, TopicKey};
 pub(super) use queue::{EventBody, Queue, Report};
 

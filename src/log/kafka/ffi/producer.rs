@@ -39,16 +39,23 @@ unsafe impl Send for Topic {}
 unsafe impl Sync for Topic {}
 
 impl Topic {
-    pub(in crate::log::kafka) fn new(client: &Arc<Client>, name: &str) -> Result<Self, NativeError> {
+    pub(in crate::log::kafka) fn new(
+        client: &Arc<Client>,
+        name: &str,
+    ) -> Result<Self, NativeError> {
         let c_topic = c_name(name)?;
         // SAFETY: the client is alive, the name is copied, null is the default configuration.
-        let raw = unsafe {
-            sys::rd_kafka_topic_new(client.as_ptr(), c_topic.as_ptr(), ptr::null_mut())
-        };
+        let raw =
+            unsafe { sys::rd_kafka_topic_new(client.as_ptr(), c_topic.as_ptr(), ptr::null_mut()) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, client: Arc::clone(client) }),
+            Some(raw) => Ok(Self {
+                raw,
+                client: Arc::clone(client),
+            }),
             // SAFETY: reads the thread's last error, set by the failed call.
-            None => Err(NativeError::from_code(unsafe { sys::rd_kafka_last_error() })),
+            None => Err(NativeError::from_code(unsafe {
+                sys::rd_kafka_last_error()
+            })),
         }
     }
 
@@ -138,15 +145,31 @@ impl Topic {
             value(VType::RD_KAFKA_VTYPE_RKT, U { rkt: self.as_ptr() }),
             value(
                 VType::RD_KAFKA_VTYPE_PARTITION,
-                U { i32_: record.partition.unwrap_or(PARTITION_ANY) },
+                U {
+                    i32_: record.partition.unwrap_or(PARTITION_ANY),
+                },
             ),
-            value(VType::RD_KAFKA_VTYPE_MSGFLAGS, U { i: sys::RD_KAFKA_MSG_F_COPY }),
+            value(
+                VType::RD_KAFKA_VTYPE_MSGFLAGS,
+                U {
+                    i: sys::RD_KAFKA_MSG_F_COPY,
+                },
+            ),
             value(VType::RD_KAFKA_VTYPE_KEY, bytes(record.key)),
             value(VType::RD_KAFKA_VTYPE_VALUE, bytes(record.value)),
-            value(VType::RD_KAFKA_VTYPE_TIMESTAMP, U { i64_: record.timestamp }),
+            value(
+                VType::RD_KAFKA_VTYPE_TIMESTAMP,
+                U {
+                    i64_: record.timestamp,
+                },
+            ),
             value(
                 VType::RD_KAFKA_VTYPE_HEADERS,
-                U { headers: headers.as_ref().map_or(ptr::null_mut(), |headers| headers.0) },
+                U {
+                    headers: headers
+                        .as_ref()
+                        .map_or(ptr::null_mut(), |headers| headers.0),
+                },
             ),
         ];
         // SAFETY: each part's tag matches the member of the union that was set; key and value are
@@ -180,7 +203,10 @@ impl Client {
     ) -> Result<(), NativeError> {
         // SAFETY: the client is alive; the error is owned by the caller.
         unsafe {
-            NativeError::take(sys::rd_kafka_init_transactions(self.as_ptr(), millis(timeout)))
+            NativeError::take(sys::rd_kafka_init_transactions(
+                self.as_ptr(),
+                millis(timeout),
+            ))
         }
     }
 
@@ -214,7 +240,10 @@ impl Client {
     ) -> Result<(), NativeError> {
         // SAFETY: as above.
         unsafe {
-            NativeError::take(sys::rd_kafka_commit_transaction(self.as_ptr(), millis(timeout)))
+            NativeError::take(sys::rd_kafka_commit_transaction(
+                self.as_ptr(),
+                millis(timeout),
+            ))
         }
     }
 
@@ -224,7 +253,10 @@ impl Client {
     ) -> Result<(), NativeError> {
         // SAFETY: as above.
         unsafe {
-            NativeError::take(sys::rd_kafka_abort_transaction(self.as_ptr(), millis(timeout)))
+            NativeError::take(sys::rd_kafka_abort_transaction(
+                self.as_ptr(),
+                millis(timeout),
+            ))
         }
     }
 }

@@ -33,13 +33,19 @@ unsafe impl Sync for Queue {}
 
 impl Queue {
     fn from_raw(client: &Arc<Client>, raw: *mut sys::rd_kafka_queue_t) -> Option<Self> {
-        NonNull::new(raw).map(|raw| Self { raw, waker: None, client: Arc::clone(client) })
+        NonNull::new(raw).map(|raw| Self {
+            raw,
+            waker: None,
+            client: Arc::clone(client),
+        })
     }
 
     /// Returns the queue of a client's events.
     pub(in crate::log::kafka) fn main(client: &Arc<Client>) -> Option<Self> {
         // SAFETY: the client is alive; the caller owns the returned reference.
-        Self::from_raw(client, unsafe { sys::rd_kafka_queue_get_main(client.as_ptr()) })
+        Self::from_raw(client, unsafe {
+            sys::rd_kafka_queue_get_main(client.as_ptr())
+        })
     }
 
     /// Creates a queue of the caller's.
@@ -85,7 +91,9 @@ impl Queue {
     /// Wakes `waker` whenever the queue stops being empty.
     pub(in crate::log::kafka) fn wake_when_filled(&mut self, waker: ConsumerWaker) {
         let waker = self.waker.insert(Box::new(waker));
-        let opaque = ptr::from_ref::<ConsumerWaker>(waker).cast_mut().cast::<c_void>();
+        let opaque = ptr::from_ref::<ConsumerWaker>(waker)
+            .cast_mut()
+            .cast::<c_void>();
         // SAFETY: `opaque` points into a box that this queue keeps until `Drop` has disabled the
         // callback; enabling replaces a former callback under the queue's lock.
         unsafe { sys::rd_kafka_queue_cb_event_enable(self.as_ptr(), Some(on_filled), opaque) }
@@ -119,7 +127,9 @@ impl Queue {
             };
             let Ok(count) = usize::try_from(count) else {
                 // SAFETY: reads the thread's last error.
-                return Err(NativeError::from_code(unsafe { sys::rd_kafka_last_error() }));
+                return Err(NativeError::from_code(unsafe {
+                    sys::rd_kafka_last_error()
+                }));
             };
             for &raw in batch.iter().take(count) {
                 // SAFETY: each of the first `count` pointers is a message that is ours now; this
