@@ -9,6 +9,7 @@
 
 pub mod embedded;
 mod error;
+pub mod kafka;
 mod types;
 
 pub use error::LogError;
