@@ -12,6 +12,7 @@ pub mod format;
 pub mod log;
 pub mod metrics;
 pub mod processor;
+pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;
