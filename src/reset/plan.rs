@@ -53,7 +53,7 @@ pub struct Position {
     /// The next offset to read.
     pub offset: Offset,
     /// The generation; 0 before the first reset.
-    pub generation: i64,
+    pub generation: u64,
 }
 
 /// A repartition topic.
@@ -64,7 +64,7 @@ pub struct RepartitionFacts {
     /// The partitions it has, or will have when it does not exist.
     pub partitions: i32,
     /// The highest reset generation among its committed offsets.
-    pub generation: i64,
+    pub generation: u64,
 }
 
 /// A store.
@@ -116,7 +116,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetSteps {
     /// The generation that every committed offset gets.
-    pub generation: i64,
+    pub generation: u64,
     /// Positions of rewindable sources.
     pub rewinds: Vec<OffsetPlan>,
     /// Positions of command topics, which stay.
@@ -328,7 +328,7 @@ fn has_records(facts: &ResetFacts) -> bool {
 }
 
 /// The highest generation that any offset carries.
-fn generation(facts: &ResetFacts) -> i64 {
+fn generation(facts: &ResetFacts) -> u64 {
     let sources = positions(facts).map(|position| position.generation);
     let repartitions = facts
         .repartitions

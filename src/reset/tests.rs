@@ -10,7 +10,7 @@ fn topic(name: &str) -> TopicName {
     Arc::from(name)
 }
 
-fn partition(partition: i32, committed: Option<(i64, i64)>, range: (i64, i64)) -> PartitionFacts {
+fn partition(partition: i32, committed: Option<(i64, u64)>, range: (i64, i64)) -> PartitionFacts {
     let committed = committed.map(|(offset, generation)| Position { offset, generation });
     PartitionFacts {
         partition,
