@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 pub mod processor;
 pub mod query;
+pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;
