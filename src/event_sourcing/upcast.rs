@@ -97,13 +97,11 @@ pub trait Versioned: Serialize + DeserializeOwned {
             std::cmp::Ordering::Less => Ok(Self::upcast(Self::Previous::read(
                 event_type, version, data,
             )?)),
-            std::cmp::Ordering::Equal => {
-                json::read_raw(data).map_err(|problem| EventError::Data {
-                    event_type: event_type.into(),
-                    version,
-                    problem,
-                })
-            }
+            std::cmp::Ordering::Equal => json::read_raw(data).map_err(|problem| EventError::Data {
+                event_type: event_type.into(),
+                version,
+                problem,
+            }),
             std::cmp::Ordering::Greater => Err(EventError::FutureVersion {
                 event_type: event_type.into(),
                 version,
