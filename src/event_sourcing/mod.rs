@@ -23,6 +23,7 @@ mod command;
 mod decision;
 mod envelope;
 mod history;
+mod json;
 mod limits;
 mod reason;
 mod time;
