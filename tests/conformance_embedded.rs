@@ -1,6 +1,9 @@
 //! The conformance suite on the embedded log.
 
-#![expect(clippy::expect_used, reason = "a test fails by a panic, in helpers as well")]
+#![expect(
+    clippy::expect_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
 
 #[macro_use]
 mod conformance;
@@ -93,7 +96,13 @@ impl InDirectory {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let clock = ManualClock::at(1_700_000_000_000);
         let log = EmbeddedLog::open(dir.path(), Arc::new(clock.clone())).expect("an empty log");
-        Self { inner: VirtualTime { log: log.with_virtual_time(), clock }, _dir: dir }
+        Self {
+            inner: VirtualTime {
+                log: log.with_virtual_time(),
+                clock,
+            },
+            _dir: dir,
+        }
     }
 }
 

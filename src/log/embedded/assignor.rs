@@ -120,12 +120,22 @@ mod tests {
     const TOPICS: [&str; 3] = ["a", "b", "c"];
 
     fn partitions(counts: [i32; 3]) -> BTreeMap<TopicName, i32> {
-        TOPICS.iter().map(|name| TopicName::from(*name)).zip(counts).collect()
+        TOPICS
+            .iter()
+            .map(|name| TopicName::from(*name))
+            .zip(counts)
+            .collect()
     }
 
     fn subscriber(topics: &[usize]) -> Subscriber {
-        let topics = topics.iter().map(|at| TopicName::from(TOPICS[*at])).collect();
-        Subscriber { topics, owned: BTreeSet::new() }
+        let topics = topics
+            .iter()
+            .map(|at| TopicName::from(TOPICS[*at]))
+            .collect();
+        Subscriber {
+            topics,
+            owned: BTreeSet::new(),
+        }
     }
 
     /// Lets members own what they were assigned.
@@ -134,7 +144,13 @@ mod tests {
         assignment: &Assignment<u8>,
     ) -> BTreeMap<u8, Subscriber> {
         let own = |(member, one): (&u8, &Subscriber)| {
-            (*member, Subscriber { owned: assignment[member].clone(), ..one.clone() })
+            (
+                *member,
+                Subscriber {
+                    owned: assignment[member].clone(),
+                    ..one.clone()
+                },
+            )
         };
         members.iter().map(own).collect()
     }
@@ -152,7 +168,7 @@ mod tests {
             for (topic, count) in &partitions {
                 let subscribed = members.values().any(|one| one.topics.contains(topic));
                 for number in 0..*count {
-                    let partition = TopicPartition::new(topic.clone(), number);
+                    let partition = TopicPartition::new(TopicName::clone(topic), number);
                     let owners: Vec<_> = assignment
                         .iter()
                         .filter(|(_, owned)| owned.contains(&partition))

@@ -39,30 +39,64 @@ const NUMBERED: u8 = 13;
 pub(super) fn encode(mutation: &Mutation, out: &mut Vec<u8>) {
     let mut put = Writer(out);
     match mutation {
-        Mutation::TopicCreated { name, id, partitions, config } => {
+        Mutation::TopicCreated {
+            name,
+            id,
+            partitions,
+            config,
+        } => {
             put.tag(TOPIC_CREATED).text(name);
             put.0.extend_from_slice(id);
-            put.i32(*partitions).list(config.iter(), |put, (key, value)| {
-                put.text(key).text(value);
-            });
+            put.i32(*partitions)
+                .list(config.iter(), |put, (key, value)| {
+                    put.text(key).text(value);
+                });
         }
         Mutation::TopicDeleted { name } => {
             put.tag(TOPIC_DELETED).text(name);
         }
-        Mutation::Appended { topic, partition, record } => {
+        Mutation::Appended {
+            topic,
+            partition,
+            record,
+        } => {
             put.tag(APPENDED).text(topic).i32(*partition).record(record);
         }
-        Mutation::EpochBumped { transactional_id, epoch, timeout_ms } => {
-            put.tag(EPOCH_BUMPED).text(transactional_id).i32(*epoch).i64(*timeout_ms);
+        Mutation::EpochBumped {
+            transactional_id,
+            epoch,
+            timeout_ms,
+        } => {
+            put.tag(EPOCH_BUMPED)
+                .text(transactional_id)
+                .i32(*epoch)
+                .i64(*timeout_ms);
         }
-        Mutation::TransactionBegun { transactional_id, number, started } => {
-            put.tag(TRANSACTION_BEGUN).text(transactional_id).number(*number).i64(*started);
+        Mutation::TransactionBegun {
+            transactional_id,
+            number,
+            started,
+        } => {
+            put.tag(TRANSACTION_BEGUN)
+                .text(transactional_id)
+                .number(*number)
+                .i64(*started);
         }
-        Mutation::OffsetsPending { number, group, offsets } => {
-            put.tag(OFFSETS_PENDING).number(*number).text(group).offsets(offsets);
+        Mutation::OffsetsPending {
+            number,
+            group,
+            offsets,
+        } => {
+            put.tag(OFFSETS_PENDING)
+                .number(*number)
+                .text(group)
+                .offsets(offsets);
         }
         Mutation::TransactionEnded { number, commit, at } => {
-            put.tag(TRANSACTION_ENDED).number(*number).tag(u8::from(*commit)).i64(*at);
+            put.tag(TRANSACTION_ENDED)
+                .number(*number)
+                .tag(u8::from(*commit))
+                .i64(*at);
         }
         Mutation::OffsetsSet { group, offsets } => {
             put.tag(OFFSETS_SET).text(group).offsets(offsets);
@@ -70,7 +104,13 @@ pub(super) fn encode(mutation: &Mutation, out: &mut Vec<u8>) {
         Mutation::StartAdvanced { partition, start } => {
             put.tag(START_ADVANCED).partition(partition).i64(*start);
         }
-        Mutation::Compacted { partition, removed, horizons, horizon, to } => {
+        Mutation::Compacted {
+            partition,
+            removed,
+            horizons,
+            horizon,
+            to,
+        } => {
             put.tag(COMPACTED).partition(partition);
             put.list(removed.iter(), |put, offset| {
                 put.i64(*offset);
@@ -80,7 +120,13 @@ pub(super) fn encode(mutation: &Mutation, out: &mut Vec<u8>) {
             });
             put.i64(*horizon).i64(*to);
         }
-        Mutation::PartitionRestored { partition, range, clean_to, aborted, open } => {
+        Mutation::PartitionRestored {
+            partition,
+            range,
+            clean_to,
+            aborted,
+            open,
+        } => {
             put.tag(PARTITION_RESTORED).partition(partition);
             put.i64(range.start).i64(range.end).i64(*clean_to);
             put.list(aborted.iter(), |put, number| {
@@ -90,8 +136,16 @@ pub(super) fn encode(mutation: &Mutation, out: &mut Vec<u8>) {
                 put.number(*number).i64(*first);
             });
         }
-        Mutation::EntryRestored { topic, partition, record, delete_horizon } => {
-            put.tag(ENTRY_RESTORED).text(topic).i32(*partition).record(record);
+        Mutation::EntryRestored {
+            topic,
+            partition,
+            record,
+            delete_horizon,
+        } => {
+            put.tag(ENTRY_RESTORED)
+                .text(topic)
+                .i32(*partition)
+                .record(record);
             put_optional_i64(put.0, *delete_horizon);
         }
         Mutation::Numbered { next } => {
@@ -114,7 +168,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Mutation, DecodeError> {
             partitions: take.i32()?,
             config: list(&mut take, |take| Ok((text(take)?, text(take)?)))?,
         },
-        TOPIC_DELETED => Mutation::TopicDeleted { name: text(&mut take)?.into() },
+        TOPIC_DELETED => Mutation::TopicDeleted {
+            name: text(&mut take)?.into(),
+        },
         APPENDED => Mutation::Appended {
             topic: text(&mut take)?.into(),
             partition: take.i32()?,
@@ -140,12 +196,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Mutation, DecodeError> {
             commit: take.u8()? == 1,
             at: take.i64()?,
         },
-        OFFSETS_SET => {
-            Mutation::OffsetsSet { group: text(&mut take)?, offsets: offsets(&mut take)? }
-        }
-        START_ADVANCED => {
-            Mutation::StartAdvanced { partition: partition(&mut take)?, start: take.i64()? }
-        }
+        OFFSETS_SET => Mutation::OffsetsSet {
+            group: text(&mut take)?,
+            offsets: offsets(&mut take)?,
+        },
+        START_ADVANCED => Mutation::StartAdvanced {
+            partition: partition(&mut take)?,
+            start: take.i64()?,
+        },
         COMPACTED => Mutation::Compacted {
             partition: partition(&mut take)?,
             removed: list(&mut take, |take| take.i64())?,
@@ -155,7 +213,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Mutation, DecodeError> {
         },
         PARTITION_RESTORED => Mutation::PartitionRestored {
             partition: partition(&mut take)?,
-            range: LogRange { start: take.i64()?, end: take.i64()? },
+            range: LogRange {
+                start: take.i64()?,
+                end: take.i64()?,
+            },
             clean_to: take.i64()?,
             aborted: list(&mut take, number)?,
             open: list(&mut take, |take| Ok((number(take)?, take.i64()?)))?,
@@ -166,7 +227,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Mutation, DecodeError> {
             record: record(&mut take)?,
             delete_horizon: take.optional_i64()?,
         },
-        NUMBERED => Mutation::Numbered { next: number(&mut take)? },
+        NUMBERED => Mutation::Numbered {
+            next: number(&mut take)?,
+        },
         other => return Err(take.error(format!("tag {other} is unknown"))),
     };
     take.end()?;
@@ -197,7 +260,10 @@ impl Writer<'_> {
 
     fn length(&mut self, length: usize) -> &mut Self {
         let length = i32::try_from(length);
-        assert!(length.is_ok(), "lengths are bounded by max.message.bytes, far below 2 GiB");
+        assert!(
+            length.is_ok(),
+            "lengths are bounded by max.message.bytes, far below 2 GiB"
+        );
         self.i32(length.unwrap_or(i32::MAX))
     }
 
@@ -236,18 +302,24 @@ impl Writer<'_> {
 
     fn offsets(&mut self, offsets: &Offsets) -> &mut Self {
         self.list(offsets.iter(), |put, (partition, committed)| {
-            put.partition(partition).i64(committed.offset).text(&committed.metadata);
+            put.partition(partition)
+                .i64(committed.offset)
+                .text(&committed.metadata);
         })
     }
 
     fn record(&mut self, record: &Record) -> &mut Self {
         self.i64(record.offset).i64(record.timestamp);
-        self.optional(record.key.as_deref()).optional(record.value.as_deref());
+        self.optional(record.key.as_deref())
+            .optional(record.value.as_deref());
         self.length(record.headers.len());
         for (name, value) in record.headers.iter() {
             self.text(name).optional(value);
         }
-        put_optional_i64(self.0, record.transaction.map(TransactionNumber::cast_signed));
+        put_optional_i64(
+            self.0,
+            record.transaction.map(TransactionNumber::cast_signed),
+        );
         self.tag(match record.kind {
             Kind::Data => 0,
             Kind::CommitMarker => 1,
@@ -285,14 +357,23 @@ fn list<T, C: FromIterator<T>>(
 
 fn partition(take: &mut Reader<'_>) -> Result<TopicPartition, DecodeError> {
     let topic: TopicName = text(take)?.into();
-    Ok(TopicPartition { topic, partition: take.i32()? })
+    Ok(TopicPartition {
+        topic,
+        partition: take.i32()?,
+    })
 }
 
 fn offsets(take: &mut Reader<'_>) -> Result<Offsets, DecodeError> {
     let offsets: BTreeMap<_, _> = list(take, |take| {
         let partition = partition(take)?;
         let offset: Offset = take.i64()?;
-        Ok((partition, CommittedOffset { offset, metadata: text(take)? }))
+        Ok((
+            partition,
+            CommittedOffset {
+                offset,
+                metadata: text(take)?,
+            },
+        ))
     })?;
     Ok(offsets)
 }
@@ -313,5 +394,13 @@ fn record(take: &mut Reader<'_>) -> Result<Record, DecodeError> {
         2 => Kind::AbortMarker,
         other => return Err(take.error(format!("kind {other} is unknown"))),
     };
-    Ok(Record { offset, timestamp, key, value, headers, transaction, kind })
+    Ok(Record {
+        offset,
+        timestamp,
+        key,
+        value,
+        headers,
+        transaction,
+        kind,
+    })
 }

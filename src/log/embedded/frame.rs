@@ -17,15 +17,20 @@ pub(super) fn put(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
     write(out);
-    let Some((header, payload)) =
-        out.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut::<FRAME_HEADER_LEN>())
+    let Some((header, payload)) = out
+        .get_mut(start..)
+        .and_then(|frame| frame.split_first_chunk_mut::<FRAME_HEADER_LEN>())
     else {
         return;
     };
     let length = u32::try_from(payload.len());
     assert!(length.is_ok(), "a frame is far below 4 GiB");
     let length = length.unwrap_or(u32::MAX).to_be_bytes();
-    let fields = MAGIC.iter().chain(&length).copied().chain(crc32(payload).to_be_bytes());
+    let fields = MAGIC
+        .iter()
+        .chain(&length)
+        .copied()
+        .chain(crc32(payload).to_be_bytes());
     for (byte, field) in header.iter_mut().zip(fields) {
         *byte = field;
     }
@@ -43,8 +48,13 @@ pub(super) fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Returns whether a whole frame begins anywhere in `bytes`.
 pub(super) fn any_whole(bytes: &[u8]) -> bool {
-    let starts = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
-    starts.filter_map(|(at, _)| bytes.get(at..)).any(|rest| take(rest).is_some())
+    let starts = bytes
+        .windows(MAGIC.len())
+        .enumerate()
+        .filter(|(_, window)| *window == MAGIC);
+    starts
+        .filter_map(|(at, _)| bytes.get(at..))
+        .any(|rest| take(rest).is_some())
 }
 
 const TABLE: [u32; 256] = table();
@@ -55,7 +65,11 @@ const fn table() -> [u32; 256] {
     while n < 256 {
         let (mut crc, mut bit) = (n, 0);
         while bit < 8 {
-            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                0xedb8_8320 ^ (crc >> 1)
+            } else {
+                crc >> 1
+            };
             bit += 1;
         }
         table[n as usize] = crc;
@@ -68,7 +82,11 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| {
         let [low, ..] = crc.to_le_bytes();
         // A byte is always an index of a table of 256.
-        TABLE.get(usize::from(low ^ byte)).copied().unwrap_or_default() ^ (crc >> 8)
+        TABLE
+            .get(usize::from(low ^ byte))
+            .copied()
+            .unwrap_or_default()
+            ^ (crc >> 8)
     })
 }
 

@@ -53,7 +53,10 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { durability: Durability::default(), rewrite_min_bytes: 64 * 1024 * 1024 }
+        Self {
+            durability: Durability::default(),
+            rewrite_min_bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -121,7 +124,11 @@ impl Journal {
     pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(Self, State), OpenError> {
         let failed = |operation, path: &Path| {
             let path = path.to_path_buf();
-            move |source| OpenError::Io { operation, path, source }
+            move |source| OpenError::Io {
+                operation,
+                path,
+                source,
+            }
         };
         std::fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let lock = lock(dir)?;
@@ -134,7 +141,8 @@ impl Journal {
             .open(&path)
             .map_err(failed("open", &path))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed("read", &path))?;
+        file.read_to_end(&mut bytes)
+            .map_err(failed("read", &path))?;
         let (state, good) = replay(&path, &bytes)?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if good < length {
@@ -193,8 +201,10 @@ impl Journal {
         }
         if let Err(error) = self.write_buffer() {
             // What was written of it must go, or the next write would follow a torn frame.
-            let restored =
-                self.file.set_len(self.written).and_then(|()| self.file.seek(SeekFrom::End(0)));
+            let restored = self
+                .file
+                .set_len(self.written)
+                .and_then(|()| self.file.seek(SeekFrom::End(0)));
             return Err(match restored {
                 Ok(_) => ChangeError::NotWritten(format!("{}: {error}", self.dir.display())),
                 Err(worse) => self.break_down(&worse),
@@ -235,7 +245,10 @@ impl Journal {
 
     /// Rewrites the journal as `state`, when it is much longer than that takes.
     pub(super) fn shrink(&mut self, state: &State, live_bytes: u64) {
-        let limit = self.options.rewrite_min_bytes.max(live_bytes.saturating_mul(2));
+        let limit = self
+            .options
+            .rewrite_min_bytes
+            .max(live_bytes.saturating_mul(2));
         self.check_at = limit;
         if self.written < limit || self.broken.is_some() {
             return;
@@ -260,7 +273,12 @@ impl Journal {
     fn rewrite(&mut self, state: &State) -> io::Result<u64> {
         let new = self.dir.join(JOURNAL_NEW);
         let mut out = BufWriter::new(
-            FileOptions::new().read(true).write(true).create(true).truncate(true).open(&new)?,
+            FileOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&new)?,
         );
         out.write_all(&frame::FILE_HEADER)?;
         let mut bytes = Vec::new();
@@ -293,15 +311,31 @@ impl Drop for Journal {
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
-    let opened = FileOptions::new().write(true).create(true).truncate(false).open(&path);
+    let opened = FileOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
     let lock = match opened {
         Ok(lock) => lock,
-        Err(source) => return Err(OpenError::Io { operation: "open", path, source }),
+        Err(source) => {
+            return Err(OpenError::Io {
+                operation: "open",
+                path,
+                source,
+            });
+        }
     };
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { operation: "lock", path, source }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            dir: dir.to_path_buf(),
+        }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io {
+            operation: "lock",
+            path,
+            source,
+        }),
     }
 }
 
@@ -314,7 +348,9 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<(State, u64), OpenError> {
         return if frame::FILE_HEADER.starts_with(bytes) {
             Ok((state, 0))
         } else {
-            Err(OpenError::Foreign { path: path.to_path_buf() })
+            Err(OpenError::Foreign {
+                path: path.to_path_buf(),
+            })
         };
     };
     while let Some((payload, after)) = frame::take(rest) {
@@ -324,12 +360,18 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<(State, u64), OpenError> {
             problem,
         };
         let mutation = codec::decode(payload).map_err(|error| damaged(error.to_string()))?;
-        state.apply(mutation).map_err(|error| damaged(error.to_string()))?;
+        state
+            .apply(mutation)
+            .map_err(|error| damaged(error.to_string()))?;
         rest = after;
     }
     if frame::any_whole(rest) {
         let problem = "whole entries follow a broken one".to_owned();
-        return Err(OpenError::Damaged { path: path.to_path_buf(), at: position(rest), problem });
+        return Err(OpenError::Damaged {
+            path: path.to_path_buf(),
+            at: position(rest),
+            problem,
+        });
     }
     Ok((state, position(rest)))
 }

@@ -155,7 +155,13 @@ impl State {
                     .compact(&removed, &horizons, horizon, to);
                 Ok(())
             }
-            Mutation::PartitionRestored { partition, range, clean_to, aborted, open } => {
+            Mutation::PartitionRestored {
+                partition,
+                range,
+                clean_to,
+                aborted,
+                open,
+            } => {
                 for (number, _) in &open {
                     self.open_mut(*number)?.partitions.insert(partition.clone());
                 }
@@ -163,8 +169,16 @@ impl State {
                     Partition::restored(range, clean_to, aborted, open);
                 Ok(())
             }
-            Mutation::EntryRestored { topic, partition, record, delete_horizon } => {
-                let entry = Entry { record: record.into(), delete_horizon };
+            Mutation::EntryRestored {
+                topic,
+                partition,
+                record,
+                delete_horizon,
+            } => {
+                let entry = Entry {
+                    record: record.into(),
+                    delete_horizon,
+                };
                 self.partition_mut(&topic, partition)?.restore_entry(entry);
                 Ok(())
             }
@@ -355,7 +369,11 @@ impl Topic {
                     range: partition.range(crate::log::Isolation::ReadUncommitted),
                     clean_to: partition.clean_to(),
                     aborted: partition.aborted().iter().copied().collect(),
-                open: partition.open().iter().map(|(number, first)| (*number, *first)).collect(),
+                    open: partition
+                        .open()
+                        .iter()
+                        .map(|(number, first)| (*number, *first))
+                        .collect(),
                 };
                 let entries =
                     partition

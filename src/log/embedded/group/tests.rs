@@ -50,7 +50,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 impl World {
     fn new() -> Self {
-        Self { clients: (0..4).map(|_| Client::default()).collect(), ..Self::default() }
+        Self {
+            clients: (0..4).map(|_| Client::default()).collect(),
+            ..Self::default()
+        }
     }
 
     fn counts() -> BTreeMap<TopicName, i32> {
@@ -66,8 +69,12 @@ impl World {
             session_timeout: Duration::from_millis(10_000),
         };
         self.next += 1;
-        self.group.join(self.next, &spec, &["topic".into()], self.now);
-        self.clients[at] = Client { member: Some(self.next), ..Client::default() };
+        self.group
+            .join(self.next, &spec, &["topic".into()], self.now);
+        self.clients[at] = Client {
+            member: Some(self.next),
+            ..Client::default()
+        };
     }
 
     fn step(&mut self, step: &Step) {
@@ -93,7 +100,9 @@ impl World {
     }
 
     fn poll(&mut self, at: usize) {
-        let Some(member) = self.clients[at].member else { return };
+        let Some(member) = self.clients[at].member else {
+            return;
+        };
         if self.group.check_member(member, None).is_err() {
             self.clients[at] = Client::default();
             return;
@@ -128,10 +137,14 @@ impl World {
     fn check(&self) {
         let mut held = BTreeSet::new();
         for client in &self.clients {
-            let current =
-                client.member.is_some_and(|one| self.group.check_member(one, None).is_ok());
+            let current = client
+                .member
+                .is_some_and(|one| self.group.check_member(one, None).is_ok());
             for partition in client.holds.iter().filter(|_| current) {
-                assert!(held.insert(partition.clone()), "{partition} is in two hands: {self:?}");
+                assert!(
+                    held.insert(partition.clone()),
+                    "{partition} is in two hands: {self:?}"
+                );
             }
         }
     }
@@ -178,7 +191,10 @@ fn a_session_counts_from_the_last_call_or_from_the_clients_end() {
     world.poll(0);
     let member = world.clients[0].member.unwrap();
     assert!(!world.group.expire(SESSION_MS, false));
-    assert!(!world.group.expire(SESSION_MS + 1, true), "heartbeats of a living client are implied");
+    assert!(
+        !world.group.expire(SESSION_MS + 1, true),
+        "heartbeats of a living client are implied"
+    );
     world.group.disconnected(member, Some(SESSION_MS));
     assert!(!world.group.expire(2 * SESSION_MS, true));
     assert!(world.group.expire(2 * SESSION_MS + 1, true));
@@ -196,7 +212,10 @@ fn a_member_that_does_not_rejoin_is_dropped_after_the_poll_interval() {
     }
     world.calm();
     world.join(2);
-    let (silent, polling) = (world.clients[0].member.unwrap(), world.clients[1].member.unwrap());
+    let (silent, polling) = (
+        world.clients[0].member.unwrap(),
+        world.clients[1].member.unwrap(),
+    );
     world.group.touch(silent, MAX_POLL_INTERVAL_MS);
     for at in [1, 2] {
         world.now = MAX_POLL_INTERVAL_MS;

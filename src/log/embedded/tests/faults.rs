@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::model::{partition_of, producer_spec, put, topic_spec};
 use crate::clock::ManualClock;
-use crate::log::embedded::{EmbeddedLog, EmbeddedProducer, Fault, FaultPlan, FaultPoint, FaultSite};
+use crate::log::embedded::{
+    EmbeddedLog, EmbeddedProducer, Fault, FaultPlan, FaultPoint, FaultSite,
+};
 use crate::log::{
     CommittedOffset, ConsumerSpec, Isolation, Log, LogConsumer, LogError, LogProducer, LogReader,
 };
@@ -30,7 +32,9 @@ fn log(script: &[(FaultPoint, Fault)]) -> (EmbeddedLog, ManualClock) {
     let clock = ManualClock::at(0);
     let log = EmbeddedLog::in_memory(Arc::new(clock.clone())).with_virtual_time();
     log.create_topics(&[topic_spec("topic", &[])]).unwrap();
-    log.set_faults(Some(Arc::new(Script(Mutex::new(script.iter().copied().collect())))));
+    log.set_faults(Some(Arc::new(Script(Mutex::new(
+        script.iter().copied().collect(),
+    )))));
     (log, clock)
 }
 
@@ -56,8 +60,15 @@ fn committed(log: &EmbeddedLog) -> usize {
 fn a_lost_send_spoils_the_transaction_until_it_is_aborted() {
     let (log, _) = log(&[(FaultPoint::Send, Fault::AbortRequired)]);
     let mut producer = open(&log);
-    for refused in [write(&mut producer), write(&mut producer), producer.commit_transaction()] {
-        assert!(matches!(refused, Err(LogError::AbortRequired { .. })), "{refused:?}");
+    for refused in [
+        write(&mut producer),
+        write(&mut producer),
+        producer.commit_transaction(),
+    ] {
+        assert!(
+            matches!(refused, Err(LogError::AbortRequired { .. })),
+            "{refused:?}"
+        );
     }
     producer.abort_transaction().unwrap();
     producer.begin_transaction().unwrap();
@@ -73,7 +84,10 @@ fn a_lost_commit_reply_has_committed_and_a_lost_request_has_not() {
         let mut producer = open(&log);
         write(&mut producer).unwrap();
         let unknown = producer.commit_transaction();
-        assert!(matches!(unknown, Err(LogError::UnknownOutcome { .. })), "{unknown:?}");
+        assert!(
+            matches!(unknown, Err(LogError::UnknownOutcome { .. })),
+            "{unknown:?}"
+        );
         assert_eq!(committed(&log), expected);
         producer.commit_transaction().unwrap();
         assert_eq!(committed(&log), 1);
@@ -84,8 +98,10 @@ fn a_lost_commit_reply_has_committed_and_a_lost_request_has_not() {
 #[test]
 fn a_commit_that_stays_unknown_is_settled_by_the_next_init() {
     for (fault, expected) in [(Fault::ReplyLost, 1), (Fault::RequestLost, 0)] {
-        let (log, _) =
-            log(&[(FaultPoint::Commit, fault), (FaultPoint::Commit, Fault::Fatal)]);
+        let (log, _) = log(&[
+            (FaultPoint::Commit, fault),
+            (FaultPoint::Commit, Fault::Fatal),
+        ]);
         let mut producer = open(&log);
         write(&mut producer).unwrap();
         assert!(producer.commit_transaction().is_err());
@@ -134,11 +150,19 @@ fn retriable_faults_are_over_when_called_again() {
     assert!(consumer.poll_membership().unwrap().is_some());
     consumer.assign(&[(partition_of(0), 0)]).unwrap();
     let group = consumer.group_metadata().unwrap();
-    let offsets =
-        [(partition_of(0), CommittedOffset { offset: 1, metadata: String::new() })];
+    let offsets = [(
+        partition_of(0),
+        CommittedOffset {
+            offset: 1,
+            metadata: String::new(),
+        },
+    )];
     let mut producer = log.producer(&producer_spec("id")).unwrap();
     let retriable = |answer: Result<(), LogError>| {
-        assert!(matches!(answer, Err(LogError::Retriable { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(LogError::Retriable { .. })),
+            "{answer:?}"
+        );
     };
     retriable(producer.init_transactions());
     producer.init_transactions().unwrap();
@@ -151,8 +175,15 @@ fn retriable_faults_are_over_when_called_again() {
     producer.abort_transaction().unwrap();
     retriable(consumer.committed(&[partition_of(0)]).map(|_| ()));
     assert_eq!(consumer.committed(&[partition_of(0)]), Ok(vec![None]));
-    retriable(consumer.poll(&partition_of(0), 1, &mut VecDeque::new()).map(|_| ()));
-    assert_eq!(consumer.poll(&partition_of(0), 1, &mut VecDeque::new()), Ok(0));
+    retriable(
+        consumer
+            .poll(&partition_of(0), 1, &mut VecDeque::new())
+            .map(|_| ()),
+    );
+    assert_eq!(
+        consumer.poll(&partition_of(0), 1, &mut VecDeque::new()),
+        Ok(0)
+    );
 }
 
 #[test]
@@ -175,18 +206,38 @@ fn a_zombie_learns_of_its_loss_by_its_commit_or_its_next_poll() {
     // It does not know yet: it asks for its metadata, and is refused by the coordinator.
     let group = consumer.group_metadata().unwrap();
     assert!(consumer.is_member());
-    let offsets =
-        [(partition_of(0), CommittedOffset { offset: 1, metadata: String::new() })];
+    let offsets = [(
+        partition_of(0),
+        CommittedOffset {
+            offset: 1,
+            metadata: String::new(),
+        },
+    )];
     let refused = producer.send_offsets(&offsets, &group);
     assert!(
-        matches!(refused, Err(LogError::MemberUnknown { .. } | LogError::Fenced { .. })),
+        matches!(
+            refused,
+            Err(LogError::MemberUnknown { .. } | LogError::Fenced { .. })
+        ),
         "{refused:?}"
     );
     let lost = consumer.poll_membership().unwrap();
-    assert!(matches!(lost, Some(crate::log::MembershipEvent::Lost(_))), "{lost:?}");
+    assert!(
+        matches!(lost, Some(crate::log::MembershipEvent::Lost(_))),
+        "{lost:?}"
+    );
     assert!(!consumer.is_member());
-    assert_eq!(consumer.poll_membership(), Ok(None), "until the loss is answered");
-    consumer.unassign(&[partition_of(0), partition_of(1)]).unwrap();
+    assert_eq!(
+        consumer.poll_membership(),
+        Ok(None),
+        "until the loss is answered"
+    );
+    consumer
+        .unassign(&[partition_of(0), partition_of(1)])
+        .unwrap();
     let again = consumer.poll_membership().unwrap();
-    assert!(matches!(again, Some(crate::log::MembershipEvent::Assigned(_))), "{again:?}");
+    assert!(
+        matches!(again, Some(crate::log::MembershipEvent::Assigned(_))),
+        "{again:?}"
+    );
 }

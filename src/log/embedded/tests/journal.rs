@@ -102,7 +102,13 @@ fn filled(dir: &Path) -> EmbeddedLog {
     producer.init_transactions().unwrap();
     for value in 0..10_u32 {
         producer.begin_transaction().unwrap();
-        put(&mut producer, &partition_of(0), Some(b"key"), Some(&value.to_be_bytes())).unwrap();
+        put(
+            &mut producer,
+            &partition_of(0),
+            Some(b"key"),
+            Some(&value.to_be_bytes()),
+        )
+        .unwrap();
         producer.commit_transaction().unwrap();
     }
     log
@@ -115,7 +121,10 @@ fn a_commit_is_in_the_file_when_it_returns() {
     let copy = killed(dir.path(), None);
     assert_eq!(view_of(&open(copy.path()).unwrap()), view_of(&log));
     assert_eq!(view_of(&log).0[0].1, (0..10).collect::<Vec<_>>());
-    assert_eq!(log.location(), &Location::Directory(dir.path().to_path_buf()));
+    assert_eq!(
+        log.location(),
+        &Location::Directory(dir.path().to_path_buf())
+    );
 }
 
 #[test]
@@ -124,7 +133,12 @@ fn one_directory_is_open_once() {
     let log = filled(dir.path());
     let refused = open(dir.path()).unwrap_err();
     assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
-    assert!(refused.to_string().contains(&dir.path().display().to_string()), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains(&dir.path().display().to_string()),
+        "{refused}"
+    );
     drop(log);
     assert!(open(dir.path()).is_ok());
 }
@@ -141,7 +155,10 @@ fn an_open_transaction_is_still_open_after_a_restart_and_fenced_by_init() {
     drop((producer, log));
     let log = open(dir.path()).unwrap();
     assert_eq!(log.inspect_transactions().len(), 1);
-    log.producer(&producer_spec("id")).unwrap().init_transactions().unwrap();
+    log.producer(&producer_spec("id"))
+        .unwrap()
+        .init_transactions()
+        .unwrap();
     assert!(log.inspect_transactions().is_empty());
     assert!(view_of(&log).0[1].1.is_empty());
 }
@@ -157,7 +174,11 @@ fn damage_in_the_middle_is_refused_and_a_torn_tail_is_cut() {
     std::fs::write(&path, &damaged).unwrap();
     let refused = open(dir.path()).unwrap_err();
     assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
-    assert_eq!(std::fs::read(&path).unwrap(), damaged, "what is refused is not touched");
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        damaged,
+        "what is refused is not touched"
+    );
 
     let mut torn = whole.clone();
     torn.extend_from_slice(&whole[8..30]);
@@ -173,7 +194,10 @@ fn damage_in_the_middle_is_refused_and_a_torn_tail_is_cut() {
 #[test]
 fn a_journal_of_dead_records_is_rewritten_and_stays_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let options = OpenOptions { rewrite_min_bytes: 50_000, ..OpenOptions::default() };
+    let options = OpenOptions {
+        rewrite_min_bytes: 50_000,
+        ..OpenOptions::default()
+    };
     let clock = Arc::new(ManualClock::at(0));
     let log = EmbeddedLog::open_with(dir.path(), clock, options).unwrap();
     log.create_topics(&[topic_spec("topic", &[])]).unwrap();
@@ -183,10 +207,23 @@ fn a_journal_of_dead_records_is_rewritten_and_stays_bounded() {
     let mut longest = 0;
     for round in 1..200_i64 {
         producer.begin_transaction().unwrap();
-        put(&mut producer, &partition_of(0), Some(b"key"), Some(&[7; 1000])).unwrap();
-        put(&mut producer, &partition_of(0), Some(b"key"), Some(&[8; 1000])).unwrap();
+        put(
+            &mut producer,
+            &partition_of(0),
+            Some(b"key"),
+            Some(&[7; 1000]),
+        )
+        .unwrap();
+        put(
+            &mut producer,
+            &partition_of(0),
+            Some(b"key"),
+            Some(&[8; 1000]),
+        )
+        .unwrap();
         producer.commit_transaction().unwrap();
-        log.delete_records(&[(partition_of(0), round * 3 - 1)]).unwrap();
+        log.delete_records(&[(partition_of(0), round * 3 - 1)])
+            .unwrap();
         longest = longest.max(length());
     }
     assert!(longest < 60_000, "{longest}");

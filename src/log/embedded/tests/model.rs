@@ -17,15 +17,35 @@ const TIMEOUT_MS: i64 = 10_000;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    Send { producer: usize, partition: i32 },
-    Plain { partition: i32 },
-    Offsets { producer: usize, partition: i32 },
-    Commit { producer: usize, fault: Option<Fault> },
-    Abort { producer: usize },
+    Send {
+        producer: usize,
+        partition: i32,
+    },
+    Plain {
+        partition: i32,
+    },
+    Offsets {
+        producer: usize,
+        partition: i32,
+    },
+    Commit {
+        producer: usize,
+        fault: Option<Fault>,
+    },
+    Abort {
+        producer: usize,
+    },
     /// The producer is killed and another one of its id comes up.
-    Restart { producer: usize },
-    DeleteRecords { partition: i32, share: u8 },
-    Pass { time: i64 },
+    Restart {
+        producer: usize,
+    },
+    DeleteRecords {
+        partition: i32,
+        share: u8,
+    },
+    Pass {
+        time: i64,
+    },
 }
 
 pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -94,7 +114,8 @@ impl Model {
             self.partitions[partition].slots.push((None, None));
         }
         if fate == Fate::Committed {
-            self.offsets.extend(self.transactions[number].offsets.clone());
+            self.offsets
+                .extend(self.transactions[number].offsets.clone());
         }
     }
 
@@ -104,16 +125,26 @@ impl Model {
 
     fn view(&self) -> View {
         let read = |partition: &ModelPartition| {
-            let open = |slot: &(Option<u32>, Option<usize>)| slot.1.is_some_and(|n| self.is_open(n));
-            let end = partition.slots.iter().position(open).unwrap_or(partition.slots.len());
+            let open =
+                |slot: &(Option<u32>, Option<usize>)| slot.1.is_some_and(|n| self.is_open(n));
+            let end = partition
+                .slots
+                .iter()
+                .position(open)
+                .unwrap_or(partition.slots.len());
             let end = end.max(partition.start);
-            let kept = partition.slots[partition.start..end].iter().filter(|(_, number)| {
-                number.is_none_or(|one| self.transactions[one].fate == Some(Fate::Committed))
-            });
+            let kept = partition.slots[partition.start..end]
+                .iter()
+                .filter(|(_, number)| {
+                    number.is_none_or(|one| self.transactions[one].fate == Some(Fate::Committed))
+                });
             let start = i64::try_from(partition.start).unwrap();
             (start, kept.filter_map(|(value, _)| *value).collect())
         };
-        (self.partitions.iter().map(read).collect(), self.offsets.clone())
+        (
+            self.partitions.iter().map(read).collect(),
+            self.offsets.clone(),
+        )
     }
 }
 
@@ -123,7 +154,11 @@ struct Next(Mutex<Option<Fault>>);
 
 impl FaultPlan for Next {
     fn decide(&self, site: &FaultSite<'_>) -> Option<Fault> {
-        if site.point == FaultPoint::Commit { self.0.lock().unwrap().take() } else { None }
+        if site.point == FaultPoint::Commit {
+            self.0.lock().unwrap().take()
+        } else {
+            None
+        }
     }
 }
 
@@ -154,7 +189,10 @@ pub(super) fn topic_spec(name: &str, config: &[(&str, &str)]) -> TopicSpec {
         name: name.into(),
         partitions: PARTITIONS,
         replication_factor: None,
-        config: config.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        config: config
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect(),
     }
 }
 
@@ -178,8 +216,9 @@ pub(super) fn put(
 pub(super) fn view_of(log: &EmbeddedLog) -> View {
     let read = |number| {
         let partition = partition_of(number);
-        let range =
-            log.log_ranges(std::slice::from_ref(&partition), Isolation::ReadCommitted).unwrap()[0];
+        let range = log
+            .log_ranges(std::slice::from_ref(&partition), Isolation::ReadCommitted)
+            .unwrap()[0];
         let mut reader = log.reader(Isolation::ReadCommitted).unwrap();
         reader.assign(&[(partition.clone(), range.start)]).unwrap();
         let mut messages = Vec::new();
@@ -192,7 +231,9 @@ pub(super) fn view_of(log: &EmbeddedLog) -> View {
     let core = log.core();
     let offsets = core.state.offsets.get("group").cloned().unwrap_or_default();
     drop(core);
-    let offsets = offsets.into_iter().map(|(one, committed)| (one.partition, committed.offset));
+    let offsets = offsets
+        .into_iter()
+        .map(|(one, committed)| (one.partition, committed.offset));
     ((0..PARTITIONS).map(read).collect(), offsets.collect())
 }
 
@@ -233,7 +274,10 @@ impl Run {
     }
 
     fn start(&self, producer: usize) -> EmbeddedProducer {
-        let mut started = self.log.producer(&producer_spec(&format!("id-{producer}"))).unwrap();
+        let mut started = self
+            .log
+            .producer(&producer_spec(&format!("id-{producer}")))
+            .unwrap();
         started.init_transactions().unwrap();
         started
     }
@@ -255,17 +299,26 @@ impl Run {
         let now = self.clock.now_ms();
         let transaction = &mut self.model.transactions[number];
         if transaction.fate.is_none() {
-            *transaction =
-                ModelTransaction { fate: Some(Fate::Open), started: now, ..Default::default() };
+            *transaction = ModelTransaction {
+                fate: Some(Fate::Open),
+                started: now,
+                ..Default::default()
+            };
         }
         transaction
     }
 
     pub(super) fn step(&mut self, op: &Op) {
         match *op {
-            Op::Send { producer, partition } => self.send(producer, partition),
+            Op::Send {
+                producer,
+                partition,
+            } => self.send(producer, partition),
             Op::Plain { partition } => self.plain(partition),
-            Op::Offsets { producer, partition } => self.offsets(producer, partition),
+            Op::Offsets {
+                producer,
+                partition,
+            } => self.offsets(producer, partition),
             Op::Commit { producer, fault } => self.commit(producer, fault),
             Op::Abort { producer } => {
                 let number = self.transaction(producer);
@@ -314,14 +367,25 @@ impl Run {
         if !transaction.partitions.contains(&at) {
             transaction.partitions.push(at);
         }
-        self.model.partitions[at].slots.push((Some(value), Some(number)));
+        self.model.partitions[at]
+            .slots
+            .push((Some(value), Some(number)));
     }
 
     fn plain(&mut self, partition: i32) {
-        let spec = ProducerSpec { transactional_id: None, ..producer_spec("") };
+        let spec = ProducerSpec {
+            transactional_id: None,
+            ..producer_spec("")
+        };
         let mut producer = self.log.producer(&spec).unwrap();
         let value = self.value();
-        put(&mut producer, &partition_of(partition), None, Some(&value.to_be_bytes())).unwrap();
+        put(
+            &mut producer,
+            &partition_of(partition),
+            None,
+            Some(&value.to_be_bytes()),
+        )
+        .unwrap();
         producer.flush().unwrap();
         let at = usize::try_from(partition).unwrap();
         self.model.partitions[at].slots.push((Some(value), None));
@@ -330,13 +394,20 @@ impl Run {
     fn offsets(&mut self, producer: usize, partition: i32) {
         let number = self.transaction(producer);
         let offset = i64::from(self.value());
-        let committed = CommittedOffset { offset, metadata: "metadata".to_owned() };
+        let committed = CommittedOffset {
+            offset,
+            metadata: "metadata".to_owned(),
+        };
         let metadata = self.consumer.group_metadata().unwrap();
         let sent = &mut self.producers[producer].0;
-        sent.send_offsets(&[(partition_of(partition), committed)], &metadata).unwrap();
+        sent.send_offsets(&[(partition_of(partition), committed)], &metadata)
+            .unwrap();
         self.touch(number).offsets.insert(partition, offset);
         let asked = self.log.group_offsets("group", &[partition_of(partition)]);
-        assert!(matches!(asked, Err(LogError::Retriable { .. })), "{asked:?}");
+        assert!(
+            matches!(asked, Err(LogError::Retriable { .. })),
+            "{asked:?}"
+        );
     }
 
     fn commit(&mut self, producer: usize, fault: Option<Fault>) {
@@ -348,18 +419,31 @@ impl Run {
         match fault {
             None => assert_eq!(committed, Ok(())),
             Some(Fault::AbortRequired) => {
-                assert!(matches!(committed, Err(LogError::AbortRequired { .. })), "{committed:?}");
+                assert!(
+                    matches!(committed, Err(LogError::AbortRequired { .. })),
+                    "{committed:?}"
+                );
                 self.producers[producer].0.abort_transaction().unwrap();
                 self.model.end(number, Fate::Aborted);
                 self.producers[producer].1 = None;
                 return;
             }
             Some(_) => {
-                assert!(matches!(committed, Err(LogError::UnknownOutcome { .. })), "{committed:?}");
+                assert!(
+                    matches!(committed, Err(LogError::UnknownOutcome { .. })),
+                    "{committed:?}"
+                );
                 let aborted = self.producers[producer].0.abort_transaction();
-                assert!(matches!(aborted, Err(LogError::Fatal { .. })), "{aborted:?}");
+                assert!(
+                    matches!(aborted, Err(LogError::Fatal { .. })),
+                    "{aborted:?}"
+                );
                 if fault == Some(Fault::RequestLost) {
-                    assert_eq!(view_of(&self.log), self.model.view(), "a lost request did nothing");
+                    assert_eq!(
+                        view_of(&self.log),
+                        self.model.view(),
+                        "a lost request did nothing"
+                    );
                 }
                 assert_eq!(self.producers[producer].0.commit_transaction(), Ok(()));
             }
@@ -376,12 +460,17 @@ impl Run {
         let now = self.clock.now_ms();
         self.log.maintain().unwrap();
         for producer in 0..PRODUCERS {
-            let Some(number) = self.producers[producer].1 else { continue };
+            let Some(number) = self.producers[producer].1 else {
+                continue;
+            };
             let transaction = &self.model.transactions[number];
             if transaction.fate == Some(Fate::Open) && now > transaction.started + TIMEOUT_MS {
                 self.model.end(number, Fate::Aborted);
                 let refused = self.producers[producer].0.commit_transaction();
-                assert!(matches!(refused, Err(LogError::Fenced { .. })), "{refused:?}");
+                assert!(
+                    matches!(refused, Err(LogError::Fenced { .. })),
+                    "{refused:?}"
+                );
                 self.producers[producer] = (self.start(producer), None);
             }
         }
