@@ -7,10 +7,12 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dsl;
 pub mod event_sourcing;
 pub mod format;
 pub mod log;
 pub mod metrics;
+pub mod prelude;
 pub mod processor;
 pub mod query;
 pub mod reset;
