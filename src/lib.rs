@@ -19,4 +19,5 @@ pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;
+pub mod testing;
 pub mod topology;
