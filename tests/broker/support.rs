@@ -65,7 +65,11 @@ pub(crate) fn topic(log: &KafkaLog, what: &str, partitions: i32) -> TopicName {
         name: Arc::clone(&name),
         partitions,
         replication_factor: None,
-        config: BTreeMap::from([("max.message.bytes".to_owned(), "16777216".to_owned())]),
+        config: BTreeMap::from([
+            ("max.message.bytes".to_owned(), "16777216".to_owned()),
+            // A broker deletes by record timestamp, and the tests' ones are old.
+            ("retention.ms".to_owned(), "-1".to_owned()),
+        ]),
     }])
     .expect("the topic is created");
     name

@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::ffi::{Conf, ConfError};
 use crate::log::{ConsumerSpec, Isolation, LogError, ProducerSpec};
 
-/// The largest record a client takes, in bytes with key, headers and framing.
-const MESSAGE_MAX_BYTES: &str = "16777216";
+/// The largest record and batch a client sends, in bytes with key, headers and framing: what topics
+/// take (16 MiB) less what compressing incompressible bytes adds, so that the client refuses what
+/// the broker would refuse. The broker's refusal would cost the transaction.
+const MESSAGE_MAX_BYTES: &str = "16711680";
 
 /// Properties that a user cannot set, with the reason.
 const RESERVED: &[(&str, &str)] = &[

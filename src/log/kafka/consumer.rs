@@ -410,3 +410,11 @@ impl Partition {
         }
     }
 }
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        if !self.left {
+            self.client.abandon_group();
+        }
+    }
+}

@@ -2,12 +2,16 @@
 //! a broker that is away is reported by every connection attempt of every client.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
 use super::ffi::NativeError;
+
+/// The reason with which a dropped group member ends; no news to anybody.
+pub(super) const ABANDONED: &CStr = c"the consumer was dropped";
 
 /// How often a repeated condition is logged.
 const INTERVAL: Duration = Duration::from_secs(10);

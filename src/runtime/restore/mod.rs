@@ -406,3 +406,6 @@ fn fresh_at(checkpoint: &Checkpoint, restore: &ChangelogRestore) -> Option<Times
     let same = position.topic_id == restore.topic_id && position.next_offset == restore.from;
     if same { position.fresh_at } else { None }
 }
+
+#[cfg(test)]
+mod tests;

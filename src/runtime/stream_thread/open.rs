@@ -159,7 +159,7 @@ impl<L: Log> StreamThread<L> {
         tracing::info!(task = %id, records, "restoring from changelogs");
         let reader = self.spec.log.reader(Isolation::ReadCommitted)?;
         let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
-        let restore = TaskRestore::new(reader, db, behind, now, metrics)?;
+        let restore = TaskRestore::new(reader, db, behind, stable.clone(), now, &metrics)?;
         let waker = self.consumer.waker();
         self.spec.restores.submit(id, restore, &self.spec.probe, &self.spec.clock, waker);
         self.slots.insert(id, Slot::Restoring(Restoring { created, stable }));

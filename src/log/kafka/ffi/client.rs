@@ -220,6 +220,25 @@ impl Client {
         })
     }
 
+    /// Prepares a group member's end as if its process had been killed.
+    ///
+    /// `rd_kafka_destroy_flags` waits for ever for the answer to an assignment that was handed out
+    /// (or still waits in the queue), although nobody is left to give it. A client with a fatal
+    /// error hands out no more of them, and takes any call for the answer to the last one; it
+    /// neither rejoins nor leaves.
+    pub(in crate::log::kafka) fn abandon_group(&self) {
+        // SAFETY: the client is alive, the text is terminated and copied; null is an empty
+        // assignment. Both calls may fail only when there is nothing to be done.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(
+                self.as_ptr(),
+                Code::RD_KAFKA_RESP_ERR__DESTROY,
+                events::ABANDONED.as_ptr(),
+            );
+            sys::rd_kafka_assign(self.as_ptr(), ptr::null());
+        }
+    }
+
     /// Waits until a broker has answered, so that later calls find a connection.
     pub(in crate::log::kafka) fn connect(&self, timeout: Duration) -> Result<(), NativeError> {
         let mut metadata: *const sys::rd_kafka_metadata = ptr::null();

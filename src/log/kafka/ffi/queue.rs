@@ -208,7 +208,9 @@ impl Event {
             (
                 sys::rd_kafka_event_error(self.as_ptr()),
                 text(sys::rd_kafka_event_error_string(self.as_ptr())),
-                sys::rd_kafka_event_error_is_fatal(self.as_ptr()) != 0,
+                // Of other events it would read a part of the union that they do not have.
+                self.kind() == sys::RD_KAFKA_EVENT_ERROR
+                    && sys::rd_kafka_event_error_is_fatal(self.as_ptr()) != 0,
             )
         };
         if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
