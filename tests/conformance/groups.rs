@@ -169,7 +169,14 @@ pub(crate) fn a_static_member_restarts_without_a_rebalance<L: Log, F: Fixture<L>
         "it has its partitions back",
         |members| members[1].owned == owned,
     );
+    // Long enough for a rebalance, if there were one, to be noticed and to end.
+    for _ in 0..40 {
+        first.step();
+        second.step();
+        f.pass(Duration::from_millis(100));
+    }
     assert_eq!(first.events.len(), events, "{:?}", first.events);
+    assert_eq!(second.owned, owned);
     // The generation is the same, so metadata from before the restart still commits.
     let mut producer = transactional(f, &unique("id"));
     super::LogProducer::begin_transaction(&mut producer).unwrap();
