@@ -26,7 +26,8 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
     consumer.subscribe(&[Arc::clone(&name)]).unwrap();
     await_assigned(&mut consumer);
     consumer.assign(&[(at.clone(), 0)]).unwrap();
-    let mut producer = producer(&log, &unique("outage"));
+    let id = unique("outage");
+    let mut producer = initialised(&log, &id);
     producer.begin_transaction().unwrap();
     send(&mut producer, &name, 0, "k", b"before").unwrap();
     producer.commit_transaction().unwrap();
@@ -68,14 +69,16 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
             Ok(()) => committed = true,
             Err(LogError::Retriable { .. } | LogError::UnknownOutcome { .. }) => {}
             Err(LogError::AbortRequired { .. } | LogError::MemberUnknown { .. }) => {
-                retry("abort", || producer.abort_transaction());
-                producer.begin_transaction().unwrap();
-                send(&mut producer, &name, 0, "k", b"across").unwrap();
-                let _event = consumer.poll_membership();
-                consumer.wait(Duration::from_millis(100));
+                fenced = abort(&mut producer);
             }
+            // The transaction timed out meanwhile: the coordinator aborted it.
+            Err(LogError::Fenced { .. }) => fenced = true,
             Err(error) => panic!("{error}"),
         }
+        if fenced {
+            producer = initialised(&log, &id);
+        }
+        if !producer_is_open {}
     }
     let read = read_all(&log, &at, 0, Isolation::ReadCommitted);
     let values: Vec<_> = read.iter().filter_map(LogMessage::value).collect();
