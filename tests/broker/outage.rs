@@ -9,7 +9,7 @@ use millstream::log::{
 
 use crate::support::{
     OwnCluster, PATIENCE, await_assigned, await_records, bootstrap_servers, connect, member,
-    producer, read_all, retry, send, topic, unique,
+    producer as initialised, read_all, retry, send, topic, unique, until,
 };
 
 #[test]
@@ -54,31 +54,42 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
         offset: 1,
         metadata: String::new(),
     };
-    let mut committed = false;
     let deadline = Instant::now() + PATIENCE;
-    while !committed {
+    let mut open = true;
+    loop {
         assert!(
             Instant::now() < deadline,
             "the transaction is neither committed nor refused"
         );
+        if !open {
+            producer.begin_transaction().unwrap();
+            send(&mut producer, &name, 0, "k", b"across").unwrap();
+            open = true;
+        }
         let result = consumer
             .group_metadata()
             .and_then(|group| producer.send_offsets(&[(at.clone(), offset.clone())], &group))
             .and_then(|()| producer.commit_transaction());
-        match result {
-            Ok(()) => committed = true,
-            Err(LogError::Retriable { .. } | LogError::UnknownOutcome { .. }) => {}
+        let settled = match result {
+            Ok(()) => break,
+            Err(LogError::Retriable { .. } | LogError::UnknownOutcome { .. }) => continue,
             Err(LogError::AbortRequired { .. } | LogError::MemberUnknown { .. }) => {
-                fenced = abort(&mut producer);
+                until("an abort", || match producer.abort_transaction() {
+                    Err(LogError::Retriable { .. }) => None,
+                    result => Some(result),
+                })
             }
-            // The transaction timed out meanwhile: the coordinator aborted it.
-            Err(LogError::Fenced { .. }) => fenced = true,
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(()) => {}
+            // The coordinator aborted the transaction when its time was over, which fences.
+            Err(LogError::Fenced { .. }) => producer = initialised(&log, &id),
             Err(error) => panic!("{error}"),
         }
-        if fenced {
-            producer = initialised(&log, &id);
-        }
-        if !producer_is_open {}
+        open = false;
+        let _event = consumer.poll_membership();
+        consumer.wait(Duration::from_millis(100));
     }
     let read = read_all(&log, &at, 0, Isolation::ReadCommitted);
     let values: Vec<_> = read.iter().filter_map(LogMessage::value).collect();
