@@ -12,7 +12,9 @@
 use std::fmt;
 
 use crate::config::{ConfigErrors, Parameters};
-use crate::event_sourcing::{CompletedCommand, ReplyHub};
+use crate::event_sourcing::{
+    Aggregate, Command, CommandEnvelope, CommandError, CompletedCommand, ReplyHub,
+};
 use crate::topology::{Topology, TopologyErrors};
 
 /// A topology that a configuration can name.
@@ -101,7 +103,10 @@ impl Packaged {
     #[must_use]
     pub fn new(topology: Topology) -> Self {
         let aggregates = Vec::new();
-        Self { topology, aggregates }
+        Self {
+            topology,
+            aggregates,
+        }
     }
 
     /// Adds an aggregate.
@@ -122,6 +127,7 @@ pub struct AggregateEndpoint {
     command_topic: String,
     store: String,
     replies: ReplyHub,
+    check: fn(&[u8]) -> Result<(), CommandError>,
     process: ProcessOf,
 }
 
@@ -136,21 +142,23 @@ impl fmt::Debug for AggregateEndpoint {
 }
 
 impl AggregateEndpoint {
-    /// Describes an aggregate: its type as the envelope spells it, the declared name of its command
-    /// topic, the store with its current state by aggregate id, and where its replies are handed
-    /// out. Commands that start a process are told by [`with_processes`](Self::with_processes).
+    /// Describes the aggregate `A`: the declared name of its command topic, the store with its
+    /// current state by aggregate id, and where its replies are handed out.
     #[must_use]
-    pub fn new(
-        aggregate_type: impl Into<String>,
+    pub fn of<A: Aggregate>(
         command_topic: impl Into<String>,
         store: impl Into<String>,
         replies: ReplyHub,
     ) -> Self {
         Self {
-            aggregate_type: aggregate_type.into(),
+            aggregate_type: A::TYPE.to_owned(),
             command_topic: command_topic.into(),
             store: store.into(),
             replies,
+            check: |value| {
+                let envelope = CommandEnvelope::parse(value)?;
+                A::Command::read(&envelope).map(drop)
+            },
             process: |_| None,
         }
     }
@@ -191,5 +199,14 @@ impl AggregateEndpoint {
     #[must_use]
     pub fn process_of(&self, command: &CompletedCommand) -> Option<String> {
         (self.process)(command)
+    }
+
+    /// Checks that a command can be read: one that cannot is refused before it is sent, so that its
+    /// id stays free for the mended one.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn check(&self, command: &CompletedCommand) -> Result<(), CommandError> {
+        (self.check)(&command.value)
     }
 }
