@@ -4,10 +4,17 @@
 //! producers), a runtime that commits outputs, changelogs and input offsets together, and a daemon
 //! that runs packaged topologies from config files.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod dsl;
 pub mod event_sourcing;
+pub mod format;
 pub mod log;
+pub mod metrics;
+pub mod prelude;
 pub mod processor;
+pub mod runtime;
 pub mod serde;
 pub mod state;
 pub mod topology;

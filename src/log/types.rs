@@ -25,7 +25,10 @@ impl TopicPartition {
     /// Creates a topic partition.
     #[must_use]
     pub fn new(topic: impl Into<TopicName>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
+        Self {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 
@@ -61,7 +64,11 @@ impl Headers {
     /// Returns the last value under `key`, as Kafka's `lastHeader` does.
     #[must_use]
     pub fn last(&self, key: &str) -> Option<&[u8]> {
-        self.0.iter().rev().find(|(k, _)| k == key).and_then(|(_, v)| v.as_deref())
+        self.0
+            .iter()
+            .rev()
+            .find(|(k, _)| k == key)
+            .and_then(|(_, v)| v.as_deref())
     }
 
     /// Iterates over all headers in order.

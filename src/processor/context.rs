@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    Node, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules,
+    Downstream, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules,
 };
 use crate::clock::Timestamp;
 use crate::log::{Offset, TopicName};
@@ -122,7 +122,10 @@ impl TaskContext {
     pub(crate) fn begin_record(&mut self, metadata: RecordMetadata, timestamp: Timestamp) {
         self.record = Some(metadata);
         self.timestamp.set(timestamp);
-        self.stream_time = Some(self.stream_time.map_or(timestamp, |time| time.max(timestamp)));
+        self.stream_time = Some(
+            self.stream_time
+                .map_or(timestamp, |time| time.max(timestamp)),
+        );
     }
 
     /// Starts a punctuation or `init`.
@@ -140,7 +143,8 @@ impl TaskContext {
     pub(crate) fn release(&mut self) {
         self.outputs.clear();
         self.schedules.release();
-        self.released_after_commit.append(&mut self.staged_after_commit);
+        self.released_after_commit
+            .append(&mut self.staged_after_commit);
     }
 
     /// The record's chain failed: nothing it staged stays.
@@ -163,14 +167,16 @@ impl TaskContext {
 pub struct ProcessorContext<'a, KOut, VOut> {
     task: &'a mut TaskContext,
     node: usize,
-    child: &'a mut dyn Node<KOut, VOut>,
+    downstream: &'a mut Downstream<KOut, VOut>,
     /// The first error of a forward: it fails the record even when the processor ignores it.
     failed: Option<ProcessError>,
 }
 
 impl<KOut, VOut> fmt::Debug for ProcessorContext<'_, KOut, VOut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessorContext").field("task", &self.task).finish_non_exhaustive()
+        f.debug_struct("ProcessorContext")
+            .field("task", &self.task)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,9 +190,14 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
     pub(crate) fn new(
         task: &'a mut TaskContext,
         node: usize,
-        child: &'a mut dyn Node<KOut, VOut>,
+        downstream: &'a mut Downstream<KOut, VOut>,
     ) -> Self {
-        Self { task, node, child, failed: None }
+        Self {
+            task,
+            node,
+            downstream,
+            failed: None,
+        }
     }
 
     pub(crate) fn into_failure(self) -> Option<ProcessError> {
@@ -197,17 +208,20 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
     ///
     /// # Errors
     /// [`ForwardError`] when an operator downstream failed; pass it on with `?`.
-    pub fn forward(&mut self, record: Record<KOut, VOut>) -> Result<(), ForwardError> {
+    pub fn forward(&mut self, record: Record<KOut, VOut>) -> Result<(), ForwardError>
+    where
+        KOut: Clone,
+        VOut: Clone,
+    {
         if self.failed.is_some() {
             return Err(ForwardError);
         }
-        let before = self.task.set_timestamp(record.timestamp);
-        let result = self.child.process(self.task, record);
-        self.task.set_timestamp(before);
-        result.map_err(|error| {
-            self.failed = Some(error);
-            ForwardError
-        })
+        self.downstream
+            .process_at(self.task, record)
+            .map_err(|error| {
+                self.failed = Some(error);
+                ForwardError
+            })
     }
 
     /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`.

@@ -9,11 +9,14 @@
 //!   staged and joins the transaction only when the whole chain returned `Ok` (a record is atomic).
 
 mod context;
+mod downstream;
 mod error;
 mod outputs;
 mod punctuation;
 
 pub use context::{ForwardError, ProcessorContext, RecordMetadata, TaskContext};
+pub use downstream::Downstream;
+pub(crate) use downstream::SharedNode;
 pub use error::{BoxError, ErrorPolicy, ProcessError, Reject, Stage};
 pub use outputs::{OutputStage, StagedOutput};
 pub use punctuation::{Punctuation, PunctuationId, PunctuationType, Schedules};
@@ -37,17 +40,32 @@ pub struct Record<K, V> {
 impl<K, V> Record<K, V> {
     /// Creates a record without headers.
     pub const fn new(key: K, value: V, timestamp: Timestamp) -> Self {
-        Self { key, value, timestamp, headers: Headers::new() }
+        Self {
+            key,
+            value,
+            timestamp,
+            headers: Headers::new(),
+        }
     }
 
     /// Returns the record with another key.
     pub fn with_key<K2>(self, key: K2) -> Record<K2, V> {
-        Record { key, value: self.value, timestamp: self.timestamp, headers: self.headers }
+        Record {
+            key,
+            value: self.value,
+            timestamp: self.timestamp,
+            headers: self.headers,
+        }
     }
 
     /// Returns the record with another value.
     pub fn with_value<V2>(self, value: V2) -> Record<K, V2> {
-        Record { key: self.key, value, timestamp: self.timestamp, headers: self.headers }
+        Record {
+            key: self.key,
+            value,
+            timestamp: self.timestamp,
+            headers: self.headers,
+        }
     }
 }
 

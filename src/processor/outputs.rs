@@ -44,7 +44,14 @@ impl OutputStage {
             Ok((key, value)) => {
                 let partition = partition(key.clone().and_then(|range| self.arena.get(range)));
                 let topic = TopicName::clone(topic);
-                self.outputs.push(StagedOutput { topic, partition, key, value, timestamp, headers });
+                self.outputs.push(StagedOutput {
+                    topic,
+                    partition,
+                    key,
+                    value,
+                    timestamp,
+                    headers,
+                });
                 Ok(())
             }
             Err(error) => {
@@ -64,7 +71,10 @@ impl OutputStage {
         let middle = self.arena.len();
         let value_present = value(&mut self.arena)?;
         let end = self.arena.len();
-        Ok((key_present.then_some(start..middle), value_present.then_some(middle..end)))
+        Ok((
+            key_present.then_some(start..middle),
+            value_present.then_some(middle..end),
+        ))
     }
 
     /// Iterates over the staged outputs in order.

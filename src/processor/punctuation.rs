@@ -65,7 +65,15 @@ impl Schedules {
             PunctuationType::StreamTime => None,
             PunctuationType::WallClockTime => Some(now.saturating_add(interval)),
         };
-        self.active.insert(id, Schedule { node, interval, kind, next });
+        self.active.insert(
+            id,
+            Schedule {
+                node,
+                interval,
+                kind,
+                next,
+            },
+        );
         self.undo.push((id, None));
         id
     }
@@ -93,10 +101,25 @@ impl Schedules {
                 continue;
             }
             let missed = (now - due) / schedule.interval;
-            schedule.next = Some(due.saturating_add((missed + 1).saturating_mul(schedule.interval)));
-            return Some((schedule.node, Punctuation { id, kind, timestamp: now }));
+            schedule.next =
+                Some(due.saturating_add((missed + 1).saturating_mul(schedule.interval)));
+            return Some((
+                schedule.node,
+                Punctuation {
+                    id,
+                    kind,
+                    timestamp: now,
+                },
+            ));
         }
         None
+    }
+
+    /// Returns whether something is due; costs nothing where nothing is scheduled.
+    pub(crate) fn is_due(&self, kind: PunctuationType, now: Timestamp) -> bool {
+        self.active
+            .values()
+            .any(|schedule| schedule.kind == kind && schedule.next.is_none_or(|due| due <= now))
     }
 
     /// Returns the earliest wall-clock time at which something is due.

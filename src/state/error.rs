@@ -54,4 +54,16 @@ pub enum StateError {
         /// ` (pid …)`, where known.
         owner: String,
     },
+    /// The task was closed or has moved: ask whoever runs it now.
+    #[error("state in {} is closed", path.display())]
+    Closed {
+        /// The task's directory.
+        path: PathBuf,
+    },
+    /// The task has no store of this name.
+    #[error("there is no store `{store}`")]
+    UnknownStore {
+        /// The name that was asked for.
+        store: String,
+    },
 }

@@ -10,8 +10,24 @@
 //! - A store belongs to one task on one thread: nothing is locked.
 
 mod error;
+mod key_value;
+mod memory;
+mod memory_budget;
+mod overlay;
+mod range;
+mod rocks;
+mod state_dir;
+mod store_ref;
+mod task_db;
 
 pub use error::StateError;
+pub use key_value::KeyValueStore;
+pub use memory::MemoryStore;
+pub use memory_budget::MemoryBudget;
+pub use range::{Entries, RefEntries};
+pub use state_dir::{SET_ASIDE_KEPT, StateDir, set_aside};
+pub use store_ref::StoreRef;
+pub use task_db::{CommitBatch, CommittedEntry, ReadHandle, StoreDecl, StoreId, TaskDb};
 
 use std::fmt::Debug;
 

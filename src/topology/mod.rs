@@ -7,8 +7,21 @@
 //! - A sub-topology is a connected part of the graph; its source topics are co-partitioned, and
 //!   task `<sub-topology>_<partition>` owns that partition of each.
 
+mod built;
+mod check;
+mod describe;
+mod error;
+mod graph;
+mod names;
 mod task_id;
 
+pub use built::Topology;
+pub use describe::{
+    NodeDescription, NodeRole, StoreDescription, SubTopologyDescription, TopologyDescription,
+};
+pub use error::{TopologyError, TopologyErrors};
+pub use graph::RepartitionTopic;
+pub(crate) use graph::{Graph, GraphNode, NodeId, NodeKind, StoreId};
 pub use task_id::{ParseTaskIdError, TaskId};
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +29,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::log::TopicName;
@@ -30,6 +45,16 @@ pub enum TopicRef {
     Declared(String),
     /// `<application_id>-<name>-repartition`.
     Repartition(String),
+}
+
+/// The name without the application id.
+impl fmt::Display for TopicRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declared(name) => f.write_str(name),
+            Self::Repartition(name) => f.write_str(&crate::format::names::repartition_suffix(name)),
+        }
+    }
 }
 
 /// A source node.
@@ -50,7 +75,8 @@ pub struct SourceSpec {
 }
 
 /// Whether a store can be rebuilt (invariant 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Durability {
     /// A projection of something else: `reset` deletes it.
     Derived,
@@ -59,7 +85,8 @@ pub enum Durability {
 }
 
 /// Where a store keeps its committed data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Persistence {
     /// A column family of the task's RocksDB.
     RocksDb,
@@ -86,7 +113,9 @@ pub struct StoreSpec {
 
 impl fmt::Debug for StoreSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreSpec").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("StoreSpec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +139,8 @@ pub struct SubTopology {
     /// Its stores; the position is the index in [`TaskTopology::stores`].
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
-    pub(crate) instantiate: Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+    pub(crate) instantiate:
+        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
 }
 
 impl fmt::Debug for SubTopology {
@@ -144,6 +174,8 @@ pub struct TaskEnv {
     pub topics: BTreeMap<TopicRef, ResolvedTopic>,
     /// The committed bytes of each store, by name.
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
+    /// What the stores of the task may keep cached of clean entries, in bytes.
+    pub cache_bytes: usize,
 }
 
 /// A task's processor chain. Stays on one thread.
@@ -158,6 +190,8 @@ pub struct TaskTopology {
 
 impl fmt::Debug for TaskTopology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskTopology").field("sources", &self.sources.len()).finish_non_exhaustive()
+        f.debug_struct("TaskTopology")
+            .field("sources", &self.sources.len())
+            .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,10 @@ impl FromStr for TaskId {
             sub_topology: sub_topology.parse().map_err(|_| error())?,
             partition: partition.parse().map_err(|_| error())?,
         };
-        if task.partition < 0 { Err(error()) } else { Ok(task) }
+        if task.partition < 0 {
+            Err(error())
+        } else {
+            Ok(task)
+        }
     }
 }

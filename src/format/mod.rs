@@ -1,0 +1,17 @@
+//! Every byte layout and every derived name: one home for each.
+//!
+//! # Position
+//! Everything that names a topic, a file, a header or a client, or that turns a durable value into
+//! bytes, calls this module. `docs/formats.md` describes the same layouts for other languages.
+//! # Invariants
+//! - Layouts are versioned or fixed by Kafka Streams; golden bytes in the tests pin them.
+//! - Decoding never indexes, never panics and never trusts a length it has not checked.
+
+mod bytes;
+pub mod checkpoint;
+pub mod names;
+pub mod offset_metadata;
+pub mod topic_config;
+pub mod value;
+
+pub use bytes::DecodeError;

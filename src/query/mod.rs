@@ -1,0 +1,174 @@
+//! Queries: committed state by store name and key, from any thread.
+//!
+//! # Position
+//! Stream threads register the read handles of their running tasks; `http` and users of the library
+//! ask. A task that restores or moves away is not registered.
+//! # Invariants
+//! - Answers come from committed state (invariant 4), never from a thread's overlay.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::format::value;
+use crate::processor::BoxError;
+use crate::state::ReadHandle;
+use crate::topology::{StoreSpec, TaskId};
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The topology has no such store.
+    #[error("there is no store `{0}`")]
+    UnknownStore(String),
+    /// The key's text does not parse.
+    #[error("`{text}` is not a key of store `{store}`")]
+    BadKey {
+        /// The store.
+        store: String,
+        /// The text.
+        text: String,
+        /// What was wrong.
+        #[source]
+        source: BoxError,
+    },
+    /// The key's task does not run here: it is restoring, or another process owns it.
+    #[error("partition {partition} of store `{store}` is not served here")]
+    NotHere {
+        /// The store.
+        store: String,
+        /// The partition.
+        partition: i32,
+        /// The sub-topology it belongs to.
+        sub_topology: u32,
+    },
+    /// The store could not be read.
+    #[error("store `{store}` cannot be read")]
+    Failed {
+        /// The store.
+        store: String,
+        /// What was wrong.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// A value with its timestamp, as JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The value.
+    pub value: serde_json::Value,
+    /// The timestamp of the record that wrote it.
+    pub timestamp: i64,
+}
+
+#[derive(Debug)]
+struct StoreEntry {
+    spec: StoreSpec,
+    sub_topology: u32,
+    /// The number of tasks, over all processes.
+    partitions: i32,
+    tasks: BTreeMap<TaskId, ReadHandle>,
+}
+
+/// The stores of this process's running tasks.
+#[derive(Debug, Default)]
+pub struct QueryRegistry {
+    stores: RwLock<BTreeMap<String, StoreEntry>>,
+}
+
+impl QueryRegistry {
+    /// Creates a registry that knows every store of a topology: name, sub-topology, partitions.
+    #[must_use]
+    pub fn new(stores: impl IntoIterator<Item = (StoreSpec, u32, i32)>) -> Arc<Self> {
+        let stores = stores
+            .into_iter()
+            .map(|(spec, sub_topology, partitions)| {
+                let name = spec.name.clone();
+                (name, StoreEntry { spec, sub_topology, partitions, tasks: BTreeMap::new() })
+            })
+            .collect();
+        Arc::new(Self { stores: RwLock::new(stores) })
+    }
+
+    pub(crate) fn register(&self, task: TaskId, handle: &ReadHandle) {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in stores.values_mut().filter(|entry| entry.sub_topology == task.sub_topology) {
+            entry.tasks.insert(task, handle.clone());
+        }
+    }
+
+    pub(crate) fn remove(&self, task: TaskId) {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in stores.values_mut() {
+            entry.tasks.remove(&task);
+        }
+    }
+
+    /// Returns every store with its sub-topology, the tasks served here, and roughly how many keys
+    /// they hold.
+    #[must_use]
+    pub fn stores(&self) -> Vec<StoreSummary> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores
+            .values()
+            .map(|entry| StoreSummary {
+                name: entry.spec.name.clone(),
+                sub_topology: entry.sub_topology,
+                partitions: entry.partitions,
+                tasks: entry.tasks.keys().map(ToString::to_string).collect(),
+                approximate_count: entry
+                    .tasks
+                    .values()
+                    .filter_map(|handle| handle.approximate_count(&entry.spec.name).ok())
+                    .sum(),
+            })
+            .collect()
+    }
+
+    /// Looks up the committed value of a key given as text; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn get(&self, store: &str, key: &str) -> Result<Option<Found>, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let entry =
+            stores.get(store).ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let key_bytes = entry.spec.key_codec.parse_text(key).map_err(|source| {
+            QueryError::BadKey { store: store.to_owned(), text: key.to_owned(), source }
+        })?;
+        let partition = crate::format::partitioner::partition(&key_bytes, entry.partitions);
+        let task = TaskId { sub_topology: entry.sub_topology, partition };
+        let handle = entry.tasks.get(&task).ok_or_else(|| QueryError::NotHere {
+            store: store.to_owned(),
+            partition,
+            sub_topology: entry.sub_topology,
+        })?;
+        let failed =
+            |source: BoxError| QueryError::Failed { store: store.to_owned(), source };
+        let Some(bytes) = handle.get(store, &key_bytes).map_err(|error| failed(error.into()))?
+        else {
+            return Ok(None);
+        };
+        let (timestamp, plain) = value::decode(&bytes)
+            .ok_or_else(|| failed("stored value is too short to hold a timestamp".into()))?;
+        let value = entry.spec.value_codec.to_json(plain).map_err(failed)?;
+        Ok(Some(Found { value, timestamp }))
+    }
+}
+
+/// A store, for `/stores`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreSummary {
+    /// The store's name.
+    pub name: String,
+    /// Its sub-topology.
+    pub sub_topology: u32,
+    /// The number of its tasks, over all processes.
+    pub partitions: i32,
+    /// The tasks that this process serves.
+    pub tasks: Vec<String>,
+    /// Keys in these tasks, roughly.
+    pub approximate_count: u64,
+}

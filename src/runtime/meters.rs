@@ -1,0 +1,126 @@
+//! A task's series, resolved once.
+
+use std::collections::HashMap;
+
+use crate::clock::Timestamp;
+use crate::log::{ProducerRecord, TopicName, TopicPartition};
+use crate::metrics::{LatencyRecorder, SinkMetrics, SourceMetrics, TaskMetrics};
+use crate::processor::PunctuationType;
+
+/// What a task counts. Per-record work is a handful of additions; series are touched per commit.
+#[derive(Debug)]
+pub(crate) struct TaskMeters {
+    task: TaskMetrics,
+    sources: Vec<SourceMetrics>,
+    consumed: Vec<Consumed>,
+    sinks: HashMap<TopicName, (SinkMetrics, u64, u64)>,
+    latency: LatencyRecorder,
+    /// Timestamps of records whose results are not committed; bounded, then sampled by omission.
+    pending: Vec<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Consumed {
+    records: u64,
+    bytes: u64,
+}
+
+/// How many latencies a transaction may contribute: enough for quantiles, little to hold.
+const LATENCIES_PER_COMMIT_MAX: usize = 4096;
+
+impl TaskMeters {
+    pub(crate) fn new(task: TaskMetrics, inputs: &[(TopicPartition, usize)]) -> Self {
+        let sources: Vec<SourceMetrics> = inputs
+            .iter()
+            .map(|(partition, _)| task.source(&partition.topic, partition.partition))
+            .collect();
+        Self {
+            latency: task.latency_recorder(),
+            consumed: vec![Consumed::default(); sources.len()],
+            sources,
+            sinks: HashMap::new(),
+            pending: Vec::new(),
+            task,
+        }
+    }
+
+    /// A record of input `index` is done.
+    pub(crate) fn consumed(&mut self, index: usize, bytes: usize, timestamp: Timestamp) {
+        if let Some(consumed) = self.consumed.get_mut(index) {
+            consumed.records += 1;
+            consumed.bytes += bytes as u64;
+        }
+        if self.pending.len() < LATENCIES_PER_COMMIT_MAX {
+            self.pending.push(timestamp);
+        }
+    }
+
+    pub(crate) fn produced(&mut self, record: &ProducerRecord<'_>) {
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        if let Some((_, records, total)) = self.sinks.get_mut(record.topic) {
+            *records += 1;
+            *total += bytes as u64;
+        } else {
+            let sink = self.task.sink(record.topic);
+            self.sinks.insert(TopicName::clone(record.topic), (sink, 1, bytes as u64));
+        }
+    }
+
+    pub(crate) fn skipped(&self, input: usize) {
+        if let Some(source) = self.sources.get(input) {
+            source.skipped.inc();
+        }
+    }
+
+    pub(crate) fn dead_lettered(&self, input: usize) {
+        if let Some(source) = self.sources.get(input) {
+            source.dead_lettered.inc();
+        }
+    }
+
+    pub(crate) fn retried(&self, input: usize) {
+        if let Some(source) = self.sources.get(input) {
+            source.retried.inc();
+        }
+    }
+
+    pub(crate) fn lag(&self, input: usize, records: i64) {
+        if let Some(source) = self.sources.get(input) {
+            source.lag.set(records);
+        }
+    }
+
+    pub(crate) fn punctuated(&self, kind: PunctuationType) {
+        match kind {
+            PunctuationType::StreamTime => self.task.stream_time_punctuations.inc(),
+            PunctuationType::WallClockTime => self.task.wall_clock_punctuations.inc(),
+        }
+    }
+
+    /// Shows what the committed transaction did.
+    pub(crate) fn committed(&mut self, now: Timestamp) {
+        for (source, consumed) in self.sources.iter().zip(&mut self.consumed) {
+            source.processed.inc_by(consumed.records);
+            source.bytes.inc_by(consumed.bytes);
+            *consumed = Consumed::default();
+        }
+        for (sink, records, bytes) in self.sinks.values_mut() {
+            sink.records.inc_by(std::mem::take(records));
+            sink.bytes.inc_by(std::mem::take(bytes));
+        }
+        for timestamp in self.pending.drain(..) {
+            self.latency.record(timestamp, now);
+        }
+        self.latency.flush();
+    }
+
+    /// The transaction was aborted: what it did did not happen.
+    pub(crate) fn aborted(&mut self) {
+        self.consumed.fill(Consumed::default());
+        for (_, records, bytes) in self.sinks.values_mut() {
+            *records = 0;
+            *bytes = 0;
+        }
+        self.pending.clear();
+    }
+}

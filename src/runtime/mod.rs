@@ -1,0 +1,39 @@
+//! The runtime: stream threads, tasks, commits, restores.
+//!
+//! # Position
+//! [`App`] runs N [`StreamThread`]s; a thread owns one consumer, one transactional producer and its
+//! tasks; a task owns a partition of a sub-topology with its RocksDB. Generic over the
+//! [`Log`](crate::log::Log).
+//! # Invariants
+//! - Decisions are pure functions ([`commit_due`], `plan_restore`, [`resolve_topics`]); this module
+//!   reads the facts, asks, and performs.
+//! - A thread at work never blocks but in `LogConsumer::wait`: simulation steps the same code.
+//! - A panic, a fence or a lost membership never leads to a commit (invariant 9).
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod app;
+mod commit;
+mod config;
+mod dead_letter;
+mod error;
+mod meters;
+mod partition_group;
+mod probe;
+pub mod protocol;
+pub mod restore;
+mod restore_pool;
+mod status;
+mod stream_thread;
+mod task;
+mod topics;
+
+pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError, TaskStatus};
+pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
+pub use config::{RuntimeConfig, TopicOverride};
+pub use error::ThreadError;
+pub use partition_group::PartitionGroup;
+pub use probe::{Crash, CrashPoint, NoProbe, Probe};
+pub use restore_pool::RestoreExecutor;
+pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
+pub use stream_thread::{Step, StreamThread, ThreadSpec};
+pub use topics::{ResolvedSubTopology, ResolvedTopology, TopicsError, ensure_topics, resolve_topics};

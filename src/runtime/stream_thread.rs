@@ -1,0 +1,425 @@
+//! A stream thread: one consumer, one transactional producer, the tasks of its partitions.
+//!
+//! # Position
+//! [`StreamThread::step`] is one turn of the loop: settle what is unfinished → membership → open and
+//! restore tasks → poll → process → punctuate → commit when due → flush when due. In production an
+//! OS thread loops it; simulation steps several of them under a seed.
+//! # Invariants
+//! - One transaction at a time; its state machine ([`TransactionState`]) says what is allowed, and
+//!   while its outcome is open, nothing is processed.
+//! - Offsets of every task in a transaction are in it, fenced by the group's metadata (invariant 1).
+//! - A membership event is answered only when no transaction contains the tasks it takes away.
+//! # Failure
+//! [`TransactionState`] has the diagram. In short: an abort rebuilds the tasks from the last commit;
+//! an unknown outcome is asked for again; a fence or a lost producer closes the tasks without a
+//! commit, creates the producer anew (which settles its transaction) and opens them again.
+
+mod commit;
+mod membership;
+mod open;
+mod recovery;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Fault;
+use super::restore_pool::RestoreExecutor;
+use super::status::ThreadStatus;
+use super::task::{Processed, Progress, Task};
+use super::protocol::{TransactionEvent, TransactionState};
+use super::{Probe, ResolvedTopology, RuntimeConfig, ThreadError};
+use crate::clock::{Clock, Timestamp};
+use crate::format::names;
+use crate::log::{
+    ConsumerSpec, ConsumerWaker, Log, LogConsumer, LogError, LogProducer, MembershipEvent,
+    ProducerSpec, TopicName,
+};
+use crate::metrics::{Metrics, ThreadMetrics};
+use crate::query::QueryRegistry;
+use crate::state::{CommitBatch, MemoryBudget, StateDir};
+use crate::topology::TaskId;
+use open::{Created, Slot};
+
+/// Everything a stream thread is made of.
+pub struct ThreadSpec<L: Log> {
+    /// Its number within the process, part of its identity.
+    pub index: usize,
+    /// The log.
+    pub log: L,
+    /// The topology with its physical topics.
+    pub topology: Arc<ResolvedTopology>,
+    /// The settings.
+    pub config: Arc<RuntimeConfig>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Simulation's way in.
+    pub probe: Arc<dyn Probe>,
+    /// The process's state directory, locked.
+    pub state: Arc<StateDir>,
+    /// Caches and memtables of all tasks of the process.
+    pub budget: Arc<MemoryBudget>,
+    /// Where this thread's restores run.
+    pub restores: RestoreExecutor<L>,
+    /// Where queries find committed stores.
+    pub queries: Arc<QueryRegistry>,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// What others may know of this thread.
+    pub status: Arc<ThreadStatus>,
+    /// Records processed per task and step: bounds the time between two looks at the membership.
+    pub records_per_step: usize,
+}
+
+impl<L: Log> fmt::Debug for ThreadSpec<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadSpec").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done: step again.
+    Worked,
+    /// Nothing to do for up to this long.
+    Idle(Duration),
+    /// The thread has drained, committed and left the group.
+    Stopped,
+}
+
+/// See the [module documentation](self).
+pub struct StreamThread<L: Log> {
+    spec: ThreadSpec<L>,
+    id: String,
+    meters: ThreadMetrics,
+    consumer: L::Consumer,
+    producer: Option<L::Producer>,
+    /// Where the transaction stands; changes only by [`TransactionState::next`].
+    transaction: TransactionState,
+    /// The batches of a requested commit, then of a committed one on their way to the stores.
+    pending: VecDeque<(TaskId, CommitBatch)>,
+    slots: BTreeMap<TaskId, Slot<L>>,
+    events: VecDeque<MembershipEvent>,
+    /// Tasks to open again once their cancelled restore has given the store back.
+    reopen: BTreeMap<TaskId, Created>,
+    /// No call to the log before this time: a retriable error is being waited out.
+    resume_at: Timestamp,
+    backoff: Duration,
+    /// When the last commit or abort ended, or results first appeared since.
+    last_commit: Timestamp,
+    inputs_dry: bool,
+    stopping: bool,
+}
+
+impl<L: Log> fmt::Debug for StreamThread<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamThread").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The pause after a first retriable error; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for records: bounds how late a shutdown or a wall-clock punctuator is seen.
+const IDLE_MAX: Duration = Duration::from_millis(100);
+
+impl<L: Log> StreamThread<L> {
+    /// Creates the thread's clients and joins the group. The same process and index always have the
+    /// same identity: static membership and transactional id (design §5).
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the log refuses the configuration.
+    pub fn new(spec: ThreadSpec<L>) -> Result<Self, LogError> {
+        let config = &spec.config;
+        let id = names::thread_identity(&config.application_id, spec.state.process_id(), spec.index);
+        let mut consumer = spec.log.consumer(&ConsumerSpec {
+            group: config.application_id.clone(),
+            group_instance_id: Some(id.clone()),
+            client_id: names::client_id(&id, config.advertised.as_deref()),
+            session_timeout: config.session_timeout,
+        })?;
+        let mut drivers: Vec<TopicName> =
+            spec.topology.sub_topologies.iter().map(|sub| TopicName::clone(&sub.driver)).collect();
+        drivers.sort();
+        drivers.dedup();
+        consumer.subscribe(&drivers)?;
+        let now = spec.clock.now_ms();
+        Ok(Self {
+            meters: spec.metrics.thread(spec.index),
+            spec,
+            id,
+            consumer,
+            producer: None,
+            transaction: TransactionState::default(),
+            pending: VecDeque::new(),
+            slots: BTreeMap::new(),
+            events: VecDeque::new(),
+            reopen: BTreeMap::new(),
+            resume_at: 0,
+            backoff: BACKOFF_MIN,
+            last_commit: now,
+            inputs_dry: false,
+            stopping: false,
+        })
+    }
+
+    /// Returns the thread's identity: `transactional.id` and `group.instance.id`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns a handle that ends an idle thread's wait.
+    #[must_use]
+    pub fn waker(&self) -> ConsumerWaker {
+        self.consumer.waker()
+    }
+
+    /// Blocks until there may be something to do.
+    pub fn wait(&mut self, timeout: Duration) {
+        self.consumer.wait(timeout);
+    }
+
+    /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Does one turn of the loop.
+    ///
+    /// # Errors
+    /// [`ThreadError`]: the thread has ended without committing and is to be dropped.
+    pub fn step(&mut self) -> Result<Step, ThreadError> {
+        let now = self.spec.clock.now_ms();
+        let result = if now < self.resume_at {
+            // The membership is served all the same: a broker that is away must not make a member
+            // miss its polls.
+            self.poll_membership().map(|()| {
+                let wait = u64::try_from(self.resume_at - now).unwrap_or(0);
+                Step::Idle(Duration::from_millis(wait))
+            })
+        } else {
+            self.turn(now)
+        };
+        let result = result.or_else(|fault| self.recover(fault, now));
+        self.publish_status(now);
+        result
+    }
+
+    fn turn(&mut self, now: Timestamp) -> Result<Step, Fault> {
+        self.poll_membership()?;
+        if !self.settle(now)? {
+            return Ok(Step::Idle(BACKOFF_MIN));
+        }
+        let mut worked = self.answer_membership(now)?;
+        if self.stopping {
+            return self.drain(now);
+        }
+        worked |= self.open_tasks(now)?;
+        worked |= self.collect_restored(now)?;
+        worked |= self.initialise_tasks(now)?;
+        let polled = self.poll_records()?;
+        let processed = self.process_records(now)?;
+        let punctuated = self.punctuate(now)?;
+        self.inputs_dry = polled == 0 && self.buffered() == 0;
+        worked |= polled + processed + punctuated > 0;
+        worked |= self.commit_if_due(now)?;
+        self.flush_if_due(now)?;
+        self.backoff = BACKOFF_MIN;
+        Ok(if worked { Step::Worked } else { Step::Idle(self.idle_time(now)) })
+    }
+
+    /// Brings an unfinished transaction to its end; returns whether records may be processed.
+    fn settle(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        if self.transaction.must_close_tasks() {
+            self.reopen_tasks()?;
+        }
+        if self.transaction == TransactionState::Unsettled {
+            self.start_producer()?;
+        }
+        if self.transaction == TransactionState::OutcomeUnknown {
+            self.request_commit()?;
+        }
+        if self.transaction.may_apply() {
+            self.apply(now)?;
+        }
+        if self.transaction == TransactionState::Aborting {
+            self.abort(now)?;
+        }
+        if self.transaction == TransactionState::Aborted {
+            self.rewind_tasks(now)?;
+        }
+        Ok(self.transaction.may_process())
+    }
+
+    /// Moves the transaction's state.
+    fn transition(&mut self, event: TransactionEvent) -> Result<(), Fault> {
+        self.transaction = self.transaction.next(event)?;
+        Ok(())
+    }
+
+    fn start_producer(&mut self) -> Result<(), Fault> {
+        let mut producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => self.spec.log.producer(&ProducerSpec {
+                transactional_id: Some(self.id.clone()),
+                transaction_timeout: self.spec.config.transaction_timeout,
+                client_id: self.id.clone(),
+            })?,
+        };
+        // ORDER: before any committed offset is read. This settles what a predecessor left open.
+        let result = producer.init_transactions();
+        self.producer = Some(producer);
+        result?;
+        self.transition(TransactionEvent::Initialised)
+    }
+
+    /// Begins a transaction unless one is open.
+    fn begin(&mut self) -> Result<(), Fault> {
+        if self.transaction == TransactionState::Idle {
+            self.producer()?.begin_transaction()?;
+            self.transition(TransactionEvent::Begun)?;
+        }
+        Ok(())
+    }
+
+    fn producer(&mut self) -> Result<&mut L::Producer, Fault> {
+        self.producer.as_mut().ok_or(Fault::Bug("a transaction is at work without a producer"))
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Task<L::Message>> {
+        self.slots.values().filter_map(|slot| match slot {
+            Slot::Live(task) => Some(&**task),
+            Slot::Created(_) | Slot::Restoring(_) | Slot::Closing => None,
+        })
+    }
+
+    fn live_mut(&mut self) -> impl Iterator<Item = &mut Task<L::Message>> {
+        self.slots.values_mut().filter_map(|slot| match slot {
+            Slot::Live(task) => Some(&mut **task),
+            Slot::Created(_) | Slot::Restoring(_) | Slot::Closing => None,
+        })
+    }
+
+    fn live_ids(&self, wanted: impl Fn(&Task<L::Message>) -> bool) -> Vec<TaskId> {
+        self.live().filter(|task| wanted(task)).map(|task| task.id).collect()
+    }
+
+    /// Runs `work` on a live task with the open transaction.
+    fn with_task<R>(
+        &mut self,
+        id: TaskId,
+        work: impl FnOnce(&mut Task<L::Message>, &mut L::Producer, &dyn Probe) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        self.begin()?;
+        let probe = Arc::clone(&self.spec.probe);
+        let (Some(producer), Some(Slot::Live(task))) =
+            (self.producer.as_mut(), self.slots.get_mut(&id))
+        else {
+            return Err(Fault::Bug("work for a task that is not live"));
+        };
+        work(task, producer, &*probe)
+    }
+
+    fn buffered(&self) -> usize {
+        self.live().map(|task| task.group.buffered()).sum()
+    }
+
+    /// Fills the buffers that have room.
+    fn poll_records(&mut self) -> Result<usize, Fault> {
+        let limit = self.spec.config.buffered_records_per_partition;
+        let mut polled = 0;
+        for slot in self.slots.values_mut() {
+            let Slot::Live(task) = slot else { continue };
+            if task.progress != Progress::Running {
+                continue;
+            }
+            for input in &mut task.group.partitions {
+                let room = limit.saturating_sub(input.buffer.len());
+                // Half a buffer at a time: fewer calls into the client.
+                if room * 2 >= limit {
+                    polled += self.consumer.poll(&input.partition, room, &mut input.buffer)?;
+                }
+            }
+        }
+        Ok(polled)
+    }
+
+    fn process_records(&mut self, now: Timestamp) -> Result<usize, Fault> {
+        let budget = self.spec.records_per_step;
+        let mut total = 0;
+        for id in self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
+        {
+            total += self.with_task(id, |task, producer, probe| {
+                let mut processed = 0;
+                while processed < budget {
+                    match task.process_next(now, producer, probe)? {
+                        Processed::Record => processed += 1,
+                        Processed::Empty | Processed::NotYet(_) => break,
+                    }
+                }
+                Ok(processed)
+            })?;
+            if self.uncommitted_bytes() >= self.spec.config.uncommitted_bytes_max {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    fn uncommitted_bytes(&self) -> usize {
+        self.live().map(Task::uncommitted_bytes).sum()
+    }
+
+    fn punctuate(&mut self, now: Timestamp) -> Result<usize, Fault> {
+        let mut fired = 0;
+        for id in self.live_ids(|task| task.progress == Progress::Running && task.punctuation_due(now))
+        {
+            fired += self.with_task(id, |task, producer, _| task.punctuate(now, producer))?;
+        }
+        Ok(fired)
+    }
+
+    fn idle_time(&self, now: Timestamp) -> Duration {
+        let mut until = now.saturating_add(i64::try_from(IDLE_MAX.as_millis()).unwrap_or(100));
+        for task in self.live() {
+            if let Some(next) = task.next_wall_clock() {
+                until = until.min(next);
+            }
+        }
+        if let Some(due) = self.next_commit_due() {
+            until = until.min(due);
+        }
+        let wait = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
+        Duration::from_millis(wait.max(1))
+    }
+
+    /// Commits, flushes, closes and leaves: the clean end.
+    fn drain(&mut self, now: Timestamp) -> Result<Step, Fault> {
+        self.commit(now)?;
+        if !self.transaction.may_change_tasks() {
+            return Ok(Step::Idle(BACKOFF_MIN));
+        }
+        let ids: Vec<TaskId> = self.slots.keys().copied().collect();
+        for id in ids {
+            self.close_clean(id)?;
+        }
+        if !self.slots.is_empty() {
+            // A restore has been told to end; its store has to come back before the lock goes.
+            while let Some(finished) = self.spec.restores.poll() {
+                self.slots.remove(&finished.task);
+            }
+            return Ok(Step::Idle(BACKOFF_MIN));
+        }
+        self.consumer.leave()?;
+        Ok(Step::Stopped)
+    }
+
+    fn publish_status(&self, now: Timestamp) {
+        let tasks = self.slots.iter().map(|(id, slot)| (*id, slot.state())).collect();
+        self.spec.status.update(self.consumer.is_member(), self.resume_at, now, tasks);
+    }
+}

@@ -1,0 +1,166 @@
+//! The thread's transaction, from "commit is due" to "the stores have it".
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Slot, StreamThread};
+use crate::clock::Timestamp;
+use crate::log::{Log, LogConsumer, LogProducer};
+use crate::runtime::error::Fault;
+use crate::runtime::protocol::{TransactionEvent, TransactionState};
+use crate::runtime::task::Task;
+use crate::runtime::{CommitFacts, CommitSettings, CrashPoint, commit_due};
+
+/// Offsets of owned partitions are committed again this often: brokers expire the offsets of topics
+/// that the group does not subscribe (`offsets.retention.minutes`), even of a stable group.
+const OFFSETS_REFRESH_MS: i64 = 60 * 60 * 1000;
+
+impl<L: Log> StreamThread<L> {
+    pub(super) fn commit_if_due(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        let requested =
+            self.live_mut().fold(false, |requested, task| task.take_commit_request() | requested);
+        let facts = CommitFacts {
+            since_last_ms: now.saturating_sub(self.last_commit).max(0),
+            has_results: self.live().any(Task::has_results),
+            has_positions: self.live().any(Task::has_positions),
+            inputs_dry: self.inputs_dry,
+            uncommitted_bytes: self.uncommitted_bytes(),
+            requested,
+            offsets_stale: self.live().any(|task| now - task.committed_at >= OFFSETS_REFRESH_MS),
+        };
+        if now < self.last_commit {
+            // The clock was set back: intervals count from here.
+            self.last_commit = now;
+        }
+        let settings = CommitSettings {
+            interval: self.spec.config.commit_interval,
+            min_interval: self.spec.config.commit_min_interval,
+            uncommitted_bytes_max: self.spec.config.uncommitted_bytes_max,
+        };
+        match commit_due(facts, settings) {
+            None => Ok(false),
+            Some(reason) => {
+                tracing::trace!(thread = %self.id, ?reason, "committing");
+                self.commit(now)
+            }
+        }
+    }
+
+    /// When an idle thread has to look again, because something waits for a commit.
+    pub(super) fn next_commit_due(&self) -> Option<Timestamp> {
+        let interval = |limit: std::time::Duration| {
+            self.last_commit.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        };
+        if self.live().any(Task::has_results) {
+            Some(interval(self.spec.config.commit_min_interval))
+        } else if self.live().any(Task::has_positions) {
+            Some(interval(self.spec.config.commit_interval))
+        } else {
+            None
+        }
+    }
+
+    /// Commits everything there is; returns whether there was anything. The stage tells the outcome.
+    pub(super) fn commit(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        let stale = |task: &Task<L::Message>| now - task.committed_at >= OFFSETS_REFRESH_MS;
+        let ids =
+            self.live_ids(|task| task.has_results() || task.has_positions() || stale(task));
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let mut batches = VecDeque::with_capacity(ids.len());
+        let mut offsets = Vec::new();
+        for id in ids {
+            let (batch, positions) = self.with_task(id, |task, producer, probe| {
+                Ok((task.prepare_commit(producer, probe)?, task.offsets()))
+            })?;
+            assert!(!positions.is_empty(), "task {id} has no input offset to fence its commit with");
+            offsets.extend(positions);
+            batches.push_back((id, batch));
+        }
+        // Invariant 1: metadata is taken afresh for each commit.
+        let group = self.consumer.group_metadata()?;
+        self.producer()?.send_offsets(&offsets, &group)?;
+        self.transition(TransactionEvent::OffsetsSent)?;
+        self.pending = batches;
+        self.spec.probe.reached(CrashPoint::BeforeCommitRequest)?;
+        self.request_commit()?;
+        self.apply(now)?;
+        Ok(true)
+    }
+
+    /// Asks for the commit, for the first time or again.
+    pub(super) fn request_commit(&mut self) -> Result<(), Fault> {
+        self.transition(TransactionEvent::CommitRequested)?;
+        let requested_at = self.spec.clock.now_ms();
+        let answer = self.producer()?.commit_transaction();
+        self.transition(TransactionEvent::of_commit(&answer))?;
+        if self.transaction == TransactionState::OutcomeUnknown {
+            self.meters.unknown_outcomes.inc();
+        }
+        answer.map_err(Fault::Settled)?;
+        let acknowledged: BTreeMap<_, _> =
+            self.producer()?.take_acknowledged().into_iter().collect();
+        for (id, batch) in &mut self.pending {
+            if let Some(Slot::Live(task)) = self.slots.get_mut(id) {
+                task.seal_batch(batch, &acknowledged, requested_at);
+            }
+        }
+        self.meters.commits.inc();
+        self.spec.probe.reached(CrashPoint::AfterCommitReply)?;
+        Ok(())
+    }
+
+    /// Applies the committed batches. Where a store fails, recovery reopens its task, which finds the
+    /// batch in its changelogs; the rest is applied by the next step.
+    pub(super) fn apply(&mut self, now: Timestamp) -> Result<(), Fault> {
+        assert!(self.transaction.may_apply(), "stores are written after the commit only");
+        while let Some((id, batch)) = self.pending.pop_front() {
+            let Some(Slot::Live(task)) = self.slots.get_mut(&id) else { continue };
+            self.spec.probe.reached(CrashPoint::BeforeStoreBatch)?;
+            task.db.apply(batch, now).map_err(|source| Fault::State { task: id, source })?;
+            self.spec.probe.reached(CrashPoint::AfterStoreBatch)?;
+            task.finish_commit(self.spec.clock.now_ms());
+            task.publish_lag(|partition| self.consumer.high_watermark(partition));
+        }
+        self.transition(TransactionEvent::Applied)?;
+        self.last_commit = self.spec.clock.now_ms();
+        Ok(())
+    }
+
+    /// Aborts the transaction.
+    pub(super) fn abort(&mut self, now: Timestamp) -> Result<(), Fault> {
+        self.producer()?.abort_transaction()?;
+        drop(self.producer()?.take_acknowledged());
+        self.transition(TransactionEvent::AbortSucceeded)?;
+        self.pending.clear();
+        self.meters.aborts.inc();
+        self.last_commit = now;
+        Ok(())
+    }
+
+    /// Puts all tasks back to their last commit, after an abort.
+    pub(super) fn rewind_tasks(&mut self, now: Timestamp) -> Result<(), Fault> {
+        let cache_bytes = self.cache_bytes();
+        for slot in self.slots.values_mut() {
+            let Slot::Live(task) = slot else { continue };
+            task.rebuild(now, cache_bytes)?;
+            for input in &task.group.partitions {
+                self.consumer.seek(&input.partition, input.position)?;
+            }
+        }
+        self.transition(TransactionEvent::RolledBack)
+    }
+
+    pub(super) fn flush_if_due(&mut self, now: Timestamp) -> Result<(), Fault> {
+        let interval = i64::try_from(self.spec.config.flush_interval.as_millis()).unwrap_or(i64::MAX);
+        let probe = std::sync::Arc::clone(&self.spec.probe);
+        for task in self.live_mut() {
+            if task.db.dirty_since().is_some_and(|since| now.saturating_sub(since) >= interval) {
+                probe.reached(CrashPoint::BeforeFlush)?;
+                task.db.flush().map_err(|source| Fault::State { task: task.id, source })?;
+                probe.reached(CrashPoint::AfterFlush)?;
+            }
+        }
+        Ok(())
+    }
+}

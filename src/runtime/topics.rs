@@ -1,0 +1,426 @@
+//! From a topology to physical topics: names, partition counts, what is missing.
+//!
+//! Kafka Streams' rules (`kafka-streams.md` §5): a repartition topic has as many partitions as the
+//! largest source upstream of it; a changelog has one partition per task of its sub-topology; an
+//! existing internal topic with another count is fatal, never resized.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::RuntimeConfig;
+use crate::format::{names, topic_config};
+use crate::log::{Log, LogError, TopicDescription, TopicName, TopicPartition, TopicSpec};
+use crate::topology::{ResolvedTopic, TaskId, Topology, TopicRef};
+
+/// The topology cannot run on the topics there are.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicsError {
+    /// The log did not answer.
+    #[error("cannot prepare topics")]
+    Log(#[from] LogError),
+    /// Sources of one stateful sub-topology differ in their partition counts.
+    #[error(
+        "sub-topology {sub_topology} needs co-partitioned sources, but {counts}; give them the same number of partitions"
+    )]
+    NotCoPartitioned {
+        /// The sub-topology.
+        sub_topology: u32,
+        /// Each source with its count.
+        counts: String,
+    },
+    /// An internal topic exists with another number of partitions.
+    #[error(
+        "internal topic `{topic}` has {found} partitions, but its tasks need {needed}; run `millstream reset` or restore the old partition counts"
+    )]
+    PartitionCount {
+        /// The topic.
+        topic: String,
+        /// What exists.
+        found: i32,
+        /// What the topology needs.
+        needed: i32,
+    },
+    /// The partition counts of repartition topics depend on each other in a circle.
+    #[error("cannot tell the number of partitions of {0:?}: nothing upstream of them is a source")]
+    Unresolvable(Vec<String>),
+}
+
+/// A changelog as it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changelog {
+    /// The physical name.
+    pub topic: TopicName,
+    /// Unique per creation.
+    pub id: [u8; 16],
+}
+
+/// A sub-topology with its physical topics.
+#[derive(Debug, Clone)]
+pub struct ResolvedSubTopology {
+    /// The sub-topology.
+    pub id: u32,
+    /// The number of tasks: the largest source's partition count.
+    pub tasks: i32,
+    /// The source with the most partitions: what a thread subscribes to.
+    pub driver: TopicName,
+    /// By index of the sub-topology's sources.
+    pub sources: Vec<ResolvedTopic>,
+    /// By store name; stores without a changelog are absent.
+    pub changelogs: BTreeMap<String, Changelog>,
+}
+
+/// A topology with its physical topics.
+#[derive(Debug, Clone)]
+pub struct ResolvedTopology {
+    /// The topology.
+    pub topology: Arc<Topology>,
+    /// By position in [`Topology::sub_topologies`].
+    pub sub_topologies: Vec<ResolvedSubTopology>,
+    /// Every topic that sources and sinks name.
+    pub topics: BTreeMap<TopicRef, ResolvedTopic>,
+}
+
+impl ResolvedTopology {
+    /// Returns the index of the sub-topology that `driver` drives.
+    #[must_use]
+    pub fn driven_by(&self, driver: &str) -> Option<usize> {
+        self.sub_topologies.iter().position(|sub| &*sub.driver == driver)
+    }
+
+    /// Returns the input partitions of a task with the index of their source.
+    #[must_use]
+    pub fn inputs(&self, index: usize, partition: i32) -> Vec<(TopicPartition, usize)> {
+        self.sub_topologies.get(index).map_or_else(Vec::new, |sub| {
+            sub.sources
+                .iter()
+                .enumerate()
+                .filter(|(_, topic)| partition < topic.partitions)
+                .map(|(source, topic)| {
+                    (TopicPartition::new(TopicName::clone(&topic.name), partition), source)
+                })
+                .collect()
+        })
+    }
+
+    /// Returns the task of a partition of the sub-topology at `index`.
+    #[must_use]
+    pub fn task(&self, index: usize, partition: i32) -> Option<TaskId> {
+        self.sub_topologies.get(index).map(|sub| TaskId { sub_topology: sub.id, partition })
+    }
+}
+
+/// What has to exist, decided from what does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TopicPlan {
+    /// Topics to create, with their specs.
+    pub create: Vec<TopicSpec>,
+    /// Partition counts of all topics, existing and to be created.
+    pub partitions: BTreeMap<TopicRef, i32>,
+}
+
+/// Returns the physical name of a topic.
+#[must_use]
+pub fn physical_name(config: &RuntimeConfig, topic: &TopicRef) -> String {
+    match topic {
+        TopicRef::Declared(name) => config
+            .topics
+            .get(name)
+            .and_then(|entry| entry.name.clone())
+            .unwrap_or_else(|| name.clone()),
+        TopicRef::Repartition(name) => names::repartition_topic(&config.application_id, name),
+    }
+}
+
+/// Decides partition counts and what to create: pure. `existing` maps physical names to counts.
+///
+/// # Errors
+/// [`TopicsError`] names what does not fit.
+pub fn plan_topics(
+    topology: &Topology,
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, i32>,
+) -> Result<TopicPlan, TopicsError> {
+    let mut plan = TopicPlan::default();
+    declared_counts(topology, config, existing, &mut plan);
+    repartition_counts(topology, config, existing, &mut plan)?;
+    for sub in topology.sub_topologies() {
+        let counts: Vec<(&str, i32)> = sub
+            .sources
+            .iter()
+            .map(|source| {
+                (source.name.as_str(), plan.partitions.get(&source.topic).copied().unwrap_or(0))
+            })
+            .collect();
+        let tasks = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        if !sub.stores.is_empty() && counts.iter().any(|(_, count)| *count != tasks) {
+            let counts: Vec<String> =
+                counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
+            return Err(TopicsError::NotCoPartitioned {
+                sub_topology: sub.id,
+                counts: counts.join(" and "),
+            });
+        }
+        for store in &sub.stores {
+            let Some(overrides) = &store.changelog else { continue };
+            let name = names::changelog_topic(&config.application_id, &store.name);
+            let topic_config = topic_config::key_value_changelog(overrides);
+            internal_topic(config, existing, name, tasks, topic_config, &mut plan)?;
+        }
+    }
+    Ok(plan)
+}
+
+/// Declared topics: those that exist have their count; those to be created take the count of
+/// existing co-partitioned ones, or the configured one.
+fn declared_counts(
+    topology: &Topology,
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, i32>,
+    plan: &mut TopicPlan,
+) {
+    let mut declared: BTreeSet<&str> = BTreeSet::new();
+    for topic in topology.declared_topics() {
+        declared.insert(topic.name.as_str());
+    }
+    for name in &declared {
+        let reference = TopicRef::Declared((*name).to_owned());
+        if let Some(count) = existing.get(&physical_name(config, &reference)) {
+            plan.partitions.insert(reference, *count);
+        }
+    }
+    for topic in topology.declared_topics() {
+        let reference = TopicRef::Declared(topic.name.clone());
+        if plan.partitions.contains_key(&reference) {
+            continue;
+        }
+        let overrides = config.topics.get(&topic.name).cloned().unwrap_or_default();
+        let beside = co_partitioned_count(topology, &reference, &plan.partitions);
+        let partitions =
+            beside.or(overrides.partitions).unwrap_or(config.default_partitions);
+        let mut topic_config = topic.config.clone();
+        topic_config.extend(overrides.config);
+        plan.create.push(TopicSpec {
+            name: physical_name(config, &reference).into(),
+            partitions,
+            replication_factor: Some(
+                overrides.replication_factor.unwrap_or(config.default_replication_factor),
+            ),
+            config: topic_config,
+        });
+        plan.partitions.insert(reference, partitions);
+    }
+}
+
+/// The count of a topic that `reference` is read together with, if one is known.
+fn co_partitioned_count(
+    topology: &Topology,
+    reference: &TopicRef,
+    known: &BTreeMap<TopicRef, i32>,
+) -> Option<i32> {
+    topology
+        .sub_topologies()
+        .iter()
+        .filter(|sub| sub.sources.iter().any(|source| source.topic == *reference))
+        .flat_map(|sub| sub.sources.iter())
+        .filter_map(|source| known.get(&source.topic).copied())
+        .max()
+}
+
+fn repartition_counts(
+    topology: &Topology,
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, i32>,
+    plan: &mut TopicPlan,
+) -> Result<(), TopicsError> {
+    let mut open: BTreeSet<TopicRef> = topology
+        .sub_topologies()
+        .iter()
+        .flat_map(|sub| sub.sources.iter())
+        .filter(|source| matches!(source.topic, TopicRef::Repartition(_)))
+        .map(|source| source.topic.clone())
+        .collect();
+    while !open.is_empty() {
+        let mut settled = Vec::new();
+        for reference in &open {
+            let count = topology.repartition_partitions(reference).or_else(|| {
+                let writers: Vec<_> = topology
+                    .sub_topologies()
+                    .iter()
+                    .filter(|sub| sub.sinks.contains(reference))
+                    .collect();
+                let sources: Vec<_> =
+                    writers.iter().flat_map(|sub| sub.sources.iter()).collect();
+                let all_known =
+                    sources.iter().all(|source| plan.partitions.contains_key(&source.topic));
+                all_known
+                    .then(|| {
+                        sources
+                            .iter()
+                            .filter_map(|source| plan.partitions.get(&source.topic).copied())
+                            .max()
+                    })
+                    .flatten()
+            });
+            if let Some(count) = count {
+                settled.push((reference.clone(), count));
+            }
+        }
+        if settled.is_empty() {
+            let names = open.iter().map(|topic| format!("{topic:?}")).collect();
+            return Err(TopicsError::Unresolvable(names));
+        }
+        for (reference, count) in settled {
+            open.remove(&reference);
+            let name = physical_name(config, &reference);
+            let topic_config = topic_config::repartition(&BTreeMap::new());
+            internal_topic(config, existing, name, count, topic_config, plan)?;
+            plan.partitions.insert(reference, count);
+        }
+    }
+    Ok(())
+}
+
+fn internal_topic(
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, i32>,
+    name: String,
+    needed: i32,
+    topic_config: BTreeMap<String, String>,
+    plan: &mut TopicPlan,
+) -> Result<(), TopicsError> {
+    match existing.get(&name) {
+        Some(found) if *found != needed => {
+            Err(TopicsError::PartitionCount { topic: name, found: *found, needed })
+        }
+        Some(_) => Ok(()),
+        None => {
+            plan.create.push(TopicSpec {
+                name: name.into(),
+                partitions: needed,
+                replication_factor: Some(config.default_replication_factor),
+                config: topic_config,
+            });
+            Ok(())
+        }
+    }
+}
+
+/// Returns the physical names of all topics a topology touches, changelogs included.
+#[must_use]
+pub fn all_topic_names(topology: &Topology, config: &RuntimeConfig) -> Vec<String> {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for topic in topology.declared_topics() {
+        names.insert(physical_name(config, &TopicRef::Declared(topic.name.clone())));
+    }
+    for sub in topology.sub_topologies() {
+        for source in &sub.sources {
+            names.insert(physical_name(config, &source.topic));
+        }
+        for sink in &sub.sinks {
+            names.insert(physical_name(config, sink));
+        }
+        for store in sub.stores.iter().filter(|store| store.changelog.is_some()) {
+            names.insert(names::changelog_topic(&config.application_id, &store.name));
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// Creates what is missing, then resolves. Safe to run in several processes at once.
+///
+/// # Errors
+/// [`TopicsError`].
+pub fn ensure_topics<L: Log>(
+    log: &L,
+    topology: &Arc<Topology>,
+    config: &RuntimeConfig,
+) -> Result<ResolvedTopology, TopicsError> {
+    let existing = describe(log, topology, config)?;
+    let counts = existing.iter().map(|(name, topic)| (name.clone(), topic.partitions)).collect();
+    let plan = plan_topics(topology, config, &counts)?;
+    if plan.create.is_empty() {
+        return resolve_topics(topology, config, &existing);
+    }
+    for spec in &plan.create {
+        tracing::info!(topic = %spec.name, partitions = spec.partitions, "creating topic");
+    }
+    log.create_topics(&plan.create)?;
+    let existing = describe(log, topology, config)?;
+    // Another process may have created them with other counts in the meantime: check again.
+    let counts = existing.iter().map(|(name, topic)| (name.clone(), topic.partitions)).collect();
+    plan_topics(topology, config, &counts)?;
+    resolve_topics(topology, config, &existing)
+}
+
+fn describe<L: Log>(
+    log: &L,
+    topology: &Topology,
+    config: &RuntimeConfig,
+) -> Result<BTreeMap<String, TopicDescription>, LogError> {
+    let names = all_topic_names(topology, config);
+    let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = log.describe_topics(&refs)?;
+    Ok(names
+        .iter()
+        .zip(found)
+        .filter_map(|(name, topic)| topic.map(|topic| (name.clone(), topic)))
+        .collect())
+}
+
+/// Resolves a topology whose topics all exist: pure.
+///
+/// # Errors
+/// [`LogError::UnknownTopic`] (retriable by asking again) names one that does not.
+pub fn resolve_topics(
+    topology: &Arc<Topology>,
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, TopicDescription>,
+) -> Result<ResolvedTopology, TopicsError> {
+    let find = |name: String| {
+        existing
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| TopicsError::Log(LogError::UnknownTopic { topic: name }))
+    };
+    let mut topics = BTreeMap::new();
+    let mut sub_topologies = Vec::new();
+    for sub in topology.sub_topologies() {
+        let references = sub.sources.iter().map(|source| &source.topic).chain(&sub.sinks);
+        for reference in references {
+            let found = find(physical_name(config, reference))?;
+            topics.insert(
+                reference.clone(),
+                ResolvedTopic { name: found.name, partitions: found.partitions },
+            );
+        }
+        let sources: Vec<ResolvedTopic> =
+            sub.sources.iter().filter_map(|source| topics.get(&source.topic).cloned()).collect();
+        let mut driver: Option<&ResolvedTopic> = None;
+        for source in &sources {
+            if driver.is_none_or(|best| source.partitions > best.partitions) {
+                driver = Some(source);
+            }
+        }
+        let Some(driver) = driver else { continue };
+        let mut changelogs = BTreeMap::new();
+        for store in sub.stores.iter().filter(|store| store.changelog.is_some()) {
+            let found = find(names::changelog_topic(&config.application_id, &store.name))?;
+            changelogs.insert(store.name.clone(), Changelog { topic: found.name, id: found.id });
+        }
+        sub_topologies.push(ResolvedSubTopology {
+            id: sub.id,
+            tasks: driver.partitions,
+            driver: TopicName::clone(&driver.name),
+            sources,
+            changelogs,
+        });
+    }
+    for topic in topology.declared_topics() {
+        let reference = TopicRef::Declared(topic.name.clone());
+        let found = find(physical_name(config, &reference))?;
+        topics
+            .insert(reference, ResolvedTopic { name: found.name, partitions: found.partitions });
+    }
+    Ok(ResolvedTopology { topology: Arc::clone(topology), sub_topologies, topics })
+}

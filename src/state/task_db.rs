@@ -1,0 +1,553 @@
+//! A task's committed state: one RocksDB, a column family per store, and the checkpoint.
+//!
+//! # Position
+//! `runtime::task` opens it, fills a [`CommitBatch`] while it serialises the overlays, applies the
+//! batch after the Kafka transaction has committed; `runtime::restore` fills it from changelogs;
+//! queries read it through a [`ReadHandle`].
+//! # Invariants
+//! - Data of all stores, changelog offsets and input offsets change in **one** write, and reach disk
+//!   together: the WAL is off, flushes are atomic over all column families (a flush of one family
+//!   would make offsets durable ahead of data).
+//! - Dropping the last handle without [`flush`](TaskDb::flush) is `kill -9`: an older committed state
+//!   is left, and the changelog has the rest.
+//! - In-memory stores have no checkpoint: they are restored from the start each time.
+//! # Failure
+//! [`StateError::Corrupted`] → set the directory aside and restore; [`StateError::Io`] → close, wait,
+//! open again (RocksDB accepts no writes after a failed flush; what it had not flushed is replayed);
+//! [`StateError::Locked`] → another process, or a query of this one that is about to end.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
+
+use super::rocks::{self, RocksStore, state_error};
+use super::{BytesStore, MemoryBudget, MemoryStore, StateError};
+use crate::clock::Timestamp;
+use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
+use crate::format::names::{OFFSETS_COLUMN_FAMILY, store_column_family};
+use crate::format::value;
+use crate::log::TopicPartition;
+use crate::topology::{Persistence, StoreSpec};
+
+/// A store to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreDecl {
+    /// The store's name.
+    pub name: String,
+    /// Where its committed data lives.
+    pub persistence: Persistence,
+}
+
+impl From<&StoreSpec> for StoreDecl {
+    fn from(spec: &StoreSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            persistence: spec.persistence,
+        }
+    }
+}
+
+/// A store of a [`TaskDb`]: its position among those it was opened with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreId(usize);
+
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    column_family: String,
+    /// `None`: the data is in the column family.
+    memory: Option<MemoryStore>,
+}
+
+/// What the handles share.
+pub(super) struct Inner {
+    pub(super) db: DB,
+    pub(super) path: PathBuf,
+    stores: Vec<Slot>,
+    checkpoint: Mutex<Checkpoint>,
+    /// When the oldest batch that may not be on disk was applied.
+    dirty_since: Mutex<Option<Timestamp>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskDb")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task's committed state. Cheap to clone; the database closes with the last clone, backend and
+/// batch.
+#[derive(Debug, Clone)]
+pub struct TaskDb {
+    inner: Arc<Inner>,
+}
+
+impl TaskDb {
+    /// Opens or creates the database in `dir` with a column family for each of `stores`. Families of
+    /// stores that the topology no longer has stay as they are.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`], [`StateError::Corrupted`], [`StateError::Io`].
+    pub fn open(
+        dir: &Path,
+        stores: &[StoreDecl],
+        budget: &MemoryBudget,
+    ) -> Result<Self, StateError> {
+        std::fs::create_dir_all(dir).map_err(|source| StateError::Io {
+            operation: "created",
+            path: dir.to_path_buf(),
+            source: Box::new(source),
+        })?;
+        let open_error = |error| state_error(error, "opened", dir);
+        let options = rocks::db_options(budget).map_err(open_error)?;
+        let mut families = existing_families(dir, &options)?;
+        families.push(OFFSETS_COLUMN_FAMILY.to_owned());
+        families.extend(stores.iter().map(|store| store_column_family(&store.name)));
+        families.sort();
+        families.dedup();
+        let descriptors = families
+            .into_iter()
+            .map(|name| ColumnFamilyDescriptor::new(name, rocks::column_family_options(budget)));
+        let db = DB::open_cf_descriptors(&options, dir, descriptors).map_err(open_error)?;
+        let checkpoint = read_checkpoint(&db, dir)?;
+        let stores = stores
+            .iter()
+            .map(|store| Slot {
+                name: store.name.clone(),
+                column_family: store_column_family(&store.name),
+                memory: match store.persistence {
+                    Persistence::RocksDb => None,
+                    Persistence::InMemory => Some(MemoryStore::new()),
+                },
+            })
+            .collect();
+        let inner = Inner {
+            db,
+            path: dir.to_path_buf(),
+            stores,
+            checkpoint: Mutex::new(checkpoint),
+            dirty_since: Mutex::new(None),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Returns the directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Returns the id of a store.
+    #[must_use]
+    pub fn store_id(&self, name: &str) -> Option<StoreId> {
+        self.inner
+            .stores
+            .iter()
+            .position(|slot| slot.name == name)
+            .map(StoreId)
+    }
+
+    /// Returns a store's committed bytes, for its typed front.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownStore`].
+    pub fn backend(&self, name: &str) -> Result<Box<dyn BytesStore>, StateError> {
+        let slot = self.inner.slot(name)?;
+        Ok(match &slot.memory {
+            Some(memory) => Box::new(memory.clone()),
+            None => Box::new(RocksStore {
+                inner: Arc::clone(&self.inner),
+                column_family: slot.column_family.clone(),
+            }),
+        })
+    }
+
+    /// Returns how far the committed state reaches.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.inner.checkpoint().clone()
+    }
+
+    /// Returns whether a store holds anything.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownStore`], or what reading answers.
+    pub fn has_data(&self, name: &str) -> Result<bool, StateError> {
+        let slot = self.inner.slot(name)?;
+        if let Some(memory) = &slot.memory {
+            return Ok(!memory.is_empty());
+        }
+        let handle = rocks::handle(&self.inner.db, &self.inner.path, &slot.column_family)?;
+        rocks::has_data(&self.inner.db, handle)
+            .map_err(|error| state_error(error, "read", &self.inner.path))
+    }
+
+    /// Starts a batch.
+    #[must_use]
+    pub fn batch(&self) -> CommitBatch {
+        CommitBatch {
+            inner: Arc::clone(&self.inner),
+            batch: WriteBatch::default(),
+            memory: Vec::new(),
+            change: Checkpoint::default(),
+            scratch: Vec::new(),
+            entries: 0,
+            memory_bytes: 0,
+        }
+    }
+
+    /// Makes a batch the committed state: data and checkpoint in one write. `now` is when.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Corrupted`]: nothing of the batch is applied.
+    ///
+    /// # Panics
+    /// When the batch was started on another database: offsets would be written apart from their
+    /// data.
+    pub fn apply(&self, batch: CommitBatch, now: Timestamp) -> Result<(), StateError> {
+        let CommitBatch {
+            inner,
+            mut batch,
+            memory,
+            change,
+            ..
+        } = batch;
+        assert!(
+            Arc::ptr_eq(&inner, &self.inner),
+            "a batch belongs to the database it is from"
+        );
+        let inner = &self.inner;
+        let offsets = rocks::handle(&inner.db, &inner.path, OFFSETS_COLUMN_FAMILY)?;
+        change.encode(|key, value| batch.put_cf(offsets, key, value));
+        if !batch.is_empty() {
+            let mut options = WriteOptions::default();
+            options.disable_wal(true);
+            inner
+                .db
+                .write_opt(batch, &options)
+                .map_err(|error| state_error(error, "written", &inner.path))?;
+            inner.dirty_since().get_or_insert(now);
+        }
+        for (slot, entries) in inner.stores.iter().zip(memory) {
+            if let Some(store) = &slot.memory {
+                store.apply(entries);
+            }
+        }
+        inner.checkpoint().merge(change);
+        Ok(())
+    }
+
+    /// Returns when the oldest batch that may not be on disk was applied.
+    #[must_use]
+    pub fn dirty_since(&self) -> Option<Timestamp> {
+        *self.inner.dirty_since()
+    }
+
+    /// Brings everything applied so far to disk, all column families together. Blocks.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Corrupted`]: the database takes no more writes then.
+    pub fn flush(&self) -> Result<(), StateError> {
+        self.flush_families(true)
+    }
+
+    /// As [`flush`](Self::flush), on RocksDB's own threads: the caller does not wait. A failure is
+    /// reported by a later write.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush), for an earlier failure.
+    pub fn start_flush(&self) -> Result<(), StateError> {
+        self.flush_families(false)
+    }
+
+    /// Flushes and gives this handle back. The database closes with the last handle.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); the unflushed tail is replayed at the next start then.
+    pub fn close(self) -> Result<(), StateError> {
+        if self.dirty_since().is_some() {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns a handle for queries. It does not keep the database open.
+    #[must_use]
+    pub fn read_handle(&self) -> ReadHandle {
+        ReadHandle {
+            inner: Arc::downgrade(&self.inner),
+            path: self.inner.path.clone(),
+        }
+    }
+
+    fn flush_families(&self, wait: bool) -> Result<(), StateError> {
+        let inner = &self.inner;
+        let before = inner.dirty_since().take();
+        let flushed = inner.families().and_then(|handles| {
+            let mut options = FlushOptions::default();
+            options.set_wait(wait);
+            let handles: Vec<_> = handles.iter().collect();
+            inner
+                .db
+                .flush_cfs_opt(&handles, &options)
+                .map_err(|error| state_error(error, "flushed", &inner.path))
+        });
+        if flushed.is_err()
+            && let Some(before) = before
+        {
+            inner.dirty_since().get_or_insert(before);
+        }
+        flushed
+    }
+}
+
+impl Inner {
+    fn slot(&self, name: &str) -> Result<&Slot, StateError> {
+        let unknown = || StateError::UnknownStore {
+            store: name.to_owned(),
+        };
+        self.stores
+            .iter()
+            .find(|slot| slot.name == name)
+            .ok_or_else(unknown)
+    }
+
+    /// Handles of all families that are written.
+    fn families(&self) -> Result<Vec<&ColumnFamily>, StateError> {
+        let stores = self.stores.iter().filter(|slot| slot.memory.is_none());
+        let names = stores.map(|slot| slot.column_family.as_str());
+        std::iter::once(OFFSETS_COLUMN_FAMILY)
+            .chain(names)
+            .map(|name| rocks::handle(&self.db, &self.path, name))
+            .collect()
+    }
+
+    fn checkpoint(&self) -> MutexGuard<'_, Checkpoint> {
+        self.checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dirty_since(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.dirty_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Column families in an existing directory; empty for a new one.
+fn existing_families(dir: &Path, options: &rocksdb::Options) -> Result<Vec<String>, StateError> {
+    if dir.join("CURRENT").exists() {
+        return DB::list_cf(options, dir).map_err(|error| state_error(error, "opened", dir));
+    }
+    // Without CURRENT, RocksDB would start afresh and delete what is there.
+    let entries = std::fs::read_dir(dir).map_err(|source| StateError::Io {
+        operation: "read",
+        path: dir.to_path_buf(),
+        source: Box::new(source),
+    })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".sst") || name.starts_with("MANIFEST-") {
+            return Err(StateError::Corrupted {
+                path: dir.to_path_buf(),
+                source: format!("there is `{name}`, but no file `CURRENT`").into(),
+            });
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn read_checkpoint(db: &DB, dir: &Path) -> Result<Checkpoint, StateError> {
+    let mut checkpoint = Checkpoint::default();
+    let handle = rocks::handle(db, dir, OFFSETS_COLUMN_FAMILY)?;
+    for entry in rocks::range(db, handle, &[], None, false) {
+        let (key, value) = entry.map_err(|error| state_error(error, "read", dir))?;
+        checkpoint
+            .decode_entry(&key, &value)
+            .map_err(|error| StateError::Corrupted {
+                path: dir.to_path_buf(),
+                source: Box::new(error),
+            })?;
+    }
+    Ok(checkpoint)
+}
+
+type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
+
+/// Everything that one commit, or one step of a restore, changes in a task's state.
+pub struct CommitBatch {
+    inner: Arc<Inner>,
+    batch: WriteBatch,
+    /// By store; empty until an in-memory store is written.
+    memory: Vec<MemoryEntries>,
+    change: Checkpoint,
+    scratch: Vec<u8>,
+    entries: usize,
+    memory_bytes: usize,
+}
+
+impl fmt::Debug for CommitBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitBatch")
+            .field("entries", &self.entries)
+            .field("change", &self.change)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CommitBatch {
+    /// Writes a plain value with its timestamp under `key`; `None` deletes.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownStore`] when the id is another database's.
+    pub fn entry(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+        plain: Option<&[u8]>,
+        timestamp: Timestamp,
+    ) -> Result<(), StateError> {
+        let Some(slot) = self.inner.stores.get(store.0) else {
+            return Err(StateError::UnknownStore {
+                store: format!("number {}", store.0),
+            });
+        };
+        self.entries += 1;
+        self.scratch.clear();
+        if let Some(plain) = plain {
+            value::encode(timestamp, plain, &mut self.scratch);
+        }
+        if slot.memory.is_some() {
+            self.memory_bytes += key.len() + self.scratch.len();
+            self.memory.resize_with(self.inner.stores.len(), Vec::new);
+            if let Some(entries) = self.memory.get_mut(store.0) {
+                entries.push((key.into(), plain.map(|_| self.scratch.as_slice().into())));
+            }
+            return Ok(());
+        }
+        let handle = rocks::handle(&self.inner.db, &self.inner.path, &slot.column_family)?;
+        match plain {
+            Some(_) => self.batch.put_cf(handle, key, &self.scratch),
+            None => self.batch.delete_cf(handle, key),
+        }
+        Ok(())
+    }
+
+    /// Sets how far a store has its changelog. Ignored for a store in memory.
+    pub fn set_changelog(&mut self, store: StoreId, position: ChangelogPosition) {
+        if let Some(slot) = self.inner.stores.get(store.0)
+            && slot.memory.is_none()
+        {
+            self.change.changelogs.insert(slot.name.clone(), position);
+        }
+    }
+
+    /// Sets how far an input partition was read.
+    pub fn set_input(&mut self, partition: TopicPartition, position: InputPosition) {
+        self.change.inputs.insert(partition, position);
+    }
+
+    /// Sets the reset generation.
+    pub const fn set_generation(&mut self, generation: u64) {
+        self.change.generation = Some(generation);
+    }
+
+    /// Sets the task's stream time.
+    pub const fn set_stream_time(&mut self, stream_time: Timestamp) {
+        self.change.stream_time = Some(stream_time);
+    }
+
+    /// Returns the number of entries.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Returns what the batch holds in memory, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batch.size_in_bytes() + self.memory_bytes
+    }
+}
+
+/// Committed bytes under a key: `int64 BE timestamp ‖ value`.
+pub type CommittedEntry = (Box<[u8]>, Box<[u8]>);
+
+/// Reads a task's committed state from any thread. Does not keep the database open: after the task
+/// has moved, every call answers [`StateError::Closed`].
+#[derive(Debug, Clone)]
+pub struct ReadHandle {
+    inner: Weak<Inner>,
+    path: PathBuf,
+}
+
+impl ReadHandle {
+    /// Returns the committed bytes under `key`: timestamp and value
+    /// ([`format::value`](crate::format::value)).
+    ///
+    /// # Errors
+    /// [`StateError::Closed`], [`StateError::UnknownStore`], or what reading answers.
+    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.open()?.backend(store)?.get(key)
+    }
+
+    /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
+    /// in key order or backwards from the end of the range, all of one committed state.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn range(
+        &self,
+        store: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<CommittedEntry>, StateError> {
+        use std::ops::Bound;
+
+        let db = self.open()?;
+        if let Some(memory) = &db.inner.slot(store)?.memory {
+            let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
+            return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
+        }
+        // A RocksDB iterator reads from one implicit snapshot.
+        let backend = db.backend(store)?;
+        backend.range(from, to, reverse).take(limit).collect()
+    }
+
+    /// Returns the number of keys of a store, roughly.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn approximate_count(&self, store: &str) -> Result<u64, StateError> {
+        self.open()?.backend(store)?.approximate_count()
+    }
+
+    /// Returns how far the committed state reaches.
+    ///
+    /// # Errors
+    /// [`StateError::Closed`].
+    pub fn checkpoint(&self) -> Result<Checkpoint, StateError> {
+        Ok(self.open()?.checkpoint())
+    }
+
+    fn open(&self) -> Result<TaskDb, StateError> {
+        let inner = self.inner.upgrade();
+        let closed = || StateError::Closed {
+            path: self.path.clone(),
+        };
+        Ok(TaskDb {
+            inner: inner.ok_or_else(closed)?,
+        })
+    }
+}
