@@ -77,7 +77,9 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Com
 fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
     let error = match key {
         Some(key) if key == aggregate_id.as_bytes() => return Ok(()),
-        Some(_) => CommandError::KeyMismatch { aggregate_id: aggregate_id.into() },
+        Some(_) => CommandError::KeyMismatch {
+            aggregate_id: aggregate_id.into(),
+        },
         None => CommandError::MissingKey,
     };
     Err(reject(error.code(), &error))
@@ -86,7 +88,9 @@ fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
 impl<A: Aggregate> CommandProcessor<A> {
     /// Gives a command seen before its first reply again; returns whether it was.
     fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
-        let Some(known) = self.commands.get(at)? else { return Ok(false) };
+        let Some(known) = self.commands.get(at)? else {
+            return Ok(false);
+        };
         if self.is_forgotten(&known, context.system_time()) {
             return Ok(false);
         }
@@ -124,13 +128,32 @@ impl<A: Aggregate> CommandProcessor<A> {
     }
 
     fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
-        let Appended { key, event_id, event_type, value, headers, timestamp, size } = event;
+        let Appended {
+            key,
+            event_id,
+            event_type,
+            value,
+            headers,
+            timestamp,
+            size,
+        } = event;
         self.meter.count(|metrics| &metrics.appended);
         self.meter.size(size, event_type, &event_id, value.len());
         let aggregate_id = key.aggregate_id.clone();
-        self.history.put(key, HistoryEntry { origin: Origin::Native, event: value.clone() })?;
+        self.history.put(
+            key,
+            HistoryEntry {
+                origin: Origin::Native,
+                event: value.clone(),
+            },
+        )?;
         let effect = Effect::Appended(value);
-        context.forward(Record { key: aggregate_id, value: effect, timestamp, headers })?;
+        context.forward(Record {
+            key: aggregate_id,
+            value: effect,
+            timestamp,
+            headers,
+        })?;
         Ok(())
     }
 
@@ -142,7 +165,13 @@ impl<A: Aggregate> CommandProcessor<A> {
     ) -> Result<(), BoxError> {
         self.meter.outcome(reply.outcome);
         let decided_at = context.system_time();
-        self.commands.put(at, RememberedCommand { reply: reply.clone(), decided_at })?;
+        self.commands.put(
+            at,
+            RememberedCommand {
+                reply: reply.clone(),
+                decided_at,
+            },
+        )?;
         self.reply(context, reply)
     }
 
@@ -172,13 +201,16 @@ impl<A: Aggregate> CommandProcessor<A> {
         else {
             return Err(reject(error.code(), error));
         };
-        let at = CommandKey { aggregate_id, command_id };
+        let at = CommandKey {
+            aggregate_id,
+            command_id,
+        };
         if self.repeat(context, &at)? {
             return Ok(());
         }
-        let version = self
-            .state
-            .get_with(&at.aggregate_id, |known| known.map_or(0, |record| record.version))?;
+        let version = self.state.get_with(&at.aggregate_id, |known| {
+            known.map_or(0, |record| record.version)
+        })?;
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
@@ -192,7 +224,10 @@ impl<A: Aggregate> CommandProcessor<A> {
 
     /// Deletes forgotten commands, a bounded number of entries per call, round and round.
     fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
-        let start = self.purged_to.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let start = self
+            .purged_to
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let mut looked_at = 0;
         for found in self.commands.range((start, Bound::Unbounded))? {
             let (key, command) = found?;

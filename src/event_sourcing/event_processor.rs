@@ -35,15 +35,17 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Eve
         let Some(bytes) = record.value else {
             return Err(reject(reasons::MISSING_VALUE, &"the event has no value"));
         };
-        let folded = self.fold(record.key.as_deref(), &bytes).map_err(|error| match error {
-            Failure::Fold(error) => {
-                if matches!(error, FoldError::TooLarge(_)) {
-                    self.meter.count(|metrics| &metrics.refused);
+        let folded = self
+            .fold(record.key.as_deref(), &bytes)
+            .map_err(|error| match error {
+                Failure::Fold(error) => {
+                    if matches!(error, FoldError::TooLarge(_)) {
+                        self.meter.count(|metrics| &metrics.refused);
+                    }
+                    reject(error.code(), &error)
                 }
-                reject(error.code(), &error)
-            }
-            Failure::State(error) => error.into(),
-        })?;
+                Failure::State(error) => error.into(),
+            })?;
         match folded {
             Some((key, after)) => self.write(context, key, bytes, after),
             None => Ok(()),
@@ -72,9 +74,16 @@ impl<A: Aggregate> EventProcessor<A> {
         envelope.check_record(key, A::TYPE)?;
         let size = event_size(&envelope.event_type, &envelope.event_id, bytes.len())?;
         let at = HistoryKey::new(envelope.aggregate_id.as_ref(), envelope.aggregate_version);
-        let known = self.rebuild.state.get(&at.aggregate_id).map_err(Failure::State)?;
+        let known = self
+            .rebuild
+            .state
+            .get(&at.aggregate_id)
+            .map_err(Failure::State)?;
         let range = known.as_ref().map(AggregateRecord::known);
-        match self.judge(range, &envelope, &at, bytes).map_err(Failure::State)? {
+        match self
+            .judge(range, &envelope, &at, bytes)
+            .map_err(Failure::State)?
+        {
             Verdict::Repetition => {
                 self.meter.count(|metrics| &metrics.repetitions);
                 return Ok(None);
@@ -92,11 +101,16 @@ impl<A: Aggregate> EventProcessor<A> {
             | Verdict::BeforeOpening { .. }
             | Verdict::Broken) => {
                 let refused = FoldError::from_verdict(verdict, &envelope);
-                assert!(refused.is_some(), "history and state of {} contradict each other", at.aggregate_id);
+                assert!(
+                    refused.is_some(),
+                    "history and state of {} contradict each other",
+                    at.aggregate_id
+                );
                 return refused.map_or(Ok(None), |error| Err(Failure::Fold(error)));
             }
         }
-        self.meter.size(size, &envelope.event_type, &envelope.event_id, bytes.len());
+        self.meter
+            .size(size, &envelope.event_type, &envelope.event_id, bytes.len());
         let after = fold_foreign::<A>(known, &envelope)?;
         Ok(Some((at, after)))
     }
@@ -109,22 +123,39 @@ impl<A: Aggregate> EventProcessor<A> {
         at: &HistoryKey,
         bytes: &[u8],
     ) -> Result<Verdict, StateError> {
-        let incoming = Incoming { event_id: &envelope.event_id, version: at.version };
+        let incoming = Incoming {
+            event_id: &envelope.event_id,
+            version: at.version,
+        };
         // History holds exactly what state covers; elsewhere there is nothing to look up.
         if !known.is_some_and(|known| known.covers(at.version)) {
             return Ok(judge(known, None, incoming));
         }
         self.rebuild.history.get_with(at, |entry| {
-            let Some(entry) = entry else { return Ok(judge(known, None, incoming)) };
+            let Some(entry) = entry else {
+                return Ok(judge(known, None, incoming));
+            };
             if entry.event == bytes {
                 // Our own events come back byte for byte: nothing to parse.
-                return Ok(judge(known, Some(Stored { event_id: incoming.event_id }), incoming));
+                return Ok(judge(
+                    known,
+                    Some(Stored {
+                        event_id: incoming.event_id,
+                    }),
+                    incoming,
+                ));
             }
             let stored = Envelope::parse(&entry.event).map_err(|error| StateError::Decode {
                 store: self.history_name.clone(),
                 source: error.into(),
             })?;
-            Ok(judge(known, Some(Stored { event_id: &stored.event_id }), incoming))
+            Ok(judge(
+                known,
+                Some(Stored {
+                    event_id: &stored.event_id,
+                }),
+                incoming,
+            ))
         })?
     }
 
@@ -137,8 +168,16 @@ impl<A: Aggregate> EventProcessor<A> {
     ) -> Result<(), BoxError> {
         self.meter.count(|metrics| &metrics.folded);
         let aggregate_id = at.aggregate_id.clone();
-        self.rebuild.history.put(at, HistoryEntry { origin: Origin::Foreign, event: bytes })?;
-        self.rebuild.state.put(aggregate_id.clone(), after.clone())?;
+        self.rebuild.history.put(
+            at,
+            HistoryEntry {
+                origin: Origin::Foreign,
+                event: bytes,
+            },
+        )?;
+        self.rebuild
+            .state
+            .put(aggregate_id.clone(), after.clone())?;
         let timestamp = after.updated_at;
         context.forward(Record::new(aggregate_id, Effect::Changed(after), timestamp))?;
         Ok(())

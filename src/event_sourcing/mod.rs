@@ -62,3 +62,10 @@ pub use topology::{
     expiring_topic,
 };
 pub use upcast::{Event, EventError, FirstVersion, Versioned};
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod counter;
+#[cfg(test)]
+mod processor_tests;

@@ -35,7 +35,10 @@ pub(super) struct SliceLimits {
 impl Default for SliceLimits {
     /// As much as a transaction may well hold, and a heartbeat may wait for.
     fn default() -> Self {
-        Self { entries: 5_000, bytes: 8 * 1024 * 1024 }
+        Self {
+            entries: 5_000,
+            bytes: 8 * 1024 * 1024,
+        }
     }
 }
 
@@ -65,21 +68,31 @@ impl<A: Aggregate> Rebuild<A> {
             return Ok(Init::Ready);
         }
         let start = match progress.position.clone() {
-            Some(RebuildPosition { aggregate_id, version }) => {
-                Bound::Excluded(HistoryKey { aggregate_id, version })
-            }
+            Some(RebuildPosition {
+                aggregate_id,
+                version,
+            }) => Bound::Excluded(HistoryKey {
+                aggregate_id,
+                version,
+            }),
             None => Bound::Unbounded,
         };
         let mut current = self.resume(progress.position)?;
         let (mut entries, mut bytes, mut last) = (0, 0, None);
         for found in self.history.range((start, Bound::Unbounded))? {
             let (key, entry) = found?;
-            if current.as_ref().is_some_and(|current| current.aggregate_id != key.aggregate_id) {
+            if current
+                .as_ref()
+                .is_some_and(|current| current.aggregate_id != key.aggregate_id)
+            {
                 self.finish(context, current.take())?;
             }
             let before = current.take().map(|current| current.record);
             let record = replay::<A>(before, &key, &entry)?;
-            current = Some(Current { aggregate_id: key.aggregate_id.clone(), record });
+            current = Some(Current {
+                aggregate_id: key.aggregate_id.clone(),
+                record,
+            });
             self.meter.count(|metrics| &metrics.rebuilt);
             entries += 1;
             bytes += entry.event.len();
@@ -91,22 +104,37 @@ impl<A: Aggregate> Rebuild<A> {
         let full = entries >= self.limits.entries || bytes >= self.limits.bytes;
         if !full {
             self.finish(context, current)?;
-            self.set(RebuildProgress { complete: true, position: None })?;
+            self.set(RebuildProgress {
+                complete: true,
+                position: None,
+            })?;
             tracing::info!(
                 task = %context.task(), aggregate = A::TYPE, entries, "derived state is complete"
             );
             return Ok(Init::Ready);
         }
         // Not handed downstream yet: more entries of it may follow.
-        if let Some(Current { aggregate_id, record }) = current {
+        if let Some(Current {
+            aggregate_id,
+            record,
+        }) = current
+        {
             self.state.put(aggregate_id, record)?;
         }
         tracing::info!(task = %context.task(), aggregate = A::TYPE, entries, "rebuilding from history");
-        let position = last.map(|HistoryKey { aggregate_id, version }| RebuildPosition {
-            aggregate_id,
-            version,
-        });
-        self.set(RebuildProgress { complete: false, position })?;
+        let position = last.map(
+            |HistoryKey {
+                 aggregate_id,
+                 version,
+             }| RebuildPosition {
+                aggregate_id,
+                version,
+            },
+        );
+        self.set(RebuildProgress {
+            complete: false,
+            position,
+        })?;
         Ok(Init::Continue)
     }
 
@@ -115,10 +143,18 @@ impl<A: Aggregate> Rebuild<A> {
         &self,
         position: Option<RebuildPosition>,
     ) -> Result<Option<Current<A::State>>, BoxError> {
-        let Some(RebuildPosition { aggregate_id, .. }) = position else { return Ok(None) };
+        let Some(RebuildPosition { aggregate_id, .. }) = position else {
+            return Ok(None);
+        };
         let record = self.state.get(&aggregate_id)?;
-        assert!(record.is_some(), "a slice commits its position together with its state");
-        Ok(record.map(|record| Current { aggregate_id, record }))
+        assert!(
+            record.is_some(),
+            "a slice commits its position together with its state"
+        );
+        Ok(record.map(|record| Current {
+            aggregate_id,
+            record,
+        }))
     }
 
     /// Writes an aggregate whose last entry is in, and hands it downstream.
@@ -127,10 +163,20 @@ impl<A: Aggregate> Rebuild<A> {
         context: &mut ProcessorContext<'_, String, Effect<A::State>>,
         current: Option<Current<A::State>>,
     ) -> Result<(), BoxError> {
-        let Some(Current { aggregate_id, record }) = current else { return Ok(()) };
+        let Some(Current {
+            aggregate_id,
+            record,
+        }) = current
+        else {
+            return Ok(());
+        };
         self.state.put(aggregate_id.clone(), record.clone())?;
         let timestamp = record.updated_at;
-        context.forward(Record::new(aggregate_id, Effect::Changed(record), timestamp))?;
+        context.forward(Record::new(
+            aggregate_id,
+            Effect::Changed(record),
+            timestamp,
+        ))?;
         Ok(())
     }
 

@@ -37,7 +37,9 @@ pub struct ReplyHub(Arc<Mutex<Waiting>>);
 
 impl fmt::Debug for ReplyHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyHub").field("waiting", &self.lock().count).finish()
+        f.debug_struct("ReplyHub")
+            .field("waiting", &self.lock().count)
+            .finish()
     }
 }
 
@@ -68,10 +70,22 @@ impl ReplyHub {
         let number = waiting.next;
         waiting.next = waiting.next.wrapping_add(1);
         waiting.count += 1;
-        let address: Address = (aggregate_type.into(), aggregate_id.into(), command_id.into());
-        waiting.by_address.entry(address.clone()).or_default().push((number, sender));
+        let address: Address = (
+            aggregate_type.into(),
+            aggregate_id.into(),
+            command_id.into(),
+        );
+        waiting
+            .by_address
+            .entry(address.clone())
+            .or_default()
+            .push((number, sender));
         drop(waiting);
-        Some(ReplyWaiter { hub: self.clone(), address: Some((address, number)), receiver })
+        Some(ReplyWaiter {
+            hub: self.clone(),
+            address: Some((address, number)),
+            receiver,
+        })
     }
 
     /// Returns whether anybody waits for this command's reply.
@@ -85,7 +99,10 @@ impl ReplyHub {
     pub fn deliver(&self, reply: &Reply) {
         let senders = {
             let mut waiting = self.lock();
-            let senders = waiting.by_address.remove(&address(reply)).unwrap_or_default();
+            let senders = waiting
+                .by_address
+                .remove(&address(reply))
+                .unwrap_or_default();
             waiting.count -= senders.len();
             senders
         };
@@ -97,7 +114,9 @@ impl ReplyHub {
 
     fn forget(&self, address: &Address, number: u64) {
         let mut waiting = self.lock();
-        let Some(senders) = waiting.by_address.get_mut(address) else { return };
+        let Some(senders) = waiting.by_address.get_mut(address) else {
+            return;
+        };
         let before = senders.len();
         senders.retain(|(other, _)| *other != number);
         let gone = before - senders.len();
@@ -109,7 +128,11 @@ impl ReplyHub {
 }
 
 fn address(reply: &Reply) -> Address {
-    (reply.aggregate_type.to_string(), reply.aggregate_id.clone(), reply.command_id.clone())
+    (
+        reply.aggregate_type.to_string(),
+        reply.aggregate_id.clone(),
+        reply.command_id.clone(),
+    )
 }
 
 /// Resolves to the reply, or to `None` when the process stops first. Give it a deadline.
@@ -123,7 +146,9 @@ pub struct ReplyWaiter {
 
 impl fmt::Debug for ReplyWaiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyWaiter").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ReplyWaiter")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,8 +209,9 @@ mod tests {
     #[test]
     fn waiters_are_bounded_and_a_dropped_one_makes_room() {
         let hub = ReplyHub::new();
-        let mut waiters: Vec<_> =
-            (0..WAITERS_MAX).map(|n| hub.wait("Account", "a", &n.to_string()).unwrap()).collect();
+        let mut waiters: Vec<_> = (0..WAITERS_MAX)
+            .map(|n| hub.wait("Account", "a", &n.to_string()).unwrap())
+            .collect();
         assert!(hub.wait("Account", "a", "one more").is_none());
         waiters.pop();
         assert!(hub.wait("Account", "a", "one more").is_some());

@@ -148,17 +148,23 @@ impl Serde<CommandKey> for CommandKeySerde {
 
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<CommandKey, BoxError> {
         let text = std::str::from_utf8(present(bytes, "a command key")?)?;
-        let (aggregate_id, command_id) =
-            text.split_once('\0').ok_or("a command key has no separator")?;
-        Ok(CommandKey { aggregate_id: aggregate_id.into(), command_id: command_id.into() })
+        let (aggregate_id, command_id) = text
+            .split_once('\0')
+            .ok_or("a command key has no separator")?;
+        Ok(CommandKey {
+            aggregate_id: aggregate_id.into(),
+            command_id: command_id.into(),
+        })
     }
 }
 
 impl TextCodec for CommandKeySerde {
     fn parse_text(&self, text: &str) -> Result<Vec<u8>, BoxError> {
         let (aggregate_id, command_id) = parts(text)?;
-        let key =
-            CommandKey { aggregate_id: aggregate_id.into(), command_id: command_id.into() };
+        let key = CommandKey {
+            aggregate_id: aggregate_id.into(),
+            command_id: command_id.into(),
+        };
         let mut bytes = Vec::new();
         self.serialize(&key, &mut bytes)?;
         Ok(bytes)
@@ -199,17 +205,31 @@ mod tests {
         };
         let mut keys = [key("a", "z"), key("ab", "a"), key("a", "b"), key("b", "")];
         keys.sort();
-        assert!(keys.windows(2).all(|pair| bytes(&pair[0]) < bytes(&pair[1])));
+        assert!(
+            keys.windows(2)
+                .all(|pair| bytes(&pair[0]) < bytes(&pair[1]))
+        );
         for key in &keys {
-            assert_eq!(CommandKeySerde.deserialize(Some(&bytes(key))).unwrap(), *key);
+            assert_eq!(
+                CommandKeySerde.deserialize(Some(&bytes(key))).unwrap(),
+                *key
+            );
         }
-        assert_eq!(CommandKeySerde.parse_text("a@z").unwrap(), bytes(&key("a", "z")));
+        assert_eq!(
+            CommandKeySerde.parse_text("a@z").unwrap(),
+            bytes(&key("a", "z"))
+        );
         assert!(CommandKeySerde.deserialize(Some(b"no separator")).is_err());
     }
 
     #[test]
     fn history_is_shown_with_its_origin() {
-        let shown = HistoryEntrySerde.to_json(b"\x02{\"eventId\":\"e\"}").unwrap();
-        assert_eq!(shown, json!({"origin": "foreign", "event": {"eventId": "e"}}));
+        let shown = HistoryEntrySerde
+            .to_json(b"\x02{\"eventId\":\"e\"}")
+            .unwrap();
+        assert_eq!(
+            shown,
+            json!({"origin": "foreign", "event": {"eventId": "e"}})
+        );
     }
 }

@@ -46,7 +46,10 @@ pub(super) type RawValue = Option<Vec<u8>>;
 
 /// Returns the error that makes a record a dead letter with a code.
 pub(super) fn reject(code: ReasonCode, message: &dyn fmt::Display) -> BoxError {
-    Box::new(Reject { code: code.as_str(), message: message.to_string() })
+    Box::new(Reject {
+        code: code.as_str(),
+        message: message.to_string(),
+    })
 }
 
 /// What the processors send on, each with the aggregate's id as its key.
@@ -101,7 +104,10 @@ pub const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Returns the configs of a topic whose records expire.
 #[must_use]
 pub fn expiring_topic() -> BTreeMap<String, String> {
-    topic([("cleanup.policy", "delete".into()), ("retention.ms", TOPIC_RETENTION.as_millis().to_string())])
+    topic([
+        ("cleanup.policy", "delete".into()),
+        ("retention.ms", TOPIC_RETENTION.as_millis().to_string()),
+    ])
 }
 
 /// Returns the configs of a topic that keeps the latest record per key.
@@ -116,7 +122,11 @@ fn topic<const N: usize>(config: [(&str, String); N]) -> BTreeMap<String, String
         ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
         ("message.timestamp.type", "CreateTime".to_owned()),
     ];
-    config.into_iter().chain(common).map(|(key, value)| (key.to_owned(), value)).collect()
+    config
+        .into_iter()
+        .chain(common)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// Where an aggregate type is to be found from outside: what `http` needs to send a command and to
@@ -179,7 +189,9 @@ impl<A: Aggregate> EventSourced<A> {
     pub fn new(name: impl Into<String>, topics: AggregateTopics) -> Self {
         Self {
             name: name.into(),
-            on_event_error: ErrorPolicy::DeadLetter { topic: topics.dead_letters.clone() },
+            on_event_error: ErrorPolicy::DeadLetter {
+                topic: topics.dead_letters.clone(),
+            },
             topics,
             memory: CommandMemory::default(),
             replies: ReplyHub::new(),
@@ -237,14 +249,22 @@ impl<A: Aggregate> EventSourced<A> {
     /// per aggregate after a rebuild. Read models are drawn from it.
     #[must_use = "read models are drawn from the changes"]
     pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
-        let AggregateTopics { commands, events, replies, dead_letters } = &self.topics;
+        let AggregateTopics {
+            commands,
+            events,
+            replies,
+            dead_letters,
+        } = &self.topics;
         for name in [commands, events, replies, dead_letters] {
             builder.declare_topic(name.clone(), expiring_topic());
         }
         let stores = self.stores(builder);
         let decided = self.decide(builder, &stores);
         let folded = self.fold(builder, &stores);
-        let mut effects = decided.merge(&folded).named(&self.store_name("effects")).split();
+        let mut effects = decided
+            .merge(&folded)
+            .named(&self.store_name("effects"))
+            .split();
         let appended = effects.branch(|_, effect| matches!(effect, Effect::Appended(_)));
         let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
         let changed = effects.default_branch();
@@ -259,7 +279,10 @@ impl<A: Aggregate> EventSourced<A> {
                 Effect::Replied(reply) => Some((id, reply)),
                 Effect::Changed(_) | Effect::Appended(_) => None,
             })
-            .to(replies, Produced::with(serdes::string(), serdes::json::<Reply>()));
+            .to(
+                replies,
+                Produced::with(serdes::string(), serdes::json::<Reply>()),
+            );
         changed.filter_map(|id, effect| match effect {
             Effect::Changed(record) => Some((id, record)),
             Effect::Appended(_) | Effect::Replied(_) => None,
@@ -302,12 +325,16 @@ impl<A: Aggregate> EventSourced<A> {
         builder: &StreamsBuilder,
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
-        let dead_letter = ErrorPolicy::DeadLetter { topic: self.topics.dead_letters.clone() };
+        let dead_letter = ErrorPolicy::DeadLetter {
+            topic: self.topics.dead_letters.clone(),
+        };
         let (memory, replies) = (self.memory, self.replies.clone());
         builder
             .stream(
                 &self.topics.commands,
-                Consumed::with(raw(), raw()).on_error(dead_letter).rewindable(false),
+                Consumed::with(raw(), raw())
+                    .on_error(dead_letter)
+                    .rewindable(false),
             )
             .process(
                 &self.store_name("decide"),
@@ -343,9 +370,18 @@ impl<A: Aggregate> EventSourced<A> {
                 (&stores.state, &stores.progress, &stores.history),
                 move |setup, (state, progress, history)| {
                     let meter = meter::<A>(setup);
-                    let rebuild =
-                        Rebuild { state, progress, history, limits, meter: meter.clone() };
-                    EventProcessor::<A> { rebuild, history_name: history_name.clone(), meter }
+                    let rebuild = Rebuild {
+                        state,
+                        progress,
+                        history,
+                        limits,
+                        meter: meter.clone(),
+                    };
+                    EventProcessor::<A> {
+                        rebuild,
+                        history_name: history_name.clone(),
+                        meter,
+                    }
                 },
             )
     }
@@ -356,5 +392,9 @@ fn raw() -> serdes::OptionalSerde<serdes::BytesSerde> {
 }
 
 fn meter<A: Aggregate>(setup: &ProcessorSetup) -> Meter {
-    Meter(setup.metrics().map(|metrics| metrics.event_sourcing(A::TYPE)))
+    Meter(
+        setup
+            .metrics()
+            .map(|metrics| metrics.event_sourcing(A::TYPE)),
+    )
 }
