@@ -14,6 +14,8 @@ pub mod log;
 pub mod metrics;
 pub mod prelude;
 pub mod processor;
+pub mod query;
+pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;

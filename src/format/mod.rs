@@ -11,6 +11,7 @@ mod bytes;
 pub mod checkpoint;
 pub mod names;
 pub mod offset_metadata;
+pub mod partitioner;
 pub mod topic_config;
 pub mod value;
 

@@ -7,7 +7,9 @@
 //! - Nothing here is called through a trait object per record: the Kafka path pays nothing.
 //! - Every error says what its caller may do next ([`LogError`]).
 
+pub mod embedded;
 mod error;
+pub mod kafka;
 mod types;
 
 pub use error::LogError;

@@ -154,6 +154,7 @@ impl<M: LogMessage> Task<M> {
         let (chain, cx) =
             build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes, &self.meters)?;
         self.close_processors();
+        self.meters.aborted();
         self.chain = chain;
         self.cx = cx;
         self.group.rewind();
@@ -241,7 +242,7 @@ impl<M: LogMessage> Task<M> {
             Ok(()) => self.release_record(&at, producer)?,
             Err(error) => {
                 self.rollback();
-                match self.meet_policy(source, &at, &raw, error, now)? {
+                match self.meet_policy((index, source), &at, &raw, error, now)? {
                     Met::Done => self.release(producer)?,
                     Met::Later(not_before) => {
                         if let Some(input) = self.group.partitions.get_mut(index) {
@@ -366,7 +367,7 @@ impl<M: LogMessage> Task<M> {
     /// Decides about a record whose chain failed and was rolled back.
     fn meet_policy(
         &mut self,
-        source: usize,
+        (input, source): (usize, usize),
         at: &RecordCoordinates,
         raw: &RawRecord<'_>,
         error: ProcessError,
@@ -386,14 +387,14 @@ impl<M: LogMessage> Task<M> {
             match policy {
                 ErrorPolicy::Fail => return Err(self.fail(Some(at.clone()), error)),
                 ErrorPolicy::Skip => {
-                    self.meters.skipped(source);
+                    self.meters.skipped(input);
                     tracing::warn!(task = %self.id, record = %at, error = %dead_letter::chain(&error), "record skipped");
                     return Ok(Met::Done);
                 }
                 ErrorPolicy::DeadLetter { topic } => {
                     dead_letter::stage(&mut self.cx, &self.topology, &topic, at, raw, &error)
                         .map_err(Fault::Refused)?;
-                    self.meters.dead_lettered(source);
+                    self.meters.dead_lettered(input);
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
                 }
@@ -401,6 +402,7 @@ impl<M: LogMessage> Task<M> {
                     if spent < attempts {
                         let backoff = i64::try_from(backoff.as_millis()).unwrap_or(i64::MAX);
                         let not_before = now.saturating_add(backoff);
+                        self.meters.retried(input);
                         self.retry = Some(PendingRetry { at: at.clone(), attempts: spent + 1, not_before });
                         return Ok(Met::Later(not_before));
                     }

@@ -158,8 +158,8 @@ impl<L: Log> StreamThread<L> {
         let records: i64 = behind.iter().map(|part| part.target.offset() - part.from).sum();
         tracing::info!(task = %id, records, "restoring from changelogs");
         let reader = self.spec.log.reader(Isolation::ReadCommitted)?;
-        let metrics = self.spec.metrics.task(id);
-        let restore = TaskRestore::new(reader, db, behind, now, metrics)?;
+        let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
+        let restore = TaskRestore::new(reader, db, behind, stable.clone(), now, &metrics)?;
         let waker = self.consumer.waker();
         self.spec.restores.submit(id, restore, &self.spec.probe, &self.spec.clock, waker);
         self.slots.insert(id, Slot::Restoring(Restoring { created, stable }));

@@ -1,0 +1,420 @@
+//! The group member: membership, assignment, and one queue of records per partition.
+//!
+//! # Position
+//! One per stream thread, which polls it. librdkafka's background threads heartbeat and fetch; they
+//! end a [`wait`](LogConsumer::wait) through the queues' callbacks.
+//! # Invariants
+//! - A partition's queue is cut off from the consumer's queue before the partition is assigned, so
+//!   that all its records arrive there, in order.
+//! - A record below the partition's position is dropped: a rebalance pauses and resumes fetching
+//!   inside librdkafka, and a seek races with what is under way.
+//! - Records hold the client alive; dropping the consumer closes it without leaving the group.
+//! # Failure
+//! A fatal client error (another process under our static identity) surfaces in
+//! [`poll_membership`](LogConsumer::poll_membership), after which every call answers it.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::config::Config;
+use super::ffi::{
+    Client, ClientKind, Code, EventBody, FetchError, KafkaMessage, NativeError, Origin,
+    PartitionList, Queue,
+};
+use super::producer::KafkaGroupMetadata;
+use super::{errors, events};
+use crate::log::{
+    CommittedOffset, ConsumerSpec, ConsumerWaker, LogConsumer, LogError, LogMessage,
+    MembershipEvent, Offset, TopicName, TopicPartition,
+};
+
+/// How long a question for committed offsets may hold the thread up.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a seek may take to begin.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long leaving may take, the broker's answer included.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between looks at the progress of leaving.
+const LEAVE_POLL: Duration = Duration::from_millis(10);
+
+/// A group member on Kafka.
+#[derive(Debug)]
+pub struct KafkaConsumer {
+    partitions: HashMap<TopicPartition, Partition>,
+    events: Queue,
+    waker: ConsumerWaker,
+    name: String,
+    /// Whether the group has given this member an assignment, possibly an empty one.
+    joined: bool,
+    left: bool,
+    client: Arc<Client>,
+}
+
+/// An assigned partition.
+#[derive(Debug)]
+struct Partition {
+    queue: Queue,
+    origin: Arc<Origin>,
+    /// The topic's name for calls that take C strings.
+    name: CString,
+    /// The next offset to deliver; smaller ones were delivered or skipped.
+    position: Offset,
+    /// A condition that arrived behind records, due at the next poll.
+    condition: Option<FetchError>,
+    /// A seek was begun and not confirmed: the queue may hold records of the old position.
+    unsettled: bool,
+}
+
+impl KafkaConsumer {
+    pub(super) fn new(config: &Config, spec: &ConsumerSpec) -> Result<Self, LogError> {
+        const CREATE: &str = "create a consumer";
+        let client = Client::new(ClientKind::Consumer, config.consumer(spec)?)
+            .map_err(|error| errors::log_error(CREATE, error))?;
+        let client = Arc::new(client);
+        let waker = ConsumerWaker::default();
+        let mut events = Queue::consumer(&client).ok_or_else(|| LogError::Fatal {
+            operation: CREATE,
+            message: "the client has no consumer queue".to_owned(),
+        })?;
+        events.wake_when_filled(waker.clone());
+        Ok(Self {
+            partitions: HashMap::new(),
+            events,
+            waker,
+            name: spec.client_id.clone(),
+            joined: false,
+            left: false,
+            client,
+        })
+    }
+
+    fn error(&self, operation: &'static str, error: NativeError) -> LogError {
+        errors::of_client(&self.client, operation, error)
+    }
+
+    /// Answers a revocation, or gives partitions up in between.
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), NativeError> {
+        // librdkafka refuses the whole call when one partition is not assigned, as after `Lost`
+        // events that cross an `assign`.
+        let known = partitions
+            .iter()
+            .filter(|at| self.partitions.contains_key(*at));
+        let list = PartitionList::of(known.map(|at| (at, 0)))?;
+        if self.client.is_cooperative() {
+            self.client.incremental_unassign(&list)?;
+        } else {
+            self.client.unassign_all()?;
+        }
+        for at in partitions {
+            self.partitions.remove(at);
+        }
+        Ok(())
+    }
+
+    fn membership(&mut self, body: EventBody) -> Result<Option<MembershipEvent>, LogError> {
+        match body {
+            EventBody::Assign(partitions) => {
+                self.joined = true;
+                Ok(Some(MembershipEvent::Assigned(partitions)))
+            }
+            EventBody::Revoke(partitions) if self.client.assignment_lost() => {
+                self.joined = false;
+                Ok(Some(MembershipEvent::Lost(partitions)))
+            }
+            EventBody::Revoke(partitions) => Ok(Some(MembershipEvent::Revoked(partitions))),
+            EventBody::Error(error) => {
+                events::client_error(&self.name, &error);
+                if error.fatal {
+                    self.joined = false;
+                    return Err(self.error("membership", error));
+                }
+                if error.code == Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED {
+                    self.joined = false;
+                }
+                Ok(None)
+            }
+            EventBody::Reports | EventBody::Other => Ok(None),
+        }
+    }
+
+    /// Serves the events of leaving until `done`, giving up whatever is still assigned.
+    fn serve_leaving(
+        &mut self,
+        deadline: Instant,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<(), LogError> {
+        let operation = "leave the group";
+        while !done(self) {
+            if Instant::now() >= deadline {
+                let message = format!("no answer within {LEAVE_TIMEOUT:?}");
+                return Err(LogError::Retriable { operation, message });
+            }
+            let Some(event) = self.events.poll(LEAVE_POLL) else {
+                continue;
+            };
+            match event.body() {
+                EventBody::Assign(_) | EventBody::Revoke(_) => {
+                    let all: Vec<_> = self.partitions.keys().cloned().collect();
+                    self.give_up(&all)
+                        .map_err(|error| self.error(operation, error))?;
+                }
+                EventBody::Error(error) => events::client_error(&self.name, &error),
+                EventBody::Reports | EventBody::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Places a partition anew where a seek is refused: while it is not being fetched yet.
+    fn reassign(&self, list: &PartitionList) -> Result<(), NativeError> {
+        self.client.incremental_unassign(list)?;
+        self.client.incremental_assign(list)
+    }
+}
+
+impl LogConsumer for KafkaConsumer {
+    type Message = KafkaMessage;
+    type GroupMetadata = KafkaGroupMetadata;
+
+    fn subscribe(&mut self, topics: &[TopicName]) -> Result<(), LogError> {
+        let operation = "subscribe";
+        let mut list = PartitionList::new(topics.len());
+        for topic in topics {
+            list.push(topic, -1, 0, None)
+                .map_err(|error| errors::log_error(operation, error))?;
+        }
+        self.client
+            .subscribe(&list)
+            .map_err(|error| self.error(operation, error))
+    }
+
+    fn poll_membership(&mut self) -> Result<Option<MembershipEvent>, LogError> {
+        while let Some(event) = self.events.poll(Duration::ZERO) {
+            if let Some(event) = self.membership(event.body())? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    fn assign(&mut self, from: &[(TopicPartition, Offset)]) -> Result<(), LogError> {
+        let operation = "assign partitions";
+        let list = PartitionList::of(from.iter().map(|(at, offset)| (at, *offset)))
+            .map_err(|error| errors::log_error(operation, error))?;
+        let mut added = Vec::with_capacity(from.len());
+        for (at, offset) in from {
+            let partition = Partition::new(&self.client, at, *offset, &self.waker)
+                .map_err(|error| self.error(operation, error))?;
+            added.push((at.clone(), partition));
+        }
+        self.client
+            .incremental_assign(&list)
+            .map_err(|error| self.error(operation, error))?;
+        self.partitions.extend(added);
+        Ok(())
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.give_up(partitions)
+            .map_err(|error| self.error("unassign partitions", error))
+    }
+
+    fn poll(
+        &mut self,
+        partition: &TopicPartition,
+        max: usize,
+        into: &mut VecDeque<KafkaMessage>,
+    ) -> Result<usize, LogError> {
+        let Some(source) = self.partitions.get_mut(partition) else {
+            return Ok(0);
+        };
+        source.poll(partition, max, into)
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        // Woken or not, the caller looks everywhere.
+        let _woken: bool = self.waker.wait(timeout);
+    }
+
+    fn waker(&self) -> ConsumerWaker {
+        self.waker.clone()
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), LogError> {
+        let operation = "seek";
+        let Some(source) = self.partitions.get_mut(partition) else {
+            let message = format!("{partition} is not assigned");
+            return Err(LogError::Fatal { operation, message });
+        };
+        // Until the seek has begun, what the queue holds is of the old position.
+        source.unsettled = true;
+        let list = PartitionList::of([(partition, offset)])
+            .map_err(|error| errors::log_error(operation, error))?;
+        self.client
+            .seek(&list, SEEK_TIMEOUT)
+            .map_err(|error| self.error(operation, error))?;
+        let code = list
+            .entries()
+            .next()
+            .map_or(Code::RD_KAFKA_RESP_ERR__STATE, |entry| entry.code);
+        match code {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            Code::RD_KAFKA_RESP_ERR__STATE | Code::RD_KAFKA_RESP_ERR__PREV_IN_PROGRESS => {
+                // `seek` wrote its outcome over the list.
+                let list = PartitionList::of([(partition, offset)])
+                    .map_err(|error| errors::log_error(operation, error))?;
+                self.reassign(&list)
+                    .map_err(|error| self.error(operation, error))?;
+            }
+            code => return Err(self.error(operation, NativeError::from_code(code))),
+        }
+        if let Some(source) = self.partitions.get_mut(partition) {
+            source.position = offset;
+            source.condition = None;
+            source.unsettled = false;
+        }
+        Ok(())
+    }
+
+    fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<CommittedOffset>>, LogError> {
+        let operation = "fetch committed offsets";
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = PartitionList::of(partitions.iter().map(|at| (at, 0)))
+            .map_err(|error| errors::log_error(operation, error))?;
+        self.client
+            .committed(&list, COMMITTED_TIMEOUT)
+            .map_err(|error| self.error(operation, error))?;
+        super::admin::committed_offsets(operation, partitions, list.entries())
+    }
+
+    fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        let source = self.partitions.get(partition)?;
+        self.client
+            .high_watermark(&source.name, partition.partition)
+    }
+
+    fn group_metadata(&self) -> Result<KafkaGroupMetadata, LogError> {
+        self.client
+            .group_metadata()
+            .filter(|metadata| metadata.is_member())
+            .map(KafkaGroupMetadata)
+            .ok_or_else(|| LogError::MemberUnknown {
+                operation: "take the group's metadata",
+                message: "this consumer is no member at the moment".to_owned(),
+            })
+    }
+
+    fn is_member(&self) -> bool {
+        self.joined
+    }
+
+    fn leave(&mut self) -> Result<(), LogError> {
+        let operation = "leave the group";
+        if self.left {
+            return Ok(());
+        }
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        self.joined = false;
+        self.client
+            .unsubscribe()
+            .map_err(|error| self.error(operation, error))?;
+        // ORDER: the member id is gone when the LeaveGroup request is on its way. A static member
+        // sends one for unsubscribing only, not for closing, which therefore comes second.
+        self.serve_leaving(deadline, |consumer| {
+            !consumer
+                .client
+                .group_metadata()
+                .is_some_and(|metadata| metadata.is_member())
+        })?;
+        self.client
+            .close_consumer(&self.events)
+            .map_err(|error| self.error(operation, error))?;
+        self.serve_leaving(deadline, |consumer| consumer.client.is_closed())?;
+        self.partitions.clear();
+        self.left = true;
+        Ok(())
+    }
+}
+
+impl Partition {
+    fn new(
+        client: &Arc<Client>,
+        at: &TopicPartition,
+        offset: Offset,
+        waker: &ConsumerWaker,
+    ) -> Result<Self, NativeError> {
+        let mut queue = Queue::partition(client, at)?;
+        queue.wake_when_filled(waker.clone());
+        let name = CString::new(&*at.topic)
+            .map_err(|_| NativeError::from_code(Code::RD_KAFKA_RESP_ERR__INVALID_ARG))?;
+        let origin = Origin {
+            topic: TopicName::clone(&at.topic),
+            client: Arc::clone(client),
+        };
+        Ok(Self {
+            queue,
+            origin: Arc::new(origin),
+            name,
+            position: offset,
+            condition: None,
+            unsettled: false,
+        })
+    }
+
+    fn poll(
+        &mut self,
+        at: &TopicPartition,
+        max: usize,
+        into: &mut VecDeque<KafkaMessage>,
+    ) -> Result<usize, LogError> {
+        if self.unsettled {
+            let message = format!("a seek of {at} has not begun");
+            return Err(LogError::Retriable {
+                operation: "poll",
+                message,
+            });
+        }
+        if let Some(condition) = self.condition.take() {
+            return Err(errors::of_fetch(at, condition));
+        }
+        let (origin, position, condition) = (&self.origin, &mut self.position, &mut self.condition);
+        let mut delivered = 0;
+        self.queue
+            .take(max, |fetched| match fetched.into_record(origin) {
+                Ok(record) if record.offset() >= *position => {
+                    *position = record.offset() + 1;
+                    into.push_back(record);
+                    delivered += 1;
+                }
+                Ok(_below) => {}
+                Err(error) => *condition = Some(error),
+            })
+            .map_err(|error| errors::log_error("poll", error))?;
+        match self.condition.take() {
+            // Records first: the condition is of the position behind them.
+            condition @ Some(_) if delivered > 0 => {
+                self.condition = condition;
+                Ok(delivered)
+            }
+            Some(condition) => Err(errors::of_fetch(at, condition)),
+            None => Ok(delivered),
+        }
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        if !self.left {
+            self.client.abandon_group();
+        }
+    }
+}

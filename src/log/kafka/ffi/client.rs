@@ -1,0 +1,291 @@
+//! Configurations, clients, and the errors their calls return.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use rdkafka_sys as sys;
+use sys::{rd_kafka_conf_res_t as ConfRes, rd_kafka_type_t as RawKind};
+
+use super::{Code, millis};
+use crate::log::kafka::events;
+
+/// How many bytes librdkafka may use to explain itself.
+const ERROR_TEXT_BYTES: usize = 512;
+
+/// What librdkafka says about a failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::log::kafka) struct NativeError {
+    pub(in crate::log::kafka) code: Code,
+    pub(in crate::log::kafka) message: String,
+    /// The client can do nothing more.
+    pub(in crate::log::kafka) fatal: bool,
+    /// The same call may be made again.
+    pub(in crate::log::kafka) retriable: bool,
+    /// The transaction is lost.
+    pub(in crate::log::kafka) requires_abort: bool,
+}
+
+impl NativeError {
+    pub(in crate::log::kafka) fn new(code: Code, message: impl Into<String>) -> Self {
+        let fatal = code == Code::RD_KAFKA_RESP_ERR__FATAL;
+        Self {
+            code,
+            message: message.into(),
+            fatal,
+            retriable: false,
+            requires_abort: false,
+        }
+    }
+
+    pub(in crate::log::kafka) fn from_code(code: Code) -> Self {
+        // SAFETY: returns a static string for every code.
+        Self::new(code, unsafe { text(sys::rd_kafka_err2str(code)) })
+    }
+
+    pub(super) fn check(code: Code) -> Result<(), Self> {
+        match code {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            code => Err(Self::from_code(code)),
+        }
+    }
+
+    /// Takes ownership of an error object; null is success.
+    ///
+    /// # Safety
+    /// `error` is null or an error object that nobody else owns.
+    pub(super) unsafe fn take(error: *mut sys::rd_kafka_error_t) -> Result<(), Self> {
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: by contract `error` is valid; it is destroyed once, after the last read.
+        let taken = unsafe {
+            let taken = Self {
+                code: sys::rd_kafka_error_code(error),
+                message: text(sys::rd_kafka_error_string(error)),
+                fatal: sys::rd_kafka_error_is_fatal(error) != 0,
+                retriable: sys::rd_kafka_error_is_retriable(error) != 0,
+                requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
+            };
+            sys::rd_kafka_error_destroy(error);
+            taken
+        };
+        Err(taken)
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::RD_KAFKA_RESP_ERR__INVALID_ARG, message)
+    }
+}
+
+/// Copies a C string; null is empty.
+///
+/// # Safety
+/// `string` is null or points to a NUL-terminated string.
+pub(super) unsafe fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: by contract.
+    unsafe { CStr::from_ptr(string) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Makes a C string of a name that must not contain NUL.
+pub(super) fn c_name(name: &str) -> Result<CString, NativeError> {
+    CString::new(name).map_err(|_| NativeError::invalid(format!("`{name:?}` contains a NUL byte")))
+}
+
+/// Why a property was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::log::kafka) enum ConfError {
+    Unknown(String),
+    Invalid { key: String, message: String },
+}
+
+/// A client's configuration before the client exists.
+#[derive(Debug)]
+pub(in crate::log::kafka) struct Conf(NonNull<sys::rd_kafka_conf_t>);
+
+impl Conf {
+    pub(in crate::log::kafka) fn new() -> Self {
+        // SAFETY: no preconditions; allocation failure aborts inside.
+        let conf = unsafe { sys::rd_kafka_conf_new() };
+        Self(NonNull::new(conf).unwrap_or_else(|| unreachable!("librdkafka never returns null")))
+    }
+
+    pub(in crate::log::kafka) fn set(&mut self, key: &str, value: &str) -> Result<(), ConfError> {
+        let invalid = |message: String| ConfError::Invalid {
+            key: key.to_owned(),
+            message,
+        };
+        let name = CString::new(key).map_err(|error| invalid(error.to_string()))?;
+        let setting = CString::new(value).map_err(|error| invalid(error.to_string()))?;
+        let mut reason: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
+        // SAFETY: the configuration is owned; both strings and the buffer outlive the call.
+        let result = unsafe {
+            sys::rd_kafka_conf_set(
+                self.0.as_ptr(),
+                name.as_ptr(),
+                setting.as_ptr(),
+                reason.as_mut_ptr(),
+                reason.len(),
+            )
+        };
+        match result {
+            ConfRes::RD_KAFKA_CONF_OK => Ok(()),
+            ConfRes::RD_KAFKA_CONF_UNKNOWN => Err(ConfError::Unknown(key.to_owned())),
+            // SAFETY: librdkafka terminates what it writes, and the buffer starts as zeros.
+            ConfRes::RD_KAFKA_CONF_INVALID => Err(invalid(unsafe { text(reason.as_ptr()) })),
+        }
+    }
+}
+
+impl Drop for Conf {
+    fn drop(&mut self) {
+        // SAFETY: owned, and not handed to a client (`Client::new` forgets it then).
+        unsafe { sys::rd_kafka_conf_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::log::kafka) enum ClientKind {
+    Consumer,
+    Producer,
+    /// Delivers no events: its errors are log lines, and nobody polls it between requests.
+    Admin,
+}
+
+/// A librdkafka instance: its threads, connections and queues.
+#[derive(Debug)]
+pub(in crate::log::kafka) struct Client(NonNull<sys::rd_kafka_t>);
+
+// SAFETY: librdkafka's handle is documented to be thread-safe; the exceptions (one transactional
+// call at a time) report an error instead of racing.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    /// Creates a client that delivers errors, rebalances and delivery reports as events.
+    pub(in crate::log::kafka) fn new(kind: ClientKind, conf: Conf) -> Result<Self, NativeError> {
+        let (raw_kind, events) = match kind {
+            ClientKind::Consumer => (
+                RawKind::RD_KAFKA_CONSUMER,
+                sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_REBALANCE,
+            ),
+            ClientKind::Admin => (RawKind::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_NONE),
+            ClientKind::Producer => (
+                RawKind::RD_KAFKA_PRODUCER,
+                sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR,
+            ),
+        };
+        let mut reason: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
+        // SAFETY: the configuration is owned and valid. `rd_kafka_new` takes it over only when it
+        // succeeds, which is when it is forgotten here. The log callback is a plain function.
+        let client = unsafe {
+            sys::rd_kafka_conf_set_events(conf.0.as_ptr(), events);
+            sys::rd_kafka_conf_set_log_cb(conf.0.as_ptr(), Some(on_log));
+            sys::rd_kafka_new(raw_kind, conf.0.as_ptr(), reason.as_mut_ptr(), reason.len())
+        };
+        match NonNull::new(client) {
+            Some(client) => {
+                std::mem::forget(conf);
+                Ok(Self(client))
+            }
+            // SAFETY: librdkafka terminates what it writes, and the buffer starts as zeros.
+            None => Err(NativeError::invalid(unsafe { text(reason.as_ptr()) })),
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_t {
+        self.0.as_ptr()
+    }
+
+    /// Returns the error that made the client unusable, if there is one.
+    pub(in crate::log::kafka) fn fatal_error(&self) -> Option<NativeError> {
+        let mut reason: [c_char; ERROR_TEXT_BYTES] = [0; ERROR_TEXT_BYTES];
+        // SAFETY: the client is alive and the buffer outlives the call.
+        let code =
+            unsafe { sys::rd_kafka_fatal_error(self.as_ptr(), reason.as_mut_ptr(), reason.len()) };
+        (code != Code::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| NativeError {
+            code,
+            // SAFETY: librdkafka terminates what it writes, and the buffer starts as zeros.
+            message: unsafe { text(reason.as_ptr()) },
+            fatal: true,
+            retriable: false,
+            requires_abort: false,
+        })
+    }
+
+    /// Prepares a group member's end as if its process had been killed.
+    ///
+    /// `rd_kafka_destroy_flags` waits for ever for the answer to an assignment that was handed out
+    /// (or still waits in the queue), although nobody is left to give it. A client with a fatal
+    /// error hands out no more of them, and takes any call for the answer to the last one; it
+    /// neither rejoins nor leaves.
+    pub(in crate::log::kafka) fn abandon_group(&self) {
+        // SAFETY: the client is alive, the text is terminated and copied; null is an empty
+        // assignment. Both calls may fail only when there is nothing to be done.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(
+                self.as_ptr(),
+                Code::RD_KAFKA_RESP_ERR__DESTROY,
+                events::ABANDONED.as_ptr(),
+            );
+            sys::rd_kafka_assign(self.as_ptr(), ptr::null());
+        }
+    }
+
+    /// Waits until a broker has answered, so that later calls find a connection.
+    pub(in crate::log::kafka) fn connect(&self, timeout: Duration) -> Result<(), NativeError> {
+        let mut metadata: *const sys::rd_kafka_metadata = ptr::null();
+        // SAFETY: asks for locally known topics only; the result is destroyed when there is one.
+        let code = unsafe {
+            let code = sys::rd_kafka_metadata(
+                self.as_ptr(),
+                0,
+                ptr::null_mut(),
+                &raw mut metadata,
+                millis(timeout),
+            );
+            if !metadata.is_null() {
+                sys::rd_kafka_metadata_destroy(metadata);
+            }
+            code
+        };
+        NativeError::check(code)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Without closing the consumer: a static member keeps its partitions for its next life.
+        // SAFETY: this is the last owner; queues, topics and messages hold an `Arc<Client>`, so
+        // all of them are gone. Never runs on a librdkafka thread: callbacks own no client.
+        unsafe {
+            sys::rd_kafka_destroy_flags(self.as_ptr(), sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        }
+    }
+}
+
+/// Receives librdkafka's own log lines, on any of its threads.
+unsafe extern "C" fn on_log(
+    client: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    line: *const c_char,
+) {
+    // SAFETY: librdkafka passes terminated strings that live for the call; the client may be null
+    // while it is being created.
+    unsafe {
+        let name = if client.is_null() {
+            String::new()
+        } else {
+            text(sys::rd_kafka_name(client))
+        };
+        events::library_log(&name, level, &text(facility), &text(line));
+    }
+}
