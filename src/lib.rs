@@ -12,6 +12,7 @@ pub mod event_sourcing;
 pub mod format;
 pub mod log;
 pub mod metrics;
+pub mod packaged;
 pub mod prelude;
 pub mod processor;
 pub mod query;
