@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::assembly::{Assembly, Children};
 use super::builder::{SharedDraft, StoreHandle, StoreKey};
 use super::stream::KStream;
+use crate::metrics::TaskMetrics;
 use crate::processor::{
     BoxError, Downstream, Init, Node, ProcessError, Processor, ProcessorContext, ProcessorNode,
     Punctuation, Record, SharedNode, TaskContext,
@@ -16,9 +17,10 @@ use crate::state::StoreRef;
 use crate::topology::{GraphNode, NodeKind, StoreId, TaskId};
 
 /// What a processor is told when it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ProcessorSetup {
     task: TaskId,
+    metrics: Option<TaskMetrics>,
 }
 
 impl ProcessorSetup {
@@ -32,6 +34,12 @@ impl ProcessorSetup {
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.task.partition
+    }
+
+    /// Returns the task's metrics; `None` where nobody reads them.
+    #[must_use]
+    pub const fn metrics(&self) -> Option<&TaskMetrics> {
+        self.metrics.as_ref()
     }
 }
 
@@ -272,8 +280,10 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         let downstream = children.clone();
         self.parts.children.add(move |assembly| {
             let index = assembly.processor_index(node);
+            let env = assembly.env();
             let setup = ProcessorSetup {
-                task: assembly.env().task,
+                task: env.task,
+                metrics: env.metrics.clone(),
             };
             let instance = Rc::new(RefCell::new(ProcessorInstance {
                 name: assembly.name(node),

@@ -34,6 +34,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::log::TopicName;
+use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
 use crate::state::{BytesStore, StateError, StateStore};
@@ -176,6 +177,8 @@ pub struct TaskEnv {
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
     /// What the stores of the task may keep cached of clean entries, in bytes.
     pub cache_bytes: usize,
+    /// Where the task's operators count; `None` in a task whose metrics nobody reads.
+    pub metrics: Option<TaskMetrics>,
 }
 
 /// A task's processor chain. Stays on one thread.
