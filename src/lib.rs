@@ -20,3 +20,8 @@ pub mod runtime;
 pub mod serde;
 pub mod state;
 pub mod topology;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
