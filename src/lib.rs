@@ -22,3 +22,8 @@ pub mod serde;
 pub mod state;
 pub mod testing;
 pub mod topology;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
