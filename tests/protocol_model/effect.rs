@@ -332,7 +332,7 @@ impl Protocol {
         step(world, p, Event::OffsetsSent);
     }
 
-    fn is_fenced(&self, world: &World, p: usize) -> bool {
+    pub fn is_fenced(&self, world: &World, p: usize) -> bool {
         let process = &world.processes[p];
         let aborted = |index: usize| world.transactions[index].status == Status::Aborted;
         world.epochs[self.identities[p]] != process.epoch

@@ -222,7 +222,7 @@ impl Protocol {
     }
 
     /// Where a restore's reader stops for now.
-    fn readable_end(&self, world: &World) -> usize {
+    pub fn readable_end(&self, world: &World) -> usize {
         if self.bug == Some(Bug::RestoreReadsUncommitted) {
             world.changelog.len()
         } else {
