@@ -17,6 +17,7 @@
 mod commit;
 mod membership;
 mod open;
+mod planted;
 mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -258,7 +259,7 @@ impl<L: Log> StreamThread<L> {
             self.start_producer()?;
         }
         if self.transaction == TransactionState::OutcomeUnknown {
-            self.request_commit()?;
+            self.request_commit(now)?;
         }
         if self.transaction.may_apply() {
             self.apply(now)?;
