@@ -7,12 +7,23 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dsl;
 pub mod event_sourcing;
 pub mod format;
 pub mod log;
 pub mod metrics;
+pub mod packaged;
+pub mod prelude;
 pub mod processor;
+pub mod query;
+pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;
+pub mod testing;
 pub mod topology;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::envelope::{Text, is_object};
+use super::json::{self, JsonProblem};
 use super::reason::{ReasonCode, reasons};
 use super::time::{TimeError, format_timestamp, parse_timestamp};
 use crate::clock::Timestamp;
@@ -49,10 +50,10 @@ pub struct CommandEnvelope<'a> {
 pub enum CommandError {
     /// Not JSON at all.
     #[error("the command is not JSON: {0}")]
-    NotJson(serde_json::Error),
+    NotJson(String),
     /// JSON, but a field is missing or has a wrong type.
     #[error("not a command: {0}")]
-    Form(serde_json::Error),
+    Form(String),
     /// A field is there, but its content is not allowed.
     #[error("`{field}` {problem}")]
     Field {
@@ -76,7 +77,7 @@ pub enum CommandError {
         /// The type.
         command_type: String,
         /// What is wrong.
-        problem: serde_json::Error,
+        problem: String,
     },
     /// The record has no key.
     #[error("the record has no key; it must be the aggregate's id")]
@@ -112,11 +113,10 @@ impl CommandError {
         }
     }
 
-    fn from_json(error: serde_json::Error) -> Self {
-        if error.is_data() {
-            Self::Form(error)
-        } else {
-            Self::NotJson(error)
+    fn from_json(problem: JsonProblem) -> Self {
+        match problem {
+            JsonProblem::Syntax(text) => Self::NotJson(text),
+            JsonProblem::Form(text) => Self::Form(text),
         }
     }
 }
@@ -148,7 +148,7 @@ impl<'a> CommandEnvelope<'a> {
     /// # Errors
     /// [`CommandError`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CommandError> {
-        let wire: Wire<'a> = serde_json::from_slice(bytes).map_err(CommandError::from_json)?;
+        let wire: Wire<'a> = json::read(bytes).map_err(CommandError::from_json)?;
         let refuse = |field, problem| Err(CommandError::Field { field, problem });
         let texts = [
             ("commandId", &wire.command_id),
@@ -242,14 +242,14 @@ impl CompletedCommand {
         now: Timestamp,
     ) -> Result<Self, CommandError> {
         let mut fields: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_slice(body).map_err(CommandError::from_json)?;
+            json::read(body).map_err(CommandError::from_json)?;
         complete(&mut fields, "aggregateId", Some(aggregate_id))?;
         complete(&mut fields, "commandId", idempotency_key)?;
         if !fields.contains_key("timestamp") {
             let text = format_timestamp(now).map_err(CommandError::Timestamp)?;
             complete(&mut fields, "timestamp", Some(&text))?;
         }
-        let value = serde_json::to_vec(&fields).map_err(CommandError::Form)?;
+        let value = serde_json::to_vec(&fields).map_err(unwritable)?;
         let command = CommandEnvelope::parse(&value)?;
         Ok(Self {
             command_id: command.command_id.to_string(),
@@ -260,6 +260,10 @@ impl CompletedCommand {
     }
 }
 
+fn unwritable(error: serde_json::Error) -> CommandError {
+    CommandError::Form(error.to_string())
+}
+
 /// Sets `field` to `value` unless the body has it; both must agree.
 fn complete(
     fields: &mut BTreeMap<String, Box<RawValue>>,
@@ -268,14 +272,15 @@ fn complete(
 ) -> Result<(), CommandError> {
     let Some(value) = value else { return Ok(()) };
     if let Some(given) = fields.get(field).filter(|raw| raw.get() != "null") {
-        let given: Cow<'_, str> = serde_json::from_str(given.get()).map_err(CommandError::Form)?;
+        let given: Cow<'_, str> = json::read_raw(given)
+            .map_err(|problem| CommandError::Form(format!("`{field}`: {problem}")))?;
         return if given == value {
             Ok(())
         } else {
             Err(CommandError::Contradiction { field })
         };
     }
-    let raw = serde_json::value::to_raw_value(value).map_err(CommandError::Form)?;
+    let raw = serde_json::value::to_raw_value(value).map_err(unwritable)?;
     fields.insert(field.into(), raw);
     Ok(())
 }
@@ -293,7 +298,7 @@ pub trait CommandData: DeserializeOwned {
     /// [`CommandError::Data`].
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError> {
         let mut data: Self =
-            serde_json::from_str(envelope.data.get()).map_err(|problem| CommandError::Data {
+            json::read_raw(envelope.data).map_err(|problem| CommandError::Data {
                 command_type: envelope.command_type.to_string(),
                 problem,
             })?;
@@ -445,7 +450,11 @@ mod tests {
                 r#""aggregateId":"a\u0000""#,
                 "aggregateId",
             ),
-            (r#""expectedVersion":3"#, r#""expectedVersion":-3"#, "-3"),
+            (
+                r#""expectedVersion":3"#,
+                r#""expectedVersion":-3"#,
+                "expectedVersion",
+            ),
             (
                 r#""expectedVersion":3"#,
                 r#""expectedVersion":"3""#,

@@ -20,6 +20,7 @@ use std::hash::{Hash, Hasher};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::json::{self, JsonProblem};
 use super::reason::{ReasonCode, reasons};
 use super::time::{TimeError, format_timestamp, parse_timestamp};
 use crate::clock::Timestamp;
@@ -77,10 +78,10 @@ fn write_timestamp<S: Serializer>(millis: &Timestamp, serializer: S) -> Result<S
 pub enum EnvelopeError {
     /// Not JSON at all.
     #[error("the value is not JSON: {0}")]
-    NotJson(serde_json::Error),
+    NotJson(String),
     /// JSON, but a field is missing or has a wrong type.
     #[error("the value is not an event envelope: {0}")]
-    Form(serde_json::Error),
+    Form(String),
     /// A field is there, but its content is not allowed.
     #[error("`{field}` {problem}")]
     Field {
@@ -169,12 +170,9 @@ impl<'a> Envelope<'a> {
     /// [`EnvelopeError`] but its key and type variants, which [`check_record`](Self::check_record)
     /// returns.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
-        let wire: Wire<'a> = serde_json::from_slice(bytes).map_err(|error| {
-            if error.is_data() {
-                EnvelopeError::Form(error)
-            } else {
-                EnvelopeError::NotJson(error)
-            }
+        let wire: Wire<'a> = json::read(bytes).map_err(|problem| match problem {
+            JsonProblem::Syntax(text) => EnvelopeError::NotJson(text),
+            JsonProblem::Form(text) => EnvelopeError::Form(text),
         })?;
         let texts = [
             ("eventId", &wire.event_id),
@@ -398,7 +396,11 @@ mod tests {
                 r#""aggregateVersion":0"#,
                 "aggregateVersion",
             ),
-            (r#""aggregateVersion":5"#, r#""aggregateVersion":-1"#, "-1"),
+            (
+                r#""aggregateVersion":5"#,
+                r#""aggregateVersion":-1"#,
+                "aggregateVersion",
+            ),
             (
                 r#""aggregateVersion":5"#,
                 r#""aggregateVersion":"5""#,

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::json;
 use super::reason::{ReasonCode, reasons};
 
 /// Why an event's `data` cannot be read. The deserialisation policy decides what happens then.
@@ -38,7 +39,7 @@ pub enum EventError {
         /// The version found.
         version: u32,
         /// What is wrong.
-        problem: serde_json::Error,
+        problem: String,
     },
 }
 
@@ -96,13 +97,11 @@ pub trait Versioned: Serialize + DeserializeOwned {
             std::cmp::Ordering::Less => Ok(Self::upcast(Self::Previous::read(
                 event_type, version, data,
             )?)),
-            std::cmp::Ordering::Equal => {
-                serde_json::from_str(data.get()).map_err(|problem| EventError::Data {
-                    event_type: event_type.into(),
-                    version,
-                    problem,
-                })
-            }
+            std::cmp::Ordering::Equal => json::read_raw(data).map_err(|problem| EventError::Data {
+                event_type: event_type.into(),
+                version,
+                problem,
+            }),
             std::cmp::Ordering::Greater => Err(EventError::FutureVersion {
                 event_type: event_type.into(),
                 version,
@@ -139,7 +138,7 @@ impl Versioned for FirstVersion {
     }
 
     fn read(event_type: &str, version: u32, _: &RawValue) -> Result<Self, EventError> {
-        let problem = serde::de::Error::custom("schema versions start at 1");
+        let problem = "schema versions start at 1".into();
         Err(EventError::Data {
             event_type: event_type.into(),
             version,

@@ -258,7 +258,8 @@ mod tests {
             value in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             let mut checkpoint = Checkpoint::default();
-            let _ = checkpoint.decode_entry(&key, &value);
+            let decoded = checkpoint.decode_entry(&key, &value);
+            prop_assert_eq!(decoded.is_err(), checkpoint.is_empty());
         }
     }
 }

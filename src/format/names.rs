@@ -18,10 +18,16 @@ pub fn changelog_topic(application_id: &str, store: &str) -> String {
 /// in Kafka Streams.
 #[must_use]
 pub fn repartition_topic(application_id: &str, name: &str) -> String {
+    format!("{application_id}-{}", repartition_suffix(name))
+}
+
+/// Returns what follows the application id in a repartition topic's name.
+#[must_use]
+pub fn repartition_suffix(name: &str) -> String {
     if name.ends_with("-repartition") {
-        format!("{application_id}-{name}")
+        name.to_owned()
     } else {
-        format!("{application_id}-{name}-repartition")
+        format!("{name}-repartition")
     }
 }
 

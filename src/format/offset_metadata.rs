@@ -205,7 +205,9 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = OffsetMetadata::decode_or_default(&STANDARD.encode(&bytes));
+            let text = STANDARD.encode(&bytes);
+            let read = OffsetMetadata::decode(&text);
+            prop_assert_eq!(OffsetMetadata::decode_or_default(&text), read.unwrap_or_default());
         }
     }
 }

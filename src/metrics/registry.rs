@@ -30,11 +30,14 @@ struct Inner {
     owned: Mutex<Owned>,
 }
 
+/// A metric with the values of its labels.
+type Series = (Metric, Vec<String>);
+
 /// Series that go when their task does.
 #[derive(Debug, Default)]
 struct Owned {
     /// By thread and task.
-    series: HashMap<(usize, String), Vec<(Metric, Vec<String>)>>,
+    series: HashMap<(usize, String), Vec<Series>>,
     /// The thread a task is on: `millstream_task_state` has no thread label, so the thread that
     /// gave a task away must not remove what the next one shows.
     threads: HashMap<String, usize>,

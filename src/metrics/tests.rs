@@ -93,7 +93,7 @@ fn a_task_that_moves_within_the_process_keeps_the_state_its_new_thread_shows() {
     old.set_state(TaskState::Running);
     let new = metrics.task(1, "0_1");
     new.set_state(TaskState::Restoring);
-    old.set_state(TaskState::Closed);
+    old.set_state(TaskState::Closing);
     metrics.remove_task(0, "0_1");
     let text = metrics.render();
     assert!(
@@ -101,7 +101,7 @@ fn a_task_that_moves_within_the_process_keeps_the_state_its_new_thread_shows() {
         "{text}"
     );
     assert!(
-        text.contains(r#"millstream_task_state{state="closed",task="0_1"} 0"#),
+        text.contains(r#"millstream_task_state{state="closing",task="0_1"} 0"#),
         "{text}"
     );
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Node, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules};
+use super::{
+    Downstream, OutputStage, ProcessError, PunctuationId, PunctuationType, Record, Schedules,
+};
 use crate::clock::Timestamp;
 use crate::log::{Offset, TopicName};
 use crate::topology::TaskId;
@@ -165,7 +167,7 @@ impl TaskContext {
 pub struct ProcessorContext<'a, KOut, VOut> {
     task: &'a mut TaskContext,
     node: usize,
-    child: &'a mut dyn Node<KOut, VOut>,
+    downstream: &'a mut Downstream<KOut, VOut>,
     /// The first error of a forward: it fails the record even when the processor ignores it.
     failed: Option<ProcessError>,
 }
@@ -188,12 +190,12 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
     pub(crate) fn new(
         task: &'a mut TaskContext,
         node: usize,
-        child: &'a mut dyn Node<KOut, VOut>,
+        downstream: &'a mut Downstream<KOut, VOut>,
     ) -> Self {
         Self {
             task,
             node,
-            child,
+            downstream,
             failed: None,
         }
     }
@@ -206,17 +208,20 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
     ///
     /// # Errors
     /// [`ForwardError`] when an operator downstream failed; pass it on with `?`.
-    pub fn forward(&mut self, record: Record<KOut, VOut>) -> Result<(), ForwardError> {
+    pub fn forward(&mut self, record: Record<KOut, VOut>) -> Result<(), ForwardError>
+    where
+        KOut: Clone,
+        VOut: Clone,
+    {
         if self.failed.is_some() {
             return Err(ForwardError);
         }
-        let before = self.task.set_timestamp(record.timestamp);
-        let result = self.child.process(self.task, record);
-        self.task.set_timestamp(before);
-        result.map_err(|error| {
-            self.failed = Some(error);
-            ForwardError
-        })
+        self.downstream
+            .process_at(self.task, record)
+            .map_err(|error| {
+                self.failed = Some(error);
+                ForwardError
+            })
     }
 
     /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`.

@@ -55,9 +55,26 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// Returns the stage whose policy decides; `None` for a failed store.
+    /// Returns the failed store's error, however deep user code has wrapped it.
+    #[must_use]
+    pub fn state_error(&self) -> Option<&StateError> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(state) = error.downcast_ref::<StateError>() {
+                return Some(state);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// Returns the stage whose policy decides; `None` for a failed store, also when user code has
+    /// wrapped its error: no policy may pass over a store that cannot be trusted.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
+        if self.state_error().is_some() {
+            return None;
+        }
         match self {
             Self::Deserialization { .. } => Some(Stage::Deserialization),
             Self::Processing { .. } => Some(Stage::Processing),

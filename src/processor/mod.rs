@@ -9,11 +9,14 @@
 //!   staged and joins the transaction only when the whole chain returned `Ok` (a record is atomic).
 
 mod context;
+mod downstream;
 mod error;
 mod outputs;
 mod punctuation;
 
 pub use context::{ForwardError, ProcessorContext, RecordMetadata, TaskContext};
+pub use downstream::Downstream;
+pub(crate) use downstream::SharedNode;
 pub use error::{BoxError, ErrorPolicy, ProcessError, Reject, Stage};
 pub use outputs::{OutputStage, StagedOutput};
 pub use punctuation::{Punctuation, PunctuationId, PunctuationType, Schedules};

@@ -1,62 +1,145 @@
-//! Named points of the commit and restore path, so that simulation can crash exactly there.
+//! Named points of the protocol at which a test may end the process.
 //!
-//! A production thread runs with [`NoProbe`]. A crash is an error like any other up to the thread's
-//! owner, which then drops everything without a word to the log, as `kill -9` would.
+//! # Position
+//! The runtime calls [`Probe::reached`] around each step whose order carries a guarantee.
+//! Production passes [`NoProbe`]; the simulation passes a probe that answers [`Crash`] once, and the
+//! process object that got it is dropped without another call, which is what `kill -9` does.
 
-use std::fmt::Debug;
-
-/// A point of the production path.
+/// A step of commit, restore or takeover before or after which a process may die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CrashPoint {
-    /// A record is about to enter its chain.
+    /// A record was taken from its buffer, nothing of it has been processed.
     BeforeRecord,
-    /// A record's outputs are with the producer.
+    /// A record's chain is done and its outputs are with the producer.
     AfterRecord,
-    /// The overlay is about to be serialised and sent.
+    /// The overlay is about to be serialised to the changelogs.
     BeforeChangelogSend,
-    /// All changelog records of a task are with the producer.
+    /// All changelog records are with the producer.
     AfterChangelogSend,
-    /// Offsets are in the transaction; the commit request is next.
+    /// Offsets are in the transaction, the commit was not asked for.
     BeforeCommitRequest,
-    /// The transaction has committed; nothing is applied yet.
+    /// The log said that the transaction has committed.
     AfterCommitReply,
-    /// A task's batch is about to go to its stores.
+    /// The committed batch is not in the store.
     BeforeStoreBatch,
-    /// A task's batch is in its stores, in memory.
+    /// The committed batch is in the store.
     AfterStoreBatch,
-    /// A task's stores are about to be flushed.
+    /// Memtables are about to be flushed.
     BeforeFlush,
-    /// A task's stores are durable.
+    /// Memtables are on disk.
     AfterFlush,
-    /// A restore is about to read.
+    /// A restore is about to read more of the changelog.
     BeforeRestoreStep,
-    /// A restore has applied what it read.
+    /// What the restore step read is in the store.
     AfterRestoreStep,
-    /// A task was assigned; nothing is opened yet.
+    /// A member was told to take tasks over and has not started.
     BeforeTakeover,
-    /// A task runs.
+    /// A taken-over task is about to be restored or run.
     AfterTakeover,
 }
 
-/// The process "died" at a point. Never made in production.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("crashed at {0:?}")]
-pub struct Crash(pub CrashPoint);
-
-/// Is told when a thread passes a point, and may crash it.
-pub trait Probe: Send + Sync + Debug {
-    /// A thread has reached `point`.
-    ///
-    /// # Errors
-    /// [`Crash`] ends the thread without another call to the log.
-    fn reached(&self, point: CrashPoint) -> Result<(), Crash>;
+impl CrashPoint {
+    /// Every point, in the order of a task's life.
+    pub const ALL: [Self; 14] = [
+        Self::BeforeTakeover,
+        Self::AfterTakeover,
+        Self::BeforeRestoreStep,
+        Self::AfterRestoreStep,
+        Self::BeforeRecord,
+        Self::AfterRecord,
+        Self::BeforeChangelogSend,
+        Self::AfterChangelogSend,
+        Self::BeforeCommitRequest,
+        Self::AfterCommitReply,
+        Self::BeforeStoreBatch,
+        Self::AfterStoreBatch,
+        Self::BeforeFlush,
+        Self::AfterFlush,
+    ];
 }
 
-/// Never crashes.
+/// The process ends here: whoever gets this drops everything without another call to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("crashed at {0:?}, as the simulation asked")]
+pub struct Crash(pub CrashPoint);
+
+/// A mistake that a test plants in commit or restore, to see whether the simulation finds it. Asked of
+/// the [`Probe`] where the right thing is done; no configuration reaches it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PlantedBug {
+    /// A restore ends at the last stable offset.
+    RestoreStopsAtLastStableOffset,
+    /// A restore reads open and aborted transactions.
+    RestoreReadsUncommitted,
+    /// A restore passes over tombstones.
+    RestoreSkipsTombstones,
+    /// A checkpoint of any age is trusted.
+    OldCheckpointTrusted,
+    /// Offsets are committed apart from data, in a transaction that follows.
+    OffsetsApartFromData,
+    /// Only the first task's offsets are in the transaction.
+    TransactionWithoutOffsets,
+    /// A refusal by the group does not keep the thread from committing.
+    FenceIgnored,
+    /// The overlay survives an abort.
+    OverlayKeptAfterAbort,
+    /// The input is not sought back after an abort.
+    PositionKeptAfterAbort,
+    /// The batch is in the store before the commit is requested.
+    AppliedBeforeCommit,
+    /// A commit of unknown outcome is taken for aborted.
+    UnknownTakenForAbort,
+    /// A commit of unknown outcome is taken for committed.
+    UnknownTakenForCommit,
+    /// Checkpoints reach the disk before their data.
+    CheckpointAheadOfData,
+    /// What a failed record has written stays.
+    FailedRecordKept,
+}
+
+impl PlantedBug {
+    /// Every bug.
+    pub const ALL: [Self; 14] = [
+        Self::RestoreStopsAtLastStableOffset,
+        Self::RestoreReadsUncommitted,
+        Self::RestoreSkipsTombstones,
+        Self::OldCheckpointTrusted,
+        Self::OffsetsApartFromData,
+        Self::TransactionWithoutOffsets,
+        Self::FenceIgnored,
+        Self::OverlayKeptAfterAbort,
+        Self::PositionKeptAfterAbort,
+        Self::AppliedBeforeCommit,
+        Self::UnknownTakenForAbort,
+        Self::UnknownTakenForCommit,
+        Self::CheckpointAheadOfData,
+        Self::FailedRecordKept,
+    ];
+}
+
+/// Decides whether the process goes on past a named point.
+pub trait Probe: Send + Sync {
+    /// Called each time `point` is reached.
+    ///
+    /// # Errors
+    /// [`Crash`] when the process is to end here.
+    fn reached(&self, point: CrashPoint) -> Result<(), Crash>;
+
+    /// Returns whether the runtime is to make this mistake. Only the simulation's own tests say yes.
+    #[doc(hidden)]
+    fn planted(&self, bug: PlantedBug) -> bool {
+        let _ = bug;
+        false
+    }
+}
+
+/// The production probe: never ends anything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProbe;
 
 impl Probe for NoProbe {
+    #[inline]
     fn reached(&self, _point: CrashPoint) -> Result<(), Crash> {
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
 use super::partition_group::{InputPartition, PartitionGroup};
-use super::{CrashPoint, Probe, ResolvedTopology};
+use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology};
 use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::log::{
@@ -119,7 +119,7 @@ impl<M: LogMessage> Task<M> {
     pub(crate) fn new(parts: TaskParts<M>) -> Result<Self, Fault> {
         let TaskParts { id, sub_index, topology, inputs, db, meters, generation, now, cache_bytes } =
             parts;
-        let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes)?;
+        let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes, &meters)?;
         let changelog_offsets = db
             .checkpoint()
             .changelogs
@@ -152,8 +152,9 @@ impl<M: LogMessage> Task<M> {
     /// stream time, overlays, buffers, positions. Stores are at the last commit already.
     pub(crate) fn rebuild(&mut self, now: Timestamp, cache_bytes: usize) -> Result<(), Fault> {
         let (chain, cx) =
-            build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes)?;
+            build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes, &self.meters)?;
         self.close_processors();
+        self.meters.aborted();
         self.chain = chain;
         self.cx = cx;
         self.group.rewind();
@@ -240,8 +241,10 @@ impl<M: LogMessage> Task<M> {
         match result {
             Ok(()) => self.release_record(&at, producer)?,
             Err(error) => {
-                self.rollback();
-                match self.meet_policy(source, &at, &raw, error, now)? {
+                if !probe.planted(PlantedBug::FailedRecordKept) {
+                    self.rollback();
+                }
+                match self.meet_policy((index, source), &at, &raw, error, now)? {
                     Met::Done => self.release(producer)?,
                     Met::Later(not_before) => {
                         if let Some(input) = self.group.partitions.get_mut(index) {
@@ -366,7 +369,7 @@ impl<M: LogMessage> Task<M> {
     /// Decides about a record whose chain failed and was rolled back.
     fn meet_policy(
         &mut self,
-        source: usize,
+        (input, source): (usize, usize),
         at: &RecordCoordinates,
         raw: &RawRecord<'_>,
         error: ProcessError,
@@ -386,14 +389,14 @@ impl<M: LogMessage> Task<M> {
             match policy {
                 ErrorPolicy::Fail => return Err(self.fail(Some(at.clone()), error)),
                 ErrorPolicy::Skip => {
-                    self.meters.skipped(source);
+                    self.meters.skipped(input);
                     tracing::warn!(task = %self.id, record = %at, error = %dead_letter::chain(&error), "record skipped");
                     return Ok(Met::Done);
                 }
                 ErrorPolicy::DeadLetter { topic } => {
                     dead_letter::stage(&mut self.cx, &self.topology, &topic, at, raw, &error)
                         .map_err(Fault::Refused)?;
-                    self.meters.dead_lettered(source);
+                    self.meters.dead_lettered(input);
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
                 }
@@ -401,6 +404,7 @@ impl<M: LogMessage> Task<M> {
                     if spent < attempts {
                         let backoff = i64::try_from(backoff.as_millis()).unwrap_or(i64::MAX);
                         let not_before = now.saturating_add(backoff);
+                        self.meters.retried(input);
                         self.retry = Some(PendingRetry { at: at.clone(), attempts: spent + 1, not_before });
                         return Ok(Met::Later(not_before));
                     }
@@ -615,6 +619,7 @@ fn build_chain(
     db: &TaskDb,
     now: Timestamp,
     cache_bytes: usize,
+    meters: &TaskMeters,
 ) -> Result<(TaskTopology, TaskContext), Fault> {
     let Some(sub) = topology.topology.sub_topologies().get(sub_index) else {
         unreachable!("a task's sub-topology exists")
@@ -631,6 +636,7 @@ fn build_chain(
         topics: topology.topics.clone(),
         backends,
         cache_bytes,
+        metrics: Some(meters.metrics().clone()),
     };
     let chain = (sub.instantiate)(&mut env).map_err(fault)?;
     assert!(chain.sources.len() == sub.sources.len(), "a chain has all sources of its sub-topology");

@@ -1,11 +1,32 @@
 //! How keys and values become bytes and text.
+//!
+//! Byte forms are those of Kafka's own serializers, so that a Java program reads what is written
+//! here: strings in UTF-8, integers and floats big endian, UUIDs as text. Decimals travel as text
+//! too, since money never passes through a float.
+
+mod builtin;
+mod json;
+mod optional;
+
+pub use builtin::{
+    BytesSerde, DecimalSerde, F64Serde, I32Serde, I64Serde, StringSerde, UuidSerde, bytes, decimal,
+    f64, i32, i64, string, uuid,
+};
+pub use json::{JsonSerde, json};
+pub use optional::{OptionalSerde, optional};
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::processor::BoxError;
 
 /// Turns a `T` into bytes and back. Null is a value of its own: types that have no null answer
 /// `None` with an error, and `optional(serde)` maps it to `Option::None`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not turn `{T}` into bytes",
+    note = "take a matching serde, such as `serdes::string()` for `String`, \
+            `serdes::json::<{T}>()` for JSON, `serdes::optional(..)` for an `Option`"
+)]
 pub trait Serde<T>: Send + Sync + 'static {
     /// Appends the bytes of `data` to `out`; returns whether the field is present (`false`: null).
     ///
@@ -34,3 +55,21 @@ pub trait TextCodec: Debug + Send + Sync {
     /// When the bytes do not decode.
     fn to_json(&self, bytes: &[u8]) -> Result<serde_json::Value, BoxError>;
 }
+
+impl<T: 'static> Serde<T> for Arc<dyn Serde<T>> {
+    fn serialize(&self, data: &T, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        (**self).serialize(data, out)
+    }
+
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError> {
+        (**self).deserialize(bytes)
+    }
+}
+
+/// The bytes of a field that must not be null.
+fn present<'a>(bytes: Option<&'a [u8]>, what: &str) -> Result<&'a [u8], BoxError> {
+    bytes.ok_or_else(|| format!("null is no {what}; `serdes::optional` reads it as `None`").into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -398,3 +398,6 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for KeyValue
         self.overlay.is_dirty()
     }
 }
+
+#[cfg(test)]
+mod tests;

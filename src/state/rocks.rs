@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, DB, DBCompactionStyle, DBCompressionType, DBRawIterator,
-    ErrorKind, IteratorMode, LogLevel, Options, ReadOptions,
+    BlockBasedOptions, ColumnFamily, DB, DBCompactionStyle, DBCompressionType, DBIterator,
+    DBRawIterator, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions,
 };
 
 use super::task_db::Inner;
@@ -167,7 +167,7 @@ pub(super) fn range<'a>(
     from: &[u8],
     to: Option<&[u8]>,
     reverse: bool,
-) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + use<'a> {
+) -> DBIterator<'a> {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(from);
     if let Some(to) = to {

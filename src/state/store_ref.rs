@@ -152,7 +152,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StoreRef<K, V> {
         self.borrow().fill(cursor, into)
     }
 
-    fn borrow(&self) -> RefMut<'_, KeyValueStore<K, V>> {
+    pub(super) fn borrow(&self) -> RefMut<'_, KeyValueStore<K, V>> {
         self.0.borrow_mut()
     }
 }

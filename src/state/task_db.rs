@@ -551,3 +551,6 @@ impl ReadHandle {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

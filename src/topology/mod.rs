@@ -7,8 +7,21 @@
 //! - A sub-topology is a connected part of the graph; its source topics are co-partitioned, and
 //!   task `<sub-topology>_<partition>` owns that partition of each.
 
+mod built;
+mod check;
+mod describe;
+mod error;
+mod graph;
+mod names;
 mod task_id;
 
+pub use built::Topology;
+pub use describe::{
+    NodeDescription, NodeRole, StoreDescription, SubTopologyDescription, TopologyDescription,
+};
+pub use error::{TopologyError, TopologyErrors};
+pub use graph::RepartitionTopic;
+pub(crate) use graph::{Graph, GraphNode, NodeId, NodeKind, StoreId};
 pub use task_id::{ParseTaskIdError, TaskId};
 
 use std::cell::{Cell, RefCell};
@@ -17,8 +30,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 use crate::log::TopicName;
+use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
 use crate::state::{BytesStore, StateError, StateStore};
@@ -30,6 +46,16 @@ pub enum TopicRef {
     Declared(String),
     /// `<application_id>-<name>-repartition`.
     Repartition(String),
+}
+
+/// The name without the application id.
+impl fmt::Display for TopicRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declared(name) => f.write_str(name),
+            Self::Repartition(name) => f.write_str(&crate::format::names::repartition_suffix(name)),
+        }
+    }
 }
 
 /// A source node.
@@ -50,7 +76,8 @@ pub struct SourceSpec {
 }
 
 /// Whether a store can be rebuilt (invariant 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Durability {
     /// A projection of something else: `reset` deletes it.
     Derived,
@@ -59,9 +86,11 @@ pub enum Durability {
 }
 
 /// Where a store keeps its committed data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Persistence {
     /// A column family of the task's RocksDB.
+    #[serde(rename = "rocksdb")]
     RocksDb,
     /// Memory; restored from the start of the changelog at each start.
     InMemory,
@@ -101,6 +130,10 @@ pub struct DeclaredTopic {
     pub config: BTreeMap<String, String>,
 }
 
+/// Makes the processor chain of one task.
+pub(crate) type Instantiate =
+    Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>;
+
 /// A connected part of the topology.
 pub struct SubTopology {
     /// The number in task ids.
@@ -112,8 +145,7 @@ pub struct SubTopology {
     /// Its stores; the position is the index in [`TaskTopology::stores`].
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
-    pub(crate) instantiate:
-        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+    pub(crate) instantiate: Instantiate,
 }
 
 impl fmt::Debug for SubTopology {
@@ -147,6 +179,10 @@ pub struct TaskEnv {
     pub topics: BTreeMap<TopicRef, ResolvedTopic>,
     /// The committed bytes of each store, by name.
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
+    /// What the stores of the task may keep cached of clean entries, in bytes.
+    pub cache_bytes: usize,
+    /// Where the task's operators count; `None` in a task whose metrics nobody reads.
+    pub metrics: Option<TaskMetrics>,
 }
 
 /// A task's processor chain. Stays on one thread.

@@ -180,7 +180,7 @@ pub(crate) fn a_position_beyond_the_end_is_out_of_range<L: Log, F: Fixture<L>>(f
     let partition = tp(&topic(f, 1, &[]), 0);
     write(f, &partition, &[("k", "v")]);
     let spec = member_spec(&unique("group"), "client", None);
-    let mut member = Member::<L>::join(f, &spec, &[partition.topic.clone()]);
+    let mut member = Member::<L>::join(f, &spec, std::slice::from_ref(&partition.topic));
     await_balance(f, &mut [&mut member], 1);
     settle(f, "seek", || member.consumer.seek(&partition, 17)).unwrap();
     let error = eventually(f, "the position is refused", |_| {

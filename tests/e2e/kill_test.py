@@ -320,11 +320,14 @@ def carry_out_kills(scenario, daemons, writer):
             name = str(daemon)
             daemon.kill()
             killed += 1
+            # A long pause moves partitions; with nobody there to take them it only costs time.
+            others = any(other.running.is_set() for other in daemons)
+            pause = kill["pause"] if others else min(kill["pause"], SHORT_PAUSE_S[1])
             say(
                 f"kill {number} of {len(scenario.kills)}: {name} after {writer.sent} events sent, "
-                f"{processed or 0:.0f} processed since its start; back in {kill['pause']:.2f} s"
+                f"{processed or 0:.0f} processed since its start; back in {pause:.2f} s"
             )
-            thread = threading.Thread(target=restart, args=(daemon, kill["pause"], trouble), daemon=True)
+            thread = threading.Thread(target=restart, args=(daemon, pause, trouble), daemon=True)
             restarts.append(thread)
             thread.start()
     for thread in restarts:

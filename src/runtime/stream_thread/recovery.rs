@@ -90,7 +90,10 @@ impl<L: Log> StreamThread<L> {
                 }
                 Ok(self.back_off(now))
             }
-            StateError::Decode { .. } | StateError::Encode { .. } => {
+            StateError::Decode { .. }
+            | StateError::Encode { .. }
+            | StateError::Closed { .. }
+            | StateError::UnknownStore { .. } => {
                 Err(ThreadError::State { task, source: error })
             }
         }

@@ -1,0 +1,328 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::ExitCode;
+use crate::config::LogKind;
+
+/// Runs stream topologies, exactly once.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "millstream", version, disable_help_subcommand = true, after_help = exit_codes())]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run a deployment until SIGTERM or SIGINT
+    Run(Deployment),
+    /// Check a configuration and its topology; change nothing
+    Validate(Deployment),
+    /// Show a deployment's topology
+    Describe(Describe),
+    /// List the topologies in this program
+    Topologies,
+    /// Rebuild derived state: read rewindable topics again from the beginning
+    Reset(Reset),
+}
+
+/// A configuration, what overrides it, and the log it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Deployment {
+    /// The configuration file
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// Override a key of the configuration; dots nest, quotes keep dots:
+    /// 'topics."a.b".name=x'
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+
+    /// Use the log inside this process instead of Kafka: in memory, or kept in DIR
+    // `require_equals`: or `--embedded CONFIG` would take the configuration for the directory.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub embedded: Option<Option<PathBuf>>,
+}
+
+/// Where the records are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogChoice {
+    /// A Kafka cluster.
+    Kafka,
+    /// The embedded log, gone with the process.
+    EmbeddedInMemory,
+    /// The embedded log, kept in a directory.
+    EmbeddedIn(PathBuf),
+}
+
+impl Deployment {
+    /// Returns where the records are.
+    #[must_use]
+    pub fn log(&self) -> LogChoice {
+        match &self.embedded {
+            None => LogChoice::Kafka,
+            Some(None) => LogChoice::EmbeddedInMemory,
+            Some(Some(directory)) => LogChoice::EmbeddedIn(directory.clone()),
+        }
+    }
+
+    /// Returns what the configuration has to say about the log.
+    #[must_use]
+    pub fn log_kind(&self) -> LogKind {
+        match self.log() {
+            LogChoice::Kafka => LogKind::Kafka,
+            LogChoice::EmbeddedInMemory | LogChoice::EmbeddedIn(_) => LogKind::Embedded,
+        }
+    }
+}
+
+/// Arguments of `describe`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Describe {
+    /// What to describe.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How a topology is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As Kafka Streams' `TopologyDescription`.
+    Text,
+    /// As a Mermaid flow chart.
+    Mermaid,
+    /// As JSON.
+    Json,
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Mermaid, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Text => "text",
+            Self::Mermaid => "mermaid",
+            Self::Json => "json",
+        }))
+    }
+}
+
+/// Arguments of `reset`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Reset {
+    /// What to reset.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Go to the earliest offsets (the default, and the only place to go so far)
+    #[arg(long)]
+    pub to_earliest: bool,
+
+    /// Show the plan and change nothing (the default)
+    #[arg(long, conflicts_with = "execute")]
+    pub dry_run: bool,
+
+    /// Carry the plan out
+    #[arg(long)]
+    pub execute: bool,
+}
+
+impl Arguments {
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// A wrong command line, and also `--help` and `--version`: print the error, and end with
+    /// [`exit_code_of`].
+    pub fn parse_from_line<I, T>(line: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let arguments = Self::try_parse_from(line)?;
+        if let Command::Reset(reset) = &arguments.command
+            && reset.deployment.log() == LogChoice::EmbeddedInMemory
+        {
+            let message = "a log in memory has nothing to reset: write `--embedded=DIR`";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(arguments)
+    }
+}
+
+/// Returns the exit code for what [`Arguments::parse_from_line`] came back with.
+#[must_use]
+pub fn exit_code_of(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        ExitCode::Usage
+    } else {
+        ExitCode::Success
+    }
+}
+
+fn exit_codes() -> String {
+    let lines = ExitCode::ALL
+        .iter()
+        .map(|code| format!("  {:>2}  {}", code.code(), code.meaning()));
+    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("millstream").chain(line.split_whitespace());
+        Arguments::parse_from_line(words).map(|arguments| arguments.command)
+    }
+
+    fn deployment(config: &str, sets: &[&str], embedded: Option<Option<&str>>) -> Deployment {
+        Deployment {
+            config: config.into(),
+            sets: sets.iter().map(|&set| set.to_owned()).collect(),
+            embedded: embedded.map(|directory| directory.map(PathBuf::from)),
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_directory_for_the_embedded_log_needs_an_equals_sign() {
+        for (line, expected) in [
+            ("run c.yaml", deployment("c.yaml", &[], None)),
+            (
+                "run c.yaml --embedded",
+                deployment("c.yaml", &[], Some(None)),
+            ),
+            (
+                "run --embedded c.yaml",
+                deployment("c.yaml", &[], Some(None)),
+            ),
+            (
+                "run --embedded=data c.yaml",
+                deployment("c.yaml", &[], Some(Some("data"))),
+            ),
+            (
+                "run c.yaml --embedded=data",
+                deployment("c.yaml", &[], Some(Some("data"))),
+            ),
+        ] {
+            assert_eq!(parse(line).ok(), Some(Command::Run(expected)), "{line}");
+        }
+        assert_eq!(deployment("c", &[], None).log(), LogChoice::Kafka);
+        assert_eq!(
+            deployment("c", &[], Some(None)).log(),
+            LogChoice::EmbeddedInMemory
+        );
+        let kept = deployment("c", &[], Some(Some("data")));
+        assert_eq!(kept.log(), LogChoice::EmbeddedIn("data".into()));
+        assert_eq!(kept.log_kind(), LogKind::Embedded);
+    }
+
+    #[test]
+    fn every_command_on_a_deployment_takes_sets_and_the_embedded_log() {
+        let expected = deployment("c.yaml", &["threads=2", "a.b=c=d"], Some(Some("x")));
+        let rest = "--set threads=2 c.yaml --embedded=x --set a.b=c=d";
+        let parsed = |command: &str| parse(&format!("{command} {rest}")).expect(command);
+        assert_eq!(parsed("run"), Command::Run(expected.clone()));
+        assert_eq!(parsed("validate"), Command::Validate(expected.clone()));
+        let describe = Describe {
+            deployment: expected.clone(),
+            format: Format::Text,
+        };
+        assert_eq!(parsed("describe"), Command::Describe(describe));
+        let reset = Reset {
+            deployment: expected,
+            to_earliest: false,
+            dry_run: false,
+            execute: false,
+        };
+        assert_eq!(parsed("reset"), Command::Reset(reset));
+        assert_eq!(parse("topologies").ok(), Some(Command::Topologies));
+    }
+
+    #[test]
+    fn describe_has_three_formats() {
+        for (word, format) in [
+            ("text", Format::Text),
+            ("mermaid", Format::Mermaid),
+            ("json", Format::Json),
+        ] {
+            let parsed = parse(&format!("describe c.yaml --format {word}")).expect(word);
+            let deployment = deployment("c.yaml", &[], None);
+            assert_eq!(parsed, Command::Describe(Describe { deployment, format }));
+        }
+        assert!(parse("describe c.yaml --format dot").is_err());
+    }
+
+    #[test]
+    fn reset_executes_only_when_told_to() {
+        let reset = |line: &str| match parse(line) {
+            Ok(Command::Reset(reset)) => (reset.to_earliest, reset.dry_run, reset.execute),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reset("reset c.yaml"), (false, false, false));
+        assert_eq!(
+            reset("reset c.yaml --to-earliest --dry-run"),
+            (true, true, false)
+        );
+        assert_eq!(reset("reset c.yaml --execute"), (false, false, true));
+        assert!(parse("reset c.yaml --dry-run --execute").is_err());
+    }
+
+    #[test]
+    fn a_log_in_memory_cannot_be_reset() {
+        let error = parse("reset c.yaml --embedded --execute").expect_err("refused");
+        assert!(error.to_string().contains("--embedded=DIR"), "{error}");
+        assert!(parse("reset c.yaml --embedded=data --execute").is_ok());
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error_and_help_is_not() {
+        for line in [
+            "",
+            "fly",
+            "run",
+            "run a.yaml b.yaml",
+            "run a.yaml --fast",
+            "topologies --set a=b",
+        ] {
+            let error = parse(line).expect_err(line);
+            // Without a command clap shows the help, on standard error.
+            assert_eq!(exit_code_of(&error), ExitCode::Usage, "{line}");
+        }
+        for line in ["--help", "--version", "run --help"] {
+            assert_eq!(
+                exit_code_of(&parse(line).expect_err(line)),
+                ExitCode::Success,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_help_lists_the_exit_codes() {
+        let help = parse("--help").expect_err("help").to_string();
+        for code in ExitCode::ALL {
+            assert!(
+                help.contains(&format!("{:>2}  {}", code.code(), code.meaning())),
+                "{help}"
+            );
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! How sources are read, sinks written, state kept: Kafka Streams' `Consumed`, `Produced`,
+//! `Grouped`, `Repartitioned`, `Materialized`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::processor::{ErrorPolicy, Stage};
+use crate::serde::{Serde, TextCodec};
+use crate::topology::{Durability, Persistence};
+
+pub(crate) type SharedSerde<T> = Arc<dyn Serde<T>>;
+
+/// What happens to a record of a source whose chain failed, by stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Policies {
+    pub(crate) deserialization: ErrorPolicy,
+    pub(crate) processing: ErrorPolicy,
+    pub(crate) production: ErrorPolicy,
+}
+
+impl Policies {
+    pub(crate) fn all(policy: &ErrorPolicy) -> Self {
+        Self {
+            deserialization: policy.clone(),
+            processing: policy.clone(),
+            production: policy.clone(),
+        }
+    }
+}
+
+/// How a source reads its topic.
+pub struct Consumed<K, V> {
+    pub(crate) key_serde: SharedSerde<K>,
+    pub(crate) value_serde: SharedSerde<V>,
+    pub(crate) policies: Policies,
+    pub(crate) rewindable: bool,
+    pub(crate) name: Option<String>,
+}
+
+impl<K, V> Consumed<K, V> {
+    /// Reads keys and values with these serdes. Errors stop the task and the topic is rewindable,
+    /// until said otherwise.
+    pub fn with(key_serde: impl Serde<K>, value_serde: impl Serde<V>) -> Self {
+        Self {
+            key_serde: Arc::new(key_serde),
+            value_serde: Arc::new(value_serde),
+            policies: Policies::all(&ErrorPolicy::Fail),
+            rewindable: true,
+            name: None,
+        }
+    }
+
+    /// Says what happens when a record of this source cannot be read, processed or written.
+    #[must_use]
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.policies = Policies::all(&policy);
+        self
+    }
+
+    /// Says what happens when a record of this source fails at `stage`; overrides
+    /// [`on_error`](Self::on_error) when called after it.
+    #[must_use]
+    pub fn on_error_at(mut self, stage: Stage, policy: ErrorPolicy) -> Self {
+        match stage {
+            Stage::Deserialization => self.policies.deserialization = policy,
+            Stage::Processing => self.policies.processing = policy,
+            Stage::Production => self.policies.production = policy,
+        }
+        self
+    }
+
+    /// Says whether a reset may read the topic again. Never for commands: they have had their
+    /// effects.
+    #[must_use]
+    pub fn rewindable(mut self, rewindable: bool) -> Self {
+        self.rewindable = rewindable;
+        self
+    }
+
+    /// Names the source node.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}
+
+/// Chooses the partition of an output; `None` leaves it to murmur2 of the key bytes.
+pub(crate) type Partitioner<K, V> = Arc<dyn Fn(&K, &V, i32) -> Option<i32> + Send + Sync>;
+
+/// How a sink writes its topic.
+pub struct Produced<K, V> {
+    pub(crate) key_serde: SharedSerde<K>,
+    pub(crate) value_serde: SharedSerde<V>,
+    pub(crate) partitioner: Option<Partitioner<K, V>>,
+    pub(crate) name: Option<String>,
+}
+
+impl<K, V> Produced<K, V> {
+    /// Writes keys and values with these serdes, partitioned by murmur2 of the key bytes.
+    pub fn with(key_serde: impl Serde<K>, value_serde: impl Serde<V>) -> Self {
+        Self {
+            key_serde: Arc::new(key_serde),
+            value_serde: Arc::new(value_serde),
+            partitioner: None,
+            name: None,
+        }
+    }
+
+    /// Chooses the partition from key, value and the number of partitions; `None` falls back to
+    /// the default.
+    #[must_use]
+    pub fn partitioned_by(
+        mut self,
+        partitioner: impl Fn(&K, &V, i32) -> Option<i32> + Send + Sync + 'static,
+    ) -> Self {
+        self.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// Names the sink node.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}
+
+/// How records are grouped: the name of the repartition topic, should one be needed, and the serdes
+/// it is written with.
+pub struct Grouped<K, V> {
+    pub(crate) name: String,
+    pub(crate) key_serde: Option<SharedSerde<K>>,
+    pub(crate) value_serde: Option<SharedSerde<V>>,
+}
+
+impl<K, V> Grouped<K, V> {
+    /// Names the repartition topic `<application_id>-<name>-repartition`. Serdes are those of the
+    /// stream, as far as key and value are unchanged since its source.
+    pub fn as_name(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: None,
+            value_serde: None,
+        }
+    }
+
+    /// Names the repartition topic and says how its records are written.
+    pub fn with(
+        name: impl Into<String>,
+        key_serde: impl Serde<K>,
+        value_serde: impl Serde<V>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: Some(Arc::new(key_serde)),
+            value_serde: Some(Arc::new(value_serde)),
+        }
+    }
+}
+
+/// How a stream is written to and read back from a repartition topic.
+pub struct Repartitioned<K, V> {
+    pub(crate) name: String,
+    pub(crate) key_serde: Option<SharedSerde<K>>,
+    pub(crate) value_serde: Option<SharedSerde<V>>,
+    pub(crate) partitions: Option<i32>,
+}
+
+impl<K, V> Repartitioned<K, V> {
+    /// Names the topic `<application_id>-<name>-repartition`; see [`Grouped::as_name`].
+    pub fn as_name(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: None,
+            value_serde: None,
+            partitions: None,
+        }
+    }
+
+    /// Names the topic and says how its records are written.
+    pub fn with(
+        name: impl Into<String>,
+        key_serde: impl Serde<K>,
+        value_serde: impl Serde<V>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: Some(Arc::new(key_serde)),
+            value_serde: Some(Arc::new(value_serde)),
+            partitions: None,
+        }
+    }
+
+    /// Fixes the number of partitions; otherwise it is the most that any topic upstream has.
+    #[must_use]
+    pub fn partitions(mut self, partitions: i32) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+}
+
+/// How a store is kept: its name, serdes, place, changelog.
+pub struct Materialized<K, V> {
+    pub(crate) name: String,
+    pub(crate) key_serde: SharedSerde<K>,
+    pub(crate) value_serde: SharedSerde<V>,
+    pub(crate) key_codec: Arc<dyn TextCodec>,
+    pub(crate) value_codec: Arc<dyn TextCodec>,
+    pub(crate) persistence: Persistence,
+    pub(crate) durability: Durability,
+    pub(crate) changelog: Option<BTreeMap<String, String>>,
+}
+
+/// Describes a store for [`add_state_store`](super::StreamsBuilder::add_state_store): the same as
+/// a materialised table's.
+pub type StoreBuilder<K, V> = Materialized<K, V>;
+
+impl<K, V> Materialized<K, V> {
+    /// Names a store: derived, in RocksDB, with the changelog `<application_id>-<name>-changelog`.
+    pub fn as_store(
+        name: impl Into<String>,
+        key_serde: impl Serde<K> + TextCodec,
+        value_serde: impl Serde<V> + TextCodec,
+    ) -> Self {
+        let (key, value) = (Arc::new(key_serde), Arc::new(value_serde));
+        Self {
+            name: name.into(),
+            key_codec: Arc::clone(&key) as Arc<dyn TextCodec>,
+            value_codec: Arc::clone(&value) as Arc<dyn TextCodec>,
+            key_serde: key,
+            value_serde: value,
+            persistence: Persistence::RocksDb,
+            durability: Durability::Derived,
+            changelog: Some(BTreeMap::new()),
+        }
+    }
+
+    /// Keeps the data in memory: restored from the start of the changelog at each start.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.persistence = Persistence::InMemory;
+        self
+    }
+
+    /// Makes the store the truth: a reset keeps it.
+    #[must_use]
+    pub fn record(mut self) -> Self {
+        self.durability = Durability::Record;
+        self
+    }
+
+    /// Makes the store a projection of something else: a reset deletes it. The default.
+    #[must_use]
+    pub fn derived(mut self) -> Self {
+        self.durability = Durability::Derived;
+        self
+    }
+
+    /// Sets a config of the changelog topic, such as `segment.ms`.
+    #[must_use]
+    pub fn changelog_config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.changelog
+            .get_or_insert_default()
+            .insert(key.into(), value.into());
+        self
+    }
+
+    /// Keeps no changelog: the store is lost with its machine.
+    #[must_use]
+    pub fn no_changelog(mut self) -> Self {
+        self.changelog = None;
+        self
+    }
+}
+
+/// Serdes have no `Debug`; the name tells what matters.
+macro_rules! debug_by_name {
+    ($($type:ident),*) => {$(
+        impl<K, V> fmt::Debug for $type<K, V> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($type)).field("name", &self.name).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+debug_by_name!(Consumed, Produced, Grouped, Repartitioned, Materialized);

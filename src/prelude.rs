@@ -1,0 +1,18 @@
+//! What a topology's author types daily.
+
+pub use crate::clock::Timestamp;
+pub use crate::dsl::{
+    BranchedKStream, Change, Consumed, Grouped, KGroupedStream, KStream, KTable, Materialized,
+    ProcessorSetup, Produced, Repartitioned, StoreBuilder, StoreHandle, StreamsBuilder,
+};
+pub use crate::log::Headers;
+pub use crate::processor::{
+    BoxError, ErrorPolicy, ForwardError, Init, Processor, ProcessorContext, Punctuation,
+    PunctuationId, PunctuationType, Record, RecordMetadata, Reject, Stage,
+};
+/// Kafka Streams' `Serdes`: constructors of the built-in serdes. Not called `serde`, which would hide the
+/// crate of that name.
+pub use crate::serde as serdes;
+pub use crate::serde::{Serde, TextCodec};
+pub use crate::state::{StateError, StoreRef};
+pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};

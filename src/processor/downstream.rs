@@ -1,0 +1,106 @@
+//! What comes after an operator within a task.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use super::{Node, ProcessError, Record, TaskContext};
+
+/// The operators after an operator, in the order the author attached them. A record is cloned only
+/// when there is more than one.
+pub struct Downstream<K, V>(Kind<K, V>);
+
+enum Kind<K, V> {
+    Nothing,
+    One(Box<dyn Node<K, V>>),
+    /// The last one gets the record itself, the others clones.
+    Many {
+        first: Vec<Box<dyn Node<K, V>>>,
+        last: Box<dyn Node<K, V>>,
+    },
+}
+
+impl<K, V> Downstream<K, V> {
+    /// Puts operators together.
+    #[must_use]
+    pub fn new(mut nodes: Vec<Box<dyn Node<K, V>>>) -> Self {
+        Self(match nodes.pop() {
+            None => Kind::Nothing,
+            Some(last) if nodes.is_empty() => Kind::One(last),
+            Some(last) => Kind::Many { first: nodes, last },
+        })
+    }
+
+    /// Returns whether nobody reads what is forwarded.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        matches!(self.0, Kind::Nothing)
+    }
+}
+
+impl<K: Clone, V: Clone> Downstream<K, V> {
+    /// Hands a record on; stops at the first operator that fails.
+    ///
+    /// # Errors
+    /// As [`Node::process`].
+    #[inline]
+    pub fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, V>,
+    ) -> Result<(), ProcessError> {
+        match &mut self.0 {
+            Kind::Nothing => Ok(()),
+            Kind::One(node) => node.process(cx, record),
+            Kind::Many { first, last } => {
+                for node in first {
+                    node.process(cx, record.clone())?;
+                }
+                last.process(cx, record)
+            }
+        }
+    }
+
+    /// Hands a record on whose timestamp may differ from the one in progress: stores downstream
+    /// write with the record's.
+    ///
+    /// # Errors
+    /// As [`Node::process`].
+    pub fn process_at(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, V>,
+    ) -> Result<(), ProcessError> {
+        let before = cx.set_timestamp(record.timestamp);
+        let result = self.process(cx, record);
+        cx.set_timestamp(before);
+        result
+    }
+}
+
+impl<K, V> fmt::Debug for Downstream<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = match &self.0 {
+            Kind::Nothing => 0,
+            Kind::One(_) => 1,
+            Kind::Many { first, .. } => first.len() + 1,
+        };
+        f.debug_struct("Downstream").field("nodes", &nodes).finish()
+    }
+}
+
+/// A node instance that several operators of a task lead to: one instance per task, whatever way a
+/// record takes to it. The graph has no cycles, so a node is never entered while it is busy.
+pub(crate) struct SharedNode<N>(pub(crate) Rc<RefCell<N>>);
+
+impl<K, V, N: Node<K, V>> Node<K, V> for SharedNode<N> {
+    fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        self.0.borrow_mut().process(cx, record)
+    }
+}
+
+impl<K: Clone, V: Clone> Node<K, V> for Downstream<K, V> {
+    fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        Self::process(self, cx, record)
+    }
+}

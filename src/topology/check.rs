@@ -1,0 +1,265 @@
+//! What `build` reads off a finished graph: mistakes, connected parts, descriptions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Durability, Graph, GraphNode, NodeDescription, NodeId, NodeKind, NodeRole, SourceSpec,
+    StoreDescription, StoreId, SubTopologyDescription, TopicRef, TopologyError,
+};
+
+impl Graph {
+    /// Returns every mistake: those noted while drawing, then those of the whole.
+    pub(crate) fn check(&self) -> Vec<TopologyError> {
+        let mut mistakes = self.mistakes.clone();
+        self.check_node_names(&mut mistakes);
+        self.check_sources(&mut mistakes);
+        self.check_stores(&mut mistakes);
+        self.check_partitions(&mut mistakes);
+        for topic in self
+            .declared
+            .keys()
+            .filter(|topic| !self.mentioned.contains(*topic))
+        {
+            mistakes.push(TopologyError::TopicNotUsed {
+                topic: topic.clone(),
+            });
+        }
+        mistakes
+    }
+
+    fn check_node_names(&self, mistakes: &mut Vec<TopologyError>) {
+        let mut seen = BTreeMap::<&str, usize>::new();
+        for node in &self.nodes {
+            *seen.entry(&node.name).or_default() += 1;
+        }
+        for (name, _) in seen.into_iter().filter(|(_, count)| *count > 1) {
+            let name = name.to_owned();
+            mistakes.push(TopologyError::DuplicateName { what: "node", name });
+        }
+    }
+
+    fn check_sources(&self, mistakes: &mut Vec<TopologyError>) {
+        let mut readers = BTreeMap::<&str, usize>::new();
+        let parents: BTreeSet<_> = self.nodes.iter().flat_map(|node| &node.parents).collect();
+        let mut empty = true;
+        for (id, node) in self.nodes_with_ids() {
+            let NodeKind::Source(spec) = &node.kind else {
+                continue;
+            };
+            empty = false;
+            if let TopicRef::Declared(topic) = &spec.topic {
+                *readers.entry(topic).or_default() += 1;
+            }
+            if !parents.contains(&id) {
+                mistakes.push(TopologyError::SourceNotRead {
+                    topic: spec.topic.to_string(),
+                    node: node.name.clone(),
+                });
+            }
+        }
+        if empty {
+            mistakes.push(TopologyError::Empty);
+        }
+        for (topic, _) in readers.into_iter().filter(|(_, count)| *count > 1) {
+            let reported = mistakes.iter().any(|mistake| {
+                matches!(mistake, TopologyError::TopicReadTwice { topic: known, .. } if known == topic)
+            });
+            if !reported {
+                let topic = topic.to_owned();
+                mistakes.push(TopologyError::TopicReadTwice {
+                    topic,
+                    how: "once as a table",
+                });
+            }
+        }
+    }
+
+    fn check_stores(&self, mistakes: &mut Vec<TopologyError>) {
+        let used: BTreeSet<_> = self.nodes.iter().flat_map(|node| &node.stores).collect();
+        for (index, store) in self.stores.iter().enumerate() {
+            if !used.contains(&StoreId(index)) {
+                mistakes.push(TopologyError::StoreNotConnected {
+                    store: store.name.clone(),
+                });
+            }
+            if store.durability == Durability::Record && store.changelog.is_none() {
+                mistakes.push(TopologyError::RecordStoreWithoutChangelog {
+                    store: store.name.clone(),
+                });
+            }
+        }
+    }
+
+    /// Repartition topics that meet at a store must not ask for different partition counts. Topics
+    /// of the outside world are checked when they are known.
+    fn check_partitions(&self, mistakes: &mut Vec<TopologyError>) {
+        for nodes in self.components() {
+            if self.stores_of(&nodes).is_empty() {
+                continue;
+            }
+            let asked: BTreeMap<&str, i32> = self
+                .source_nodes(&nodes)
+                .filter_map(|(_, spec)| match &spec.topic {
+                    TopicRef::Declared(_) => None,
+                    TopicRef::Repartition(name) => {
+                        let topic = self.repartitions.iter().find(|topic| topic.name == *name)?;
+                        Some((topic.name.as_str(), topic.partitions?))
+                    }
+                })
+                .collect();
+            let counts: BTreeSet<i32> = asked.values().copied().collect();
+            if counts.len() > 1 {
+                mistakes.push(TopologyError::NotCoPartitioned {
+                    topics: asked.keys().map(|&name| name.to_owned()).collect(),
+                    partitions: counts.into_iter().collect(),
+                });
+            }
+        }
+    }
+
+    /// Returns the connected parts: over edges and over shared stores, ordered by their first node.
+    pub(crate) fn components(&self) -> Vec<BTreeSet<NodeId>> {
+        let mut leader: Vec<usize> = (0..self.nodes.len()).collect();
+        let mut first_user = BTreeMap::<StoreId, usize>::new();
+        for (id, node) in self.nodes_with_ids() {
+            for parent in &node.parents {
+                union(&mut leader, parent.0, id.0);
+            }
+            for store in &node.stores {
+                let other = *first_user.entry(*store).or_insert(id.0);
+                union(&mut leader, other, id.0);
+            }
+        }
+        let mut components = BTreeMap::<usize, BTreeSet<NodeId>>::new();
+        for index in 0..leader.len() {
+            // The leader of a part is its lowest id.
+            components
+                .entry(find(&leader, index))
+                .or_default()
+                .insert(NodeId(index));
+        }
+        components.into_values().collect()
+    }
+
+    pub(crate) fn stores_of(&self, nodes: &BTreeSet<NodeId>) -> BTreeSet<StoreId> {
+        self.select(nodes)
+            .flat_map(|(_, node)| node.stores.iter().copied())
+            .collect()
+    }
+
+    pub(crate) fn source_specs(&self, nodes: &BTreeSet<NodeId>) -> Vec<SourceSpec> {
+        self.source_nodes(nodes)
+            .map(|(node, spec)| SourceSpec {
+                name: node.name.clone(),
+                ..spec.clone()
+            })
+            .collect()
+    }
+
+    /// Returns what the sinks write to, each topic once, in the order of the sinks.
+    pub(crate) fn sink_topics(&self, nodes: &BTreeSet<NodeId>) -> Vec<TopicRef> {
+        let mut topics = Vec::new();
+        for (_, node) in self.select(nodes) {
+            if let NodeKind::Sink(topic) = &node.kind
+                && !topics.contains(topic)
+            {
+                topics.push(topic.clone());
+            }
+        }
+        topics
+    }
+
+    pub(crate) fn describe(
+        &self,
+        id: u32,
+        nodes: &BTreeSet<NodeId>,
+        stores: &BTreeSet<StoreId>,
+    ) -> SubTopologyDescription {
+        let name_of = |id: &NodeId| self.nodes.get(id.0).map(|node| node.name.clone());
+        let nodes = self.select(nodes).map(|(id, node)| NodeDescription {
+            name: node.name.clone(),
+            role: self.role(node),
+            predecessors: node.parents.iter().filter_map(name_of).collect(),
+            successors: self
+                .nodes
+                .iter()
+                .filter(|child| child.parents.contains(&id))
+                .map(|child| child.name.clone())
+                .collect(),
+        });
+        let stores = stores.iter().filter_map(|id| self.stores.get(id.0));
+        SubTopologyDescription {
+            id,
+            nodes: nodes.collect(),
+            stores: stores
+                .map(|store| StoreDescription {
+                    name: store.name.clone(),
+                    persistence: store.persistence,
+                    durability: store.durability,
+                    changelog: store.changelog.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn role(&self, node: &GraphNode) -> NodeRole {
+        match &node.kind {
+            NodeKind::Source(spec) => NodeRole::Source {
+                topic: spec.topic.to_string(),
+                rewindable: spec.rewindable,
+            },
+            NodeKind::Operator { .. } => {
+                let stores = node.stores.iter().filter_map(|id| self.stores.get(id.0));
+                NodeRole::Processor {
+                    stores: stores.map(|store| store.name.clone()).collect(),
+                }
+            }
+            NodeKind::Sink(topic) => NodeRole::Sink {
+                topic: topic.to_string(),
+            },
+        }
+    }
+
+    fn nodes_with_ids(&self) -> impl Iterator<Item = (NodeId, &GraphNode)> {
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (NodeId(index), node))
+    }
+
+    fn select<'a>(
+        &'a self,
+        nodes: &'a BTreeSet<NodeId>,
+    ) -> impl Iterator<Item = (NodeId, &'a GraphNode)> {
+        nodes
+            .iter()
+            .filter_map(|id| self.nodes.get(id.0).map(|node| (*id, node)))
+    }
+
+    fn source_nodes<'a>(
+        &'a self,
+        nodes: &'a BTreeSet<NodeId>,
+    ) -> impl Iterator<Item = (&'a GraphNode, &'a SourceSpec)> {
+        self.select(nodes).filter_map(|(_, node)| match &node.kind {
+            NodeKind::Source(spec) => Some((node, &**spec)),
+            NodeKind::Operator { .. } | NodeKind::Sink(_) => None,
+        })
+    }
+}
+
+/// Returns the leader of `index`. Every leader chain descends, so it ends.
+fn find(leader: &[usize], mut index: usize) -> usize {
+    while let Some(&next) = leader.get(index)
+        && next != index
+    {
+        index = next;
+    }
+    index
+}
+
+fn union(leader: &mut [usize], a: usize, b: usize) {
+    let (a, b) = (find(leader, a), find(leader, b));
+    if let Some(slot) = leader.get_mut(a.max(b)) {
+        *slot = a.min(b);
+    }
+}
