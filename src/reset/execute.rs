@@ -1,7 +1,7 @@
 //! Collects a reset's facts from the log, and carries its plan out.
 //!
 //! # Failure
-//! What a busy broker refuses is asked again for a minute. An execution that ends early leaves the
+//! What a busy broker refuses is asked again for half a minute. An execution that ends early leaves the
 //! mark on the offsets (see the module above); to run it again is safe at every step.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use crate::runtime::{RuntimeConfig, TopicsError, all_topic_names, physical_name,
 use crate::topology::{Topology, TopicRef};
 
 /// How long a step is tried. A transaction left open by a dead process is aborted well within it.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
