@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::assembly::{Assembly, Children};
 use super::builder::{SharedDraft, StoreHandle, StoreKey};
 use super::stream::KStream;
+use crate::metrics::TaskMetrics;
 use crate::processor::{
     BoxError, Downstream, Init, Node, ProcessError, Processor, ProcessorContext, ProcessorNode,
     Punctuation, Record, SharedNode, TaskContext,
@@ -16,9 +17,10 @@ use crate::state::StoreRef;
 use crate::topology::{GraphNode, NodeKind, StoreId, TaskId};
 
 /// What a processor is told when it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ProcessorSetup {
     task: TaskId,
+    metrics: Option<TaskMetrics>,
 }
 
 impl ProcessorSetup {
@@ -32,6 +34,12 @@ impl ProcessorSetup {
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.task.partition
+    }
+
+    /// Returns the task's metrics; `None` where nobody reads them.
+    #[must_use]
+    pub const fn metrics(&self) -> Option<&TaskMetrics> {
+        self.metrics.as_ref()
     }
 }
 
@@ -98,6 +106,16 @@ impl<S: sealed::Store> sealed::Store for &S {
     }
 }
 
+impl sealed::Stores for () {
+    type Refs = ();
+
+    fn parts(&self) -> Vec<(&SharedDraft, StoreId, &str)> {
+        Vec::new()
+    }
+
+    fn resolve(_assembly: &Assembly<'_>, _ids: &[StoreId]) {}
+}
+
 macro_rules! stores_as_tuple {
     ($($store:ident $id:ident $index:tt),*) => {
         impl<$($store: sealed::Store),*> sealed::Stores for ($($store,)*) {
@@ -107,15 +125,14 @@ macro_rules! stores_as_tuple {
                 vec![$(sealed::Store::parts(&self.$index)),*]
             }
 
-            fn resolve(_assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs {
+            fn resolve(assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs {
                 let [$($id),*] = *ids else { unreachable!("one id per handle") };
-                ($($store::resolve(_assembly, $id),)*)
+                ($($store::resolve(assembly, $id),)*)
             }
         }
     };
 }
 
-stores_as_tuple!();
 stores_as_tuple!(A a 0);
 stores_as_tuple!(A a 0, B b 1);
 stores_as_tuple!(A a 0, B b 1, C c 2);
@@ -258,13 +275,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
             self.is_foreign(draft, store);
             ids.push(id);
         }
+        let mut distinct = ids.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
         let mut draft = self.draft.borrow_mut();
         let node = draft.graph.add(GraphNode {
             name: String::new(),
             named: true,
             kind: NodeKind::Operator { processor: true },
             parents: vec![self.parts.node],
-            stores: ids.clone(),
+            stores: distinct,
         });
         draft.graph.rename(node, name);
         drop(draft);
@@ -272,8 +292,10 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         let downstream = children.clone();
         self.parts.children.add(move |assembly| {
             let index = assembly.processor_index(node);
+            let env = assembly.env();
             let setup = ProcessorSetup {
-                task: assembly.env().task,
+                task: env.task,
+                metrics: env.metrics.clone(),
             };
             let instance = Rc::new(RefCell::new(ProcessorInstance {
                 name: assembly.name(node),

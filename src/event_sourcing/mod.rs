@@ -20,13 +20,20 @@
 
 mod aggregate;
 mod command;
+mod command_processor;
 mod decision;
 mod envelope;
+mod event_processor;
 mod history;
 mod json;
 mod limits;
+mod meter;
 mod reason;
+mod rebuild;
+mod reply_hub;
+mod stores;
 mod time;
+mod topology;
 mod upcast;
 
 pub use aggregate::{Aggregate, Given, Then, given};
@@ -45,7 +52,20 @@ pub use history::{
 };
 pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
 pub use reason::{ReasonCode, Rejection, reasons};
+pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;
+pub use stores::{CommandKey, RebuildPosition, RebuildProgress, RememberedCommand};
 pub use time::{TimeError, format_timestamp, parse_timestamp};
+pub use topology::{
+    AggregateRoute, AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic,
+    expiring_topic,
+};
 pub use upcast::{Event, EventError, FirstVersion, Versioned};
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod counter;
+#[cfg(test)]
+mod processor_tests;

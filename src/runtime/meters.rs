@@ -44,6 +44,11 @@ impl TaskMeters {
         }
     }
 
+    /// Returns the task's metrics, for its operators.
+    pub(crate) const fn metrics(&self) -> &TaskMetrics {
+        &self.task
+    }
+
     /// A record of input `index` is done.
     pub(crate) fn consumed(&mut self, index: usize, bytes: usize, timestamp: Timestamp) {
         if let Some(consumed) = self.consumed.get_mut(index) {

@@ -33,7 +33,7 @@ pub use config::{RuntimeConfig, TopicOverride};
 pub(crate) use dead_letter::chain as error_chain;
 pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
-pub use probe::{Crash, CrashPoint, NoProbe, Probe};
+pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
 pub use restore_pool::RestoreExecutor;
 pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};

@@ -19,7 +19,7 @@ use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
 use super::partition_group::{InputPartition, PartitionGroup};
-use super::{CrashPoint, Probe, ResolvedTopology};
+use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology};
 use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::log::{
@@ -119,7 +119,7 @@ impl<M: LogMessage> Task<M> {
     pub(crate) fn new(parts: TaskParts<M>) -> Result<Self, Fault> {
         let TaskParts { id, sub_index, topology, inputs, db, meters, generation, now, cache_bytes } =
             parts;
-        let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes)?;
+        let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes, &meters)?;
         let changelog_offsets = db
             .checkpoint()
             .changelogs
@@ -152,7 +152,7 @@ impl<M: LogMessage> Task<M> {
     /// stream time, overlays, buffers, positions. Stores are at the last commit already.
     pub(crate) fn rebuild(&mut self, now: Timestamp, cache_bytes: usize) -> Result<(), Fault> {
         let (chain, cx) =
-            build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes)?;
+            build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes, &self.meters)?;
         self.close_processors();
         self.meters.aborted();
         self.chain = chain;
@@ -241,7 +241,9 @@ impl<M: LogMessage> Task<M> {
         match result {
             Ok(()) => self.release_record(&at, producer)?,
             Err(error) => {
-                self.rollback();
+                if !probe.planted(PlantedBug::FailedRecordKept) {
+                    self.rollback();
+                }
                 match self.meet_policy((index, source), &at, &raw, error, now)? {
                     Met::Done => self.release(producer)?,
                     Met::Later(not_before) => {
@@ -617,6 +619,7 @@ fn build_chain(
     db: &TaskDb,
     now: Timestamp,
     cache_bytes: usize,
+    meters: &TaskMeters,
 ) -> Result<(TaskTopology, TaskContext), Fault> {
     let Some(sub) = topology.topology.sub_topologies().get(sub_index) else {
         unreachable!("a task's sub-topology exists")
@@ -633,6 +636,7 @@ fn build_chain(
         topics: topology.topics.clone(),
         backends,
         cache_bytes,
+        metrics: Some(meters.metrics().clone()),
     };
     let chain = (sub.instantiate)(&mut env).map_err(fault)?;
     assert!(chain.sources.len() == sub.sources.len(), "a chain has all sources of its sub-topology");

@@ -34,6 +34,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::log::TopicName;
+use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
 use crate::state::{BytesStore, StateError, StateStore};
@@ -89,6 +90,7 @@ pub enum Durability {
 #[serde(rename_all = "camelCase")]
 pub enum Persistence {
     /// A column family of the task's RocksDB.
+    #[serde(rename = "rocksdb")]
     RocksDb,
     /// Memory; restored from the start of the changelog at each start.
     InMemory,
@@ -128,6 +130,10 @@ pub struct DeclaredTopic {
     pub config: BTreeMap<String, String>,
 }
 
+/// Makes the processor chain of one task.
+pub(crate) type Instantiate =
+    Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>;
+
 /// A connected part of the topology.
 pub struct SubTopology {
     /// The number in task ids.
@@ -139,8 +145,7 @@ pub struct SubTopology {
     /// Its stores; the position is the index in [`TaskTopology::stores`].
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
-    pub(crate) instantiate:
-        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+    pub(crate) instantiate: Instantiate,
 }
 
 impl fmt::Debug for SubTopology {
@@ -176,6 +181,8 @@ pub struct TaskEnv {
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
     /// What the stores of the task may keep cached of clean entries, in bytes.
     pub cache_bytes: usize,
+    /// Where the task's operators count; `None` in a task whose metrics nobody reads.
+    pub metrics: Option<TaskMetrics>,
 }
 
 /// A task's processor chain. Stays on one thread.

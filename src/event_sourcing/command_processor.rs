@@ -1,0 +1,245 @@
+//! Decides commands: one record of the command topic in, everything it brings about out, atomically.
+//!
+//! ```text
+//! read → seen before? ── yes ─▶ first reply again
+//!          │ no
+//!          ▼
+//! load → own? → expectedVersion? → decide ─▶ events out, history, state, read model
+//!                                        └─▶ reply, remembered; waiters after the commit
+//! ```
+
+use std::ops::Bound;
+
+use super::aggregate::Aggregate;
+use super::command::{CommandEnvelope, CommandError, Outcome, Reply};
+use super::decision::{AggregateRecord, Appended, decide_command};
+use super::history::{HistoryEntry, HistoryKey, Origin};
+use super::meter::Meter;
+use super::reason::reasons;
+use super::reply_hub::ReplyHub;
+use super::stores::{CommandKey, RememberedCommand};
+use super::topology::{CommandMemory, Effect, RawKey, RawValue, reject};
+use crate::clock::Timestamp;
+use crate::processor::{
+    BoxError, Init, Processor, ProcessorContext, Punctuation, PunctuationType, Record,
+};
+use crate::state::{StateError, StoreRef};
+
+pub(super) struct CommandProcessor<A: Aggregate> {
+    pub(super) state: StoreRef<String, AggregateRecord<A::State>>,
+    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) commands: StoreRef<CommandKey, RememberedCommand>,
+    pub(super) memory: CommandMemory,
+    pub(super) replies: ReplyHub,
+    pub(super) meter: Meter,
+    /// Where the purge goes on.
+    pub(super) purged_to: Option<CommandKey>,
+}
+
+type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::State>>;
+
+impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for CommandProcessor<A> {
+    fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
+        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
+        Ok(Init::Ready)
+    }
+
+    fn process(
+        &mut self,
+        context: &mut Context<'_, A>,
+        record: Record<RawKey, RawValue>,
+    ) -> Result<(), BoxError> {
+        let Some(bytes) = record.value else {
+            return Err(reject(reasons::MISSING_VALUE, &"the command has no value"));
+        };
+        let key = record.key.as_deref();
+        match CommandEnvelope::parse(&bytes) {
+            Ok(command) => {
+                check_key(key, &command.aggregate_id)?;
+                let at = CommandKey {
+                    aggregate_id: command.aggregate_id.to_string(),
+                    command_id: command.command_id.to_string(),
+                };
+                if !self.repeat(context, &at)? {
+                    self.decide(context, at, &command)?;
+                }
+                Ok(())
+            }
+            Err(error) => self.refuse_unreadable(context, key, &bytes, &error),
+        }
+    }
+
+    fn punctuate(&mut self, context: &mut Context<'_, A>, _: Punctuation) -> Result<(), BoxError> {
+        Ok(self.purge(context.system_time())?)
+    }
+}
+
+fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
+    let error = match key {
+        Some(key) if key == aggregate_id.as_bytes() => return Ok(()),
+        Some(_) => CommandError::KeyMismatch {
+            aggregate_id: aggregate_id.into(),
+        },
+        None => CommandError::MissingKey,
+    };
+    Err(reject(error.code(), &error))
+}
+
+impl<A: Aggregate> CommandProcessor<A> {
+    /// Gives a command seen before its first reply again; returns whether it was.
+    fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
+        let Some(known) = self.commands.get(at)? else {
+            return Ok(false);
+        };
+        if self.is_forgotten(&known, context.system_time()) {
+            return Ok(false);
+        }
+        self.meter.count(|metrics| &metrics.commands_repeated);
+        self.reply(context, known.reply)?;
+        Ok(true)
+    }
+
+    fn decide(
+        &self,
+        context: &mut Context<'_, A>,
+        at: CommandKey,
+        command: &CommandEnvelope<'_>,
+    ) -> Result<(), BoxError> {
+        let now = context.system_time();
+        let known = self.state.get(&at.aggregate_id)?;
+        let decision = decide_command::<A>(known.as_ref(), command, now)?;
+        if let Some(too_large) = &decision.too_large {
+            self.meter.count(|metrics| &metrics.refused);
+            tracing::warn!(
+                event_type = %too_large.event_type, event_id = %too_large.event_id,
+                bytes = too_large.size, "event refused for its size"
+            );
+        }
+        for event in decision.events {
+            self.append(context, event)?;
+        }
+        if let Some(record) = decision.record {
+            self.state.put(at.aggregate_id.clone(), record.clone())?;
+            let timestamp = record.updated_at;
+            let changed = Effect::Changed(record);
+            context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
+        }
+        self.remember(context, at, decision.reply)
+    }
+
+    fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
+        let Appended {
+            key,
+            event_id,
+            event_type,
+            value,
+            headers,
+            timestamp,
+            size,
+        } = event;
+        self.meter.count(|metrics| &metrics.appended);
+        self.meter.size(size, event_type, &event_id, value.len());
+        let aggregate_id = key.aggregate_id.clone();
+        self.history.put(
+            key,
+            HistoryEntry {
+                origin: Origin::Native,
+                event: value.clone(),
+            },
+        )?;
+        let effect = Effect::Appended(value);
+        context.forward(Record {
+            key: aggregate_id,
+            value: effect,
+            timestamp,
+            headers,
+        })?;
+        Ok(())
+    }
+
+    fn remember(
+        &self,
+        context: &mut Context<'_, A>,
+        at: CommandKey,
+        reply: Reply,
+    ) -> Result<(), BoxError> {
+        self.meter.outcome(reply.outcome);
+        let decided_at = context.system_time();
+        self.commands.put(
+            at,
+            RememberedCommand {
+                reply: reply.clone(),
+                decided_at,
+            },
+        )?;
+        self.reply(context, reply)
+    }
+
+    /// Writes a reply, and tells those who wait for it once it is committed.
+    fn reply(&self, context: &mut Context<'_, A>, reply: Reply) -> Result<(), BoxError> {
+        let now = context.system_time();
+        if self.replies.is_awaited(&reply) {
+            let (replies, reply) = (self.replies.clone(), reply.clone());
+            context.after_commit(move || replies.deliver(&reply));
+        }
+        let key = reply.aggregate_id.clone();
+        context.forward(Record::new(key, Effect::Replied(reply), now))?;
+        Ok(())
+    }
+
+    /// Answers a command that cannot be read when its ids can; a dead letter otherwise.
+    fn refuse_unreadable(
+        &self,
+        context: &mut Context<'_, A>,
+        key: Option<&[u8]>,
+        bytes: &[u8],
+        error: &CommandError,
+    ) -> Result<(), BoxError> {
+        let address = CommandEnvelope::address(bytes);
+        let Some((command_id, aggregate_id)) =
+            address.filter(|(_, aggregate_id)| key == Some(aggregate_id.as_bytes()))
+        else {
+            return Err(reject(error.code(), error));
+        };
+        let at = CommandKey {
+            aggregate_id,
+            command_id,
+        };
+        if self.repeat(context, &at)? {
+            return Ok(());
+        }
+        let version = self.state.get_with(&at.aggregate_id, |known| {
+            known.map_or(0, |record| record.version)
+        })?;
+        let reason = (error.code(), error.to_string());
+        let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
+        debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
+        self.remember(context, at, reply)
+    }
+
+    fn is_forgotten(&self, command: &RememberedCommand, now: Timestamp) -> bool {
+        let retention = i64::try_from(self.memory.retention.as_millis()).unwrap_or(i64::MAX);
+        command.decided_at.saturating_add(retention) <= now
+    }
+
+    /// Deletes forgotten commands, a bounded number of entries per call, round and round.
+    fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
+        let start = self
+            .purged_to
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked_at = 0;
+        for found in self.commands.range((start, Bound::Unbounded))? {
+            let (key, command) = found?;
+            if self.is_forgotten(&command, now) {
+                self.commands.delete(&key)?;
+            }
+            looked_at += 1;
+            if looked_at >= self.memory.purge_entries_max {
+                self.purged_to = Some(key);
+                break;
+            }
+        }
+        Ok(())
+    }
+}

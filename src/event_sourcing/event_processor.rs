@@ -1,0 +1,185 @@
+//! Reads the events topic: own events come back, other systems' events are judged and folded.
+
+use super::aggregate::Aggregate;
+use super::decision::{AggregateRecord, FoldError, fold_foreign};
+use super::envelope::Envelope;
+use super::history::{HistoryEntry, HistoryKey, Incoming, Known, Origin, Stored, Verdict, judge};
+use super::limits::event_size;
+use super::meter::Meter;
+use super::reason::reasons;
+use super::rebuild::Rebuild;
+use super::topology::{Effect, RawKey, RawValue, reject};
+use crate::processor::{BoxError, Init, Processor, ProcessorContext, Record};
+use crate::state::StateError;
+
+pub(super) struct EventProcessor<A: Aggregate> {
+    /// Holds the stores; runs before the first record.
+    pub(super) rebuild: Rebuild<A>,
+    /// For errors.
+    pub(super) history_name: String,
+    pub(super) meter: Meter,
+}
+
+type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::State>>;
+
+impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for EventProcessor<A> {
+    fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
+        self.rebuild.slice(context)
+    }
+
+    fn process(
+        &mut self,
+        context: &mut Context<'_, A>,
+        record: Record<RawKey, RawValue>,
+    ) -> Result<(), BoxError> {
+        let Some(bytes) = record.value else {
+            return Err(reject(reasons::MISSING_VALUE, &"the event has no value"));
+        };
+        let folded = self
+            .fold(record.key.as_deref(), &bytes)
+            .map_err(|error| match error {
+                Failure::Fold(error) => {
+                    if matches!(error, FoldError::TooLarge(_)) {
+                        self.meter.count(|metrics| &metrics.refused);
+                    }
+                    reject(error.code(), &error)
+                }
+                Failure::State(error) => error.into(),
+            })?;
+        match folded {
+            Some((key, after)) => self.write(context, key, bytes, after),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why an event was not folded: through its own fault, or a store's.
+enum Failure {
+    Fold(FoldError),
+    State(StateError),
+}
+
+impl<E: Into<FoldError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Fold(error.into())
+    }
+}
+
+type Folded<S> = Option<(HistoryKey, AggregateRecord<S>)>;
+
+impl<A: Aggregate> EventProcessor<A> {
+    /// Judges an event and folds it; `None` for a repetition.
+    fn fold(&self, key: Option<&[u8]>, bytes: &[u8]) -> Result<Folded<A::State>, Failure> {
+        let envelope = Envelope::parse(bytes)?;
+        envelope.check_record(key, A::TYPE)?;
+        let size = event_size(&envelope.event_type, &envelope.event_id, bytes.len())?;
+        let at = HistoryKey::new(envelope.aggregate_id.as_ref(), envelope.aggregate_version);
+        let known = self
+            .rebuild
+            .state
+            .get(&at.aggregate_id)
+            .map_err(Failure::State)?;
+        let range = known.as_ref().map(AggregateRecord::known);
+        match self
+            .judge(range, &envelope, &at, bytes)
+            .map_err(Failure::State)?
+        {
+            Verdict::Repetition => {
+                self.meter.count(|metrics| &metrics.repetitions);
+                return Ok(None);
+            }
+            Verdict::Apply => {}
+            Verdict::AdoptOpening => {
+                self.meter.count(|metrics| &metrics.adopted_openings);
+                tracing::debug!(
+                    aggregate_id = %at.aggregate_id, version = at.version,
+                    "first event is above version 1: adopted"
+                );
+            }
+            verdict @ (Verdict::Conflict
+            | Verdict::Gap { .. }
+            | Verdict::BeforeOpening { .. }
+            | Verdict::Broken) => {
+                let refused = FoldError::from_verdict(verdict, &envelope);
+                assert!(
+                    refused.is_some(),
+                    "history and state of {} contradict each other",
+                    at.aggregate_id
+                );
+                return refused.map_or(Ok(None), |error| Err(Failure::Fold(error)));
+            }
+        }
+        self.meter
+            .size(size, &envelope.event_type, &envelope.event_id, bytes.len());
+        let after = fold_foreign::<A>(known, &envelope)?;
+        Ok(Some((at, after)))
+    }
+
+    /// Looks up what history holds at the event's version, and decides.
+    fn judge(
+        &self,
+        known: Option<Known>,
+        envelope: &Envelope<'_>,
+        at: &HistoryKey,
+        bytes: &[u8],
+    ) -> Result<Verdict, StateError> {
+        let incoming = Incoming {
+            event_id: &envelope.event_id,
+            version: at.version,
+        };
+        // History holds exactly what state covers; elsewhere there is nothing to look up.
+        if !known.is_some_and(|known| known.covers(at.version)) {
+            return Ok(judge(known, None, incoming));
+        }
+        self.rebuild.history.get_with(at, |entry| {
+            let Some(entry) = entry else {
+                return Ok(judge(known, None, incoming));
+            };
+            if entry.event == bytes {
+                // Our own events come back byte for byte: nothing to parse.
+                return Ok(judge(
+                    known,
+                    Some(Stored {
+                        event_id: incoming.event_id,
+                    }),
+                    incoming,
+                ));
+            }
+            let stored = Envelope::parse(&entry.event).map_err(|error| StateError::Decode {
+                store: self.history_name.clone(),
+                source: error.into(),
+            })?;
+            Ok(judge(
+                known,
+                Some(Stored {
+                    event_id: &stored.event_id,
+                }),
+                incoming,
+            ))
+        })?
+    }
+
+    fn write(
+        &self,
+        context: &mut Context<'_, A>,
+        at: HistoryKey,
+        bytes: Vec<u8>,
+        after: AggregateRecord<A::State>,
+    ) -> Result<(), BoxError> {
+        self.meter.count(|metrics| &metrics.folded);
+        let aggregate_id = at.aggregate_id.clone();
+        self.rebuild.history.put(
+            at,
+            HistoryEntry {
+                origin: Origin::Foreign,
+                event: bytes,
+            },
+        )?;
+        self.rebuild
+            .state
+            .put(aggregate_id.clone(), after.clone())?;
+        let timestamp = after.updated_at;
+        context.forward(Record::new(aggregate_id, Effect::Changed(after), timestamp))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Rebuilds derived state from history after a reset, before the task's first record.
+//!
+//! # Position
+//! The event processor's `init` runs it slice by slice; the runtime commits in between.
+//! # Invariants
+//! - The marker is in a derived store: a reset deletes it together with what it vouches for, and it
+//!   commits together with the state of the slice it speaks of.
+//! - History is read in key order, so that an aggregate's entries come one after another; its state
+//!   is written again and handed downstream once, when its last entry is in.
+//! - Nothing is decided again: what is in history has been judged.
+//! # Failure
+//! History that does not fold (damaged, or written by a newer build) stops the task by name.
+
+use std::ops::Bound;
+
+use super::aggregate::Aggregate;
+use super::decision::{AggregateRecord, replay};
+use super::history::{HistoryEntry, HistoryKey};
+use super::meter::Meter;
+use super::stores::{RebuildPosition, RebuildProgress};
+use super::topology::Effect;
+use crate::processor::{BoxError, Init, ProcessorContext, Record};
+use crate::state::StoreRef;
+
+/// The marker's key: what was rebuilt from.
+const HISTORY: &str = "history";
+
+/// How much one slice may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SliceLimits {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Default for SliceLimits {
+    /// As much as a transaction may well hold, and a heartbeat may wait for.
+    fn default() -> Self {
+        Self {
+            entries: 5_000,
+            bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// The stores that a rebuild reads and writes.
+pub(super) struct Rebuild<A: Aggregate> {
+    pub(super) state: StoreRef<String, AggregateRecord<A::State>>,
+    pub(super) progress: StoreRef<String, RebuildProgress>,
+    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) limits: SliceLimits,
+    pub(super) meter: Meter,
+}
+
+/// An aggregate whose entries are being read.
+struct Current<S> {
+    aggregate_id: String,
+    record: AggregateRecord<S>,
+}
+
+impl<A: Aggregate> Rebuild<A> {
+    /// Does one slice; [`Init::Ready`] once the derived state holds all of history.
+    pub(super) fn slice(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+    ) -> Result<Init, BoxError> {
+        let progress = self.progress.get(&HISTORY.to_owned())?.unwrap_or_default();
+        if progress.complete {
+            return Ok(Init::Ready);
+        }
+        let start = match progress.position.clone() {
+            Some(RebuildPosition {
+                aggregate_id,
+                version,
+            }) => Bound::Excluded(HistoryKey {
+                aggregate_id,
+                version,
+            }),
+            None => Bound::Unbounded,
+        };
+        let mut current = self.resume(progress.position)?;
+        let (mut entries, mut bytes, mut last) = (0, 0, None);
+        for found in self.history.range((start, Bound::Unbounded))? {
+            let (key, entry) = found?;
+            if current
+                .as_ref()
+                .is_some_and(|current| current.aggregate_id != key.aggregate_id)
+            {
+                self.finish(context, current.take())?;
+            }
+            let before = current.take().map(|current| current.record);
+            let record = replay::<A>(before, &key, &entry)?;
+            current = Some(Current {
+                aggregate_id: key.aggregate_id.clone(),
+                record,
+            });
+            self.meter.count(|metrics| &metrics.rebuilt);
+            entries += 1;
+            bytes += entry.event.len();
+            last = Some(key);
+            if entries >= self.limits.entries || bytes >= self.limits.bytes {
+                break;
+            }
+        }
+        let full = entries >= self.limits.entries || bytes >= self.limits.bytes;
+        if !full {
+            self.finish(context, current)?;
+            self.set(RebuildProgress {
+                complete: true,
+                position: None,
+            })?;
+            tracing::info!(
+                task = %context.task(), aggregate = A::TYPE, entries, "derived state is complete"
+            );
+            return Ok(Init::Ready);
+        }
+        // Not handed downstream yet: more entries of it may follow.
+        if let Some(Current {
+            aggregate_id,
+            record,
+        }) = current
+        {
+            self.state.put(aggregate_id, record)?;
+        }
+        tracing::info!(task = %context.task(), aggregate = A::TYPE, entries, "rebuilding from history");
+        let position = last.map(
+            |HistoryKey {
+                 aggregate_id,
+                 version,
+             }| RebuildPosition {
+                aggregate_id,
+                version,
+            },
+        );
+        self.set(RebuildProgress {
+            complete: false,
+            position,
+        })?;
+        Ok(Init::Continue)
+    }
+
+    /// Returns the aggregate at which the slice before ended.
+    fn resume(
+        &self,
+        position: Option<RebuildPosition>,
+    ) -> Result<Option<Current<A::State>>, BoxError> {
+        let Some(RebuildPosition { aggregate_id, .. }) = position else {
+            return Ok(None);
+        };
+        let record = self.state.get(&aggregate_id)?;
+        assert!(
+            record.is_some(),
+            "a slice commits its position together with its state"
+        );
+        Ok(record.map(|record| Current {
+            aggregate_id,
+            record,
+        }))
+    }
+
+    /// Writes an aggregate whose last entry is in, and hands it downstream.
+    fn finish(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        current: Option<Current<A::State>>,
+    ) -> Result<(), BoxError> {
+        let Some(Current {
+            aggregate_id,
+            record,
+        }) = current
+        else {
+            return Ok(());
+        };
+        self.state.put(aggregate_id.clone(), record.clone())?;
+        let timestamp = record.updated_at;
+        context.forward(Record::new(
+            aggregate_id,
+            Effect::Changed(record),
+            timestamp,
+        ))?;
+        Ok(())
+    }
+
+    fn set(&self, progress: RebuildProgress) -> Result<(), BoxError> {
+        Ok(self.progress.put(HISTORY.to_owned(), progress)?)
+    }
+}

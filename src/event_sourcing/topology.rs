@@ -1,0 +1,400 @@
+//! Draws the event-sourced part of a topology: two sources, two processors, four stores.
+//!
+//! ```text
+//! commands ─▶ <name>-decide ─┬─▶ events (own)         stores, shared by both processors:
+//!                            ├─▶ replies              <name>-state     derived
+//! events ───▶ <name>-fold ───┴─▶ changed aggregates   <name>-rebuild   derived
+//!                                (the read models)    <name>-history   record
+//! both ─────▶ dead letters                            <name>-commands  record
+//! ```
+//! # Invariants
+//! - Commands and events of one aggregate are co-partitioned, and one task owns both: it is the only
+//!   writer of its aggregates' history.
+//! - Commands are never read again by a reset: they have had their effects. Events may be: history
+//!   knows them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::aggregate::Aggregate;
+use super::command::Reply;
+use super::command_processor::CommandProcessor;
+use super::decision::AggregateRecord;
+use super::event_processor::EventProcessor;
+use super::history::{HistoryEntry, HistoryKey};
+use super::meter::Meter;
+use super::reason::ReasonCode;
+use super::rebuild::{Rebuild, SliceLimits};
+use super::reply_hub::ReplyHub;
+use super::stores::{
+    CommandKey, CommandKeySerde, HistoryEntrySerde, HistoryKeySerde, RebuildProgress,
+    RememberedCommand,
+};
+use crate::dsl::{
+    Consumed, KStream, ProcessorSetup, Produced, StoreBuilder, StoreHandle, StreamsBuilder,
+};
+use crate::format::topic_config::MAX_MESSAGE_BYTES;
+use crate::processor::{BoxError, ErrorPolicy, Reject};
+use crate::serde as serdes;
+
+/// Keys as they come: a missing one becomes a dead letter, not a failed task.
+pub(super) type RawKey = Option<Vec<u8>>;
+/// As [`RawKey`].
+pub(super) type RawValue = Option<Vec<u8>>;
+
+/// Returns the error that makes a record a dead letter with a code.
+pub(super) fn reject(code: ReasonCode, message: &dyn fmt::Display) -> BoxError {
+    Box::new(Reject {
+        code: code.as_str(),
+        message: message.to_string(),
+    })
+}
+
+/// What the processors send on, each with the aggregate's id as its key.
+#[derive(Debug, Clone)]
+pub(super) enum Effect<S> {
+    /// An event of ours, as its envelope.
+    Appended(Vec<u8>),
+    /// An aggregate after an event, whoever wrote it, or after a rebuild.
+    Changed(AggregateRecord<S>),
+    /// The answer to a command.
+    Replied(Reply),
+}
+
+/// How long commands are remembered, and how forgotten ones are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandMemory {
+    /// For how long a repeated command gets its first reply again; afterwards it is a new command.
+    pub retention: Duration,
+    /// How often a part of the memory is looked through.
+    pub purge_interval: Duration,
+    /// How many entries are looked through at a time.
+    pub purge_entries_max: usize,
+}
+
+impl Default for CommandMemory {
+    /// Seven days; a thousand entries a second.
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(7 * 24 * 60 * 60),
+            purge_interval: Duration::from_secs(1),
+            purge_entries_max: 1_000,
+        }
+    }
+}
+
+/// The declared names of an aggregate's topics; a configuration may rename them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateTopics {
+    /// Commands, keyed by aggregate id.
+    pub commands: String,
+    /// Events, ours and those of other systems.
+    pub events: String,
+    /// Replies to commands.
+    pub replies: String,
+    /// What could not be read or does not follow.
+    pub dead_letters: String,
+}
+
+/// How long topics of commands, events, replies and dead letters keep their records.
+pub const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Returns the configs of a topic whose records expire.
+#[must_use]
+pub fn expiring_topic() -> BTreeMap<String, String> {
+    topic([
+        ("cleanup.policy", "delete".into()),
+        ("retention.ms", TOPIC_RETENTION.as_millis().to_string()),
+    ])
+}
+
+/// Returns the configs of a topic that keeps the latest record per key.
+#[must_use]
+pub fn compacted_topic() -> BTreeMap<String, String> {
+    topic([("cleanup.policy", "compact".into())])
+}
+
+fn topic<const N: usize>(config: [(&str, String); N]) -> BTreeMap<String, String> {
+    let common = [
+        ("compression.type", "zstd".to_owned()),
+        ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+        ("message.timestamp.type", "CreateTime".to_owned()),
+    ];
+    config
+        .into_iter()
+        .chain(common)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// Where an aggregate type is to be found from outside: what `http` needs to send a command and to
+/// show an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateRoute {
+    /// `aggregateType`, as in the envelope.
+    pub aggregate_type: &'static str,
+    /// The declared name of its command topic.
+    pub commands: String,
+    /// The store of its current state, by aggregate id.
+    pub state_store: String,
+    /// The store of its events, by aggregate id and version.
+    pub history_store: String,
+    /// Command types that are answered 202 with a transaction id: a process carries them out.
+    pub asynchronous_commands: &'static [&'static str],
+}
+
+/// An aggregate as part of a topology.
+///
+/// ```text
+/// let changed = EventSourced::<Account>::new("account", topics)
+///     .command_memory(memory)
+///     .replies(hub)
+///     .draw(&builder);
+/// changed.map_values(…).to("billing.account.balances", …);
+/// ```
+pub struct EventSourced<A> {
+    name: String,
+    topics: AggregateTopics,
+    memory: CommandMemory,
+    on_event_error: ErrorPolicy,
+    replies: ReplyHub,
+    slices: SliceLimits,
+    aggregate: PhantomData<fn() -> A>,
+}
+
+impl<A> fmt::Debug for EventSourced<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSourced")
+            .field("name", &self.name)
+            .field("topics", &self.topics)
+            .field("memory", &self.memory)
+            .field("on_event_error", &self.on_event_error)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Handles<A: Aggregate> {
+    state: StoreHandle<String, AggregateRecord<A::State>>,
+    progress: StoreHandle<String, RebuildProgress>,
+    history: StoreHandle<HistoryKey, HistoryEntry>,
+    commands: StoreHandle<CommandKey, RememberedCommand>,
+}
+
+impl<A: Aggregate> EventSourced<A> {
+    /// Describes an aggregate whose stores and nodes are called `<name>-…`. Bad events become dead
+    /// letters, commands are remembered for seven days, until said otherwise.
+    #[must_use]
+    pub fn new(name: impl Into<String>, topics: AggregateTopics) -> Self {
+        Self {
+            name: name.into(),
+            on_event_error: ErrorPolicy::DeadLetter {
+                topic: topics.dead_letters.clone(),
+            },
+            topics,
+            memory: CommandMemory::default(),
+            replies: ReplyHub::new(),
+            slices: SliceLimits::default(),
+            aggregate: PhantomData,
+        }
+    }
+
+    /// Says how long commands are remembered.
+    #[must_use]
+    pub fn command_memory(mut self, memory: CommandMemory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Says what happens to an event that cannot be read, is unknown, or does not follow.
+    #[must_use]
+    pub fn on_event_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_event_error = policy;
+        self
+    }
+
+    /// Delivers replies to those who wait in `hub`, once they are committed.
+    #[must_use]
+    pub fn replies(mut self, hub: ReplyHub) -> Self {
+        self.replies = hub;
+        self
+    }
+
+    /// Bounds one slice of a rebuild from history by the number of entries.
+    #[must_use]
+    pub fn rebuild_slice_entries(mut self, entries: usize) -> Self {
+        self.slices.entries = entries.max(1);
+        self
+    }
+
+    fn store_name(&self, what: &str) -> String {
+        format!("{}-{what}", self.name)
+    }
+
+    /// Returns where the aggregate is to be found from outside.
+    #[must_use]
+    pub fn route(&self) -> AggregateRoute {
+        AggregateRoute {
+            aggregate_type: A::TYPE,
+            commands: self.topics.commands.clone(),
+            state_store: self.store_name("state"),
+            history_store: self.store_name("history"),
+            asynchronous_commands: &[],
+        }
+    }
+
+    /// Adds the aggregate to a topology and declares its topics. Returns every change of an
+    /// aggregate: one record per event, ours and other systems', with the record after it; and one
+    /// per aggregate after a rebuild. Read models are drawn from it.
+    #[must_use = "read models are drawn from the changes"]
+    pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
+        let AggregateTopics {
+            commands,
+            events,
+            replies,
+            dead_letters,
+        } = &self.topics;
+        for name in [commands, events, replies, dead_letters] {
+            builder.declare_topic(name.clone(), expiring_topic());
+        }
+        let stores = self.stores(builder);
+        let decided = self.decide(builder, &stores);
+        let folded = self.fold(builder, &stores);
+        let mut effects = decided
+            .merge(&folded)
+            .named(&self.store_name("effects"))
+            .split();
+        let appended = effects.branch(|_, effect| matches!(effect, Effect::Appended(_)));
+        let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
+        let changed = effects.default_branch();
+        appended
+            .filter_map(|id, effect| match effect {
+                Effect::Appended(event) => Some((id, event)),
+                Effect::Changed(_) | Effect::Replied(_) => None,
+            })
+            .to(events, Produced::with(serdes::string(), serdes::bytes()));
+        replied
+            .filter_map(|id, effect| match effect {
+                Effect::Replied(reply) => Some((id, reply)),
+                Effect::Changed(_) | Effect::Appended(_) => None,
+            })
+            .to(
+                replies,
+                Produced::with(serdes::string(), serdes::json::<Reply>()),
+            );
+        changed.filter_map(|id, effect| match effect {
+            Effect::Changed(record) => Some((id, record)),
+            Effect::Appended(_) | Effect::Replied(_) => None,
+        })
+    }
+
+    fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
+        Handles {
+            state: builder.add_state_store(StoreBuilder::as_store(
+                self.store_name("state"),
+                serdes::string(),
+                serdes::json(),
+            )),
+            progress: builder.add_state_store(StoreBuilder::as_store(
+                self.store_name("rebuild"),
+                serdes::string(),
+                serdes::json(),
+            )),
+            history: builder.add_state_store(
+                StoreBuilder::as_store(
+                    self.store_name("history"),
+                    HistoryKeySerde,
+                    HistoryEntrySerde,
+                )
+                .record(),
+            ),
+            commands: builder.add_state_store(
+                StoreBuilder::as_store(
+                    self.store_name("commands"),
+                    CommandKeySerde,
+                    serdes::json(),
+                )
+                .record(),
+            ),
+        }
+    }
+
+    fn decide(
+        &self,
+        builder: &StreamsBuilder,
+        stores: &Handles<A>,
+    ) -> KStream<String, Effect<A::State>> {
+        let dead_letter = ErrorPolicy::DeadLetter {
+            topic: self.topics.dead_letters.clone(),
+        };
+        let (memory, replies) = (self.memory, self.replies.clone());
+        builder
+            .stream(
+                &self.topics.commands,
+                Consumed::with(raw(), raw())
+                    .on_error(dead_letter)
+                    .rewindable(false),
+            )
+            .process(
+                &self.store_name("decide"),
+                (&stores.state, &stores.history, &stores.commands),
+                move |setup, (state, history, commands)| CommandProcessor::<A> {
+                    state,
+                    history,
+                    commands,
+                    memory,
+                    replies: replies.clone(),
+                    meter: meter::<A>(setup),
+                    purged_to: None,
+                },
+            )
+    }
+
+    fn fold(
+        &self,
+        builder: &StreamsBuilder,
+        stores: &Handles<A>,
+    ) -> KStream<String, Effect<A::State>> {
+        let limits = self.slices;
+        let history_name = self.store_name("history");
+        builder
+            .stream(
+                &self.topics.events,
+                Consumed::with(raw(), raw())
+                    .on_error(self.on_event_error.clone())
+                    .rewindable(true),
+            )
+            .process(
+                &self.store_name("fold"),
+                (&stores.state, &stores.progress, &stores.history),
+                move |setup, (state, progress, history)| {
+                    let meter = meter::<A>(setup);
+                    let rebuild = Rebuild {
+                        state,
+                        progress,
+                        history,
+                        limits,
+                        meter: meter.clone(),
+                    };
+                    EventProcessor::<A> {
+                        rebuild,
+                        history_name: history_name.clone(),
+                        meter,
+                    }
+                },
+            )
+    }
+}
+
+fn raw() -> serdes::OptionalSerde<serdes::BytesSerde> {
+    serdes::optional(serdes::bytes())
+}
+
+fn meter<A: Aggregate>(setup: &ProcessorSetup) -> Meter {
+    Meter(
+        setup
+            .metrics()
+            .map(|metrics| metrics.event_sourcing(A::TYPE)),
+    )
+}
