@@ -22,10 +22,11 @@ PROFILE=(--release)
 export PROFILE
 
 # g++ make cmake pkg-config: RocksDB and librdkafka; libclang: their bindings; curl, ssl, sasl, z:
-# librdkafka's OAuth, TLS, Kerberos, gzip; ccache: see above; python3: the demo's feed, the tests.
+# librdkafka's OAuth, TLS, Kerberos, gzip; ca-certificates: cargo's downloads; ccache: see above;
+# python3: the demo's feed, the tests.
 BUILD_PACKAGES=(
     g++ make cmake pkg-config clang libclang-dev libcurl4-openssl-dev libssl-dev libsasl2-dev
-    zlib1g-dev ccache python3
+    zlib1g-dev ca-certificates ccache python3
 )
 # The JDK and Maven run Kafka itself and the foreign clients; shellcheck and python3-yaml serve the
 # static checks; procps has ps, which scripts/kafka asks about its brokers.
@@ -113,13 +114,14 @@ need_cargo() {
 
 # need_setup build|test: everything a build, or the tests too, ask of the machine.
 need_setup() {
+    # First: without cargo nothing else is of use, and nothing has been installed yet.
+    need_cargo
     if [[ ${MILLSTREAM_SKIP_PACKAGES:-} != 1 ]]; then
         case $1 in
             build) need_packages "${BUILD_PACKAGES[@]}" ;;
             test) need_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
         esac
     fi
-    need_cargo
     mkdir -p "$CARGO_TARGET_DIR"
     if [[ ! -d $CARGO_TARGET_DIR/release/build ]]; then
         say "First build into $CARGO_TARGET_DIR: RocksDB and librdkafka are compiled,"

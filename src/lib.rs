@@ -20,4 +20,10 @@ pub mod reset;
 pub mod runtime;
 pub mod serde;
 pub mod state;
+pub mod testing;
 pub mod topology;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

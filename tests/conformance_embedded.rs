@@ -1,5 +1,10 @@
 //! The conformance suite on the embedded log.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
+
 #[macro_use]
 mod conformance;
 
@@ -80,11 +85,57 @@ impl Fixture<EmbeddedLog> for RealTime {
     }
 }
 
+/// A log in a directory, under virtual time.
+struct InDirectory {
+    inner: VirtualTime,
+    _dir: tempfile::TempDir,
+}
+
+impl InDirectory {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let clock = ManualClock::at(1_700_000_000_000);
+        let log = EmbeddedLog::open(dir.path(), Arc::new(clock.clone())).expect("an empty log");
+        Self {
+            inner: VirtualTime {
+                log: log.with_virtual_time(),
+                clock,
+            },
+            _dir: dir,
+        }
+    }
+}
+
+impl Fixture<EmbeddedLog> for InDirectory {
+    fn log(&self) -> &EmbeddedLog {
+        self.inner.log()
+    }
+
+    fn now(&self) -> i64 {
+        self.inner.now()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.inner.pass(time);
+    }
+
+    fn maintain(&mut self) {
+        self.inner.maintain();
+    }
+}
+
 mod virtual_time {
     use super::VirtualTime;
 
     conformance_suite!(VirtualTime::new());
     conformance_slow_suite!(VirtualTime::new());
+}
+
+mod in_directory {
+    use super::InDirectory;
+
+    conformance_suite!(InDirectory::new());
+    conformance_slow_suite!(InDirectory::new());
 }
 
 mod real_time {

@@ -165,7 +165,7 @@ impl Draft {
 /// assert_eq!(topology.sub_topologies().len(), 2, "grouping by another key repartitions");
 /// # Ok::<(), TopologyErrors>(())
 /// ```
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct StreamsBuilder {
     draft: SharedDraft,
 }
@@ -253,6 +253,19 @@ impl StreamsBuilder {
     ///
     /// Adds a source node and a logged store. Two tables over one topic, or a table and a stream,
     /// are a mistake: read it once, and use [`KTable::to_stream`].
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// let users = builder.table(
+    ///     "users",
+    ///     Consumed::with(serdes::string(), serdes::string()),
+    ///     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// );
+    /// # drop(users);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "an unused table still costs a store"]
     pub fn table<K, V>(
         &self,
@@ -270,6 +283,16 @@ impl StreamsBuilder {
 
     /// Declares a topic with configs, such as `cleanup.policy`. Topics that are read or written
     /// need no declaration; it adds to what they are created with.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// builder.declare_topic("out", [("cleanup.policy", "compact")]);
+    /// # words.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn declare_topic<N, C>(&self, name: N, config: impl IntoIterator<Item = (C, C)>)
     where
         N: Into<String>,
@@ -306,20 +329,21 @@ impl StreamsBuilder {
     {
         let name = store.name.clone();
         let id = self.draft.borrow_mut().add_store(store);
-        StoreHandle {
-            draft: Rc::clone(&self.draft),
-            id,
-            name,
-            types: PhantomData,
-        }
+        StoreHandle::new(&self.draft, id, name)
     }
 
-    /// Checks what was drawn and makes it a topology.
+    /// Checks what was drawn and makes it a topology. Handles that are still around are of no more
+    /// use: drawing with one panics.
     ///
     /// # Errors
     /// Every mistake at once.
     pub fn build(self) -> Result<Topology, TopologyErrors> {
-        super::build::build(std::mem::take(&mut *self.draft.borrow_mut()))
+        let mut draft = self.draft.borrow_mut();
+        let left = Draft {
+            graph: Graph::closed(),
+            ..Draft::default()
+        };
+        super::build::build(std::mem::replace(&mut *draft, left))
     }
 }
 
@@ -329,6 +353,23 @@ pub struct StoreHandle<K, V> {
     pub(crate) id: StoreId,
     pub(crate) name: String,
     types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V> StoreHandle<K, V> {
+    pub(crate) fn new(draft: &SharedDraft, id: StoreId, name: String) -> Self {
+        Self {
+            draft: Rc::clone(draft),
+            id,
+            name,
+            types: PhantomData,
+        }
+    }
+
+    /// Returns the store's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl<K, V> Clone for StoreHandle<K, V> {

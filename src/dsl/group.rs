@@ -8,13 +8,24 @@ use std::sync::Arc;
 use super::builder::StoreKey;
 use super::config::{Grouped, Materialized, Repartitioned};
 use super::stream::KStream;
-use super::table::{Change, KTable};
-use crate::processor::{BoxError, Downstream, Node, ProcessError, Record, TaskContext};
-use crate::state::StoreRef;
+use super::table::{Change, KTable, Updates};
+use crate::processor::{BoxError, Node, ProcessError, Record, TaskContext};
 
 impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     /// Groups records by their key, for aggregation. Repartitions only when the key may have
     /// changed since the source.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let counts = words
+    ///     .group_by_key(Grouped::as_name("by-key"))
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+    /// # counts.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "grouping has no effect of its own"]
     pub fn group_by_key(&self, grouped: Grouped<K, V>) -> KGroupedStream<K, V> {
         KGroupedStream {
@@ -25,6 +36,21 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     }
 
     /// Groups records by a new key, through a repartition topic.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let counts = words
+    ///     .group_by(
+    ///         |_, word| word.clone(),
+    ///         Grouped::with("by-word", serdes::string(), serdes::string()),
+    ///     )
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+    /// # counts.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "grouping has no effect of its own"]
     pub fn group_by<K2: Clone + 'static>(
         &self,
@@ -67,9 +93,7 @@ impl<K, V> fmt::Debug for KGroupedStream<K, V> {
 struct AggregateNode<F, K, A> {
     name: Arc<str>,
     fold: Arc<F>,
-    store: StoreRef<K, A>,
-    send_old: bool,
-    downstream: Downstream<K, Change<A>>,
+    updates: Updates<K, A>,
 }
 
 impl<F, K, V, A> Node<K, V> for AggregateNode<F, K, A>
@@ -85,57 +109,34 @@ where
             timestamp,
             headers,
         } = record;
-        let before = self.store.get_with_timestamp(&key)?;
+        let before = self.updates.store.get_with_timestamp(&key)?;
         // The result carries the latest time of what it is made of, also after a late record.
         let timestamp = before
             .as_ref()
             .map_or(timestamp, |(_, time)| timestamp.max(*time));
         let before = before.map(|(aggregate, _)| aggregate);
-        let old = if self.send_old { before.clone() } else { None };
+        let old = if self.updates.send_old {
+            before.clone()
+        } else {
+            None
+        };
         let new = (self.fold)(&key, value, before).map_err(|source| ProcessError::Processing {
             node: self.name.to_string(),
             source,
         })?;
-        let at = cx.set_timestamp(timestamp);
-        let result = self.store_and_forward(
+        let in_progress = cx.set_timestamp(timestamp);
+        let value = Change { new, old };
+        let result = self.updates.apply(
             cx,
             Record {
                 key,
-                value: Change { new, old },
+                value,
                 timestamp,
                 headers,
             },
         );
-        cx.set_timestamp(at);
+        cx.set_timestamp(in_progress);
         result
-    }
-}
-
-impl<F, K: StoreKey, A: Clone + 'static> AggregateNode<F, K, A> {
-    fn store_and_forward(
-        &mut self,
-        cx: &mut TaskContext,
-        record: Record<K, Change<A>>,
-    ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value: Change { new, old },
-            timestamp,
-            headers,
-        } = record;
-        match &new {
-            Some(new) => self.store.put(key.clone(), new.clone())?,
-            None => drop(self.store.delete(&key)?),
-        }
-        self.downstream.process(
-            cx,
-            Record {
-                key,
-                value: Change { new, old },
-                timestamp,
-                headers,
-            },
-        )
     }
 }
 
@@ -178,9 +179,11 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
             Ok(Box::new(AggregateNode {
                 name: assembly.name(node),
                 fold: Arc::clone(&fold),
-                store: assembly.store(store),
-                send_old: old_values.sent(),
-                downstream: children.assemble(assembly)?,
+                updates: Updates {
+                    store: assembly.store(store),
+                    send_old: old_values.sent(),
+                    downstream: children.assemble(assembly)?,
+                },
             }))
         });
         stateful.table
@@ -188,6 +191,21 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
 
     /// Folds the records of each key into an aggregate that starts as `initializer` says. The
     /// result's timestamp is the latest of its records'.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let lengths = by_key.aggregate(
+    ///     || 0,
+    ///     |_, word, total| total + word.len() as i64,
+    ///     Materialized::as_store("lengths", serdes::string(), serdes::i64()),
+    /// );
+    /// # lengths.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn aggregate<A: Clone + 'static>(
         &self,
         initializer: impl Fn() -> A + Send + Sync + 'static,
@@ -225,6 +243,20 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
     }
 
     /// Combines the values of each key; the first one is the start.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let longest = by_key.reduce(
+    ///     |longest, word| if word.len() > longest.len() { word } else { longest },
+    ///     Materialized::as_store("longest", serdes::string(), serdes::string()),
+    /// );
+    /// # longest.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::string())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn reduce(
         &self,
         reducer: impl Fn(V, V) -> V + Send + Sync + 'static,
@@ -254,6 +286,17 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
     }
 
     /// Counts the records of each key.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let counts = by_key.count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+    /// # counts.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn count(&self, materialized: Materialized<K, i64>) -> KTable<K, i64> {
         self.fold(
             "KSTREAM-AGGREGATE-",

@@ -11,6 +11,17 @@ use crate::topology::NodeId;
 impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     /// Puts the records of both streams into one, with no order between them. What follows exists
     /// once per task. Error policies of topics drawn downstream are this stream's.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let more = builder.stream("more", Consumed::with(serdes::string(), serdes::string()));
+    /// let all = words.merge(&more);
+    /// # all.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "merging has no effect of its own"]
     pub fn merge(&self, other: &Self) -> Self {
         if self.is_foreign(&other.draft, "merged stream") {
@@ -106,8 +117,10 @@ struct Branch<K, V> {
 
 type SharedBranches<K, V> = Arc<Mutex<Vec<Branch<K, V>>>>;
 
+type BranchInstance<K, V> = (Option<Predicate<K, V>>, Downstream<K, V>);
+
 struct BranchNode<K, V> {
-    branches: Vec<(Option<Predicate<K, V>>, Downstream<K, V>)>,
+    branches: Vec<BranchInstance<K, V>>,
 }
 
 impl<K: Clone, V: Clone> Node<K, V> for BranchNode<K, V> {

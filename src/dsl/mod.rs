@@ -13,9 +13,12 @@ mod assembly;
 mod build;
 mod builder;
 mod config;
+mod flat_map;
 mod group;
+mod map;
 mod merge;
 mod operator;
+mod peek;
 mod process;
 mod sink;
 mod source;
@@ -29,3 +32,6 @@ pub use merge::BranchedKStream;
 pub use process::{ProcessorSetup, Store, Stores};
 pub use stream::KStream;
 pub use table::{Change, KTable};
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,16 @@ impl<S: sealed::Store> sealed::Store for &S {
     }
 }
 
+impl sealed::Stores for () {
+    type Refs = ();
+
+    fn parts(&self) -> Vec<(&SharedDraft, StoreId, &str)> {
+        Vec::new()
+    }
+
+    fn resolve(_assembly: &Assembly<'_>, _ids: &[StoreId]) {}
+}
+
 macro_rules! stores_as_tuple {
     ($($store:ident $id:ident $index:tt),*) => {
         impl<$($store: sealed::Store),*> sealed::Stores for ($($store,)*) {
@@ -115,15 +125,14 @@ macro_rules! stores_as_tuple {
                 vec![$(sealed::Store::parts(&self.$index)),*]
             }
 
-            fn resolve(_assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs {
+            fn resolve(assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs {
                 let [$($id),*] = *ids else { unreachable!("one id per handle") };
-                ($($store::resolve(_assembly, $id),)*)
+                ($($store::resolve(assembly, $id),)*)
             }
         }
     };
 }
 
-stores_as_tuple!();
 stores_as_tuple!(A a 0);
 stores_as_tuple!(A a 0, B b 1);
 stores_as_tuple!(A a 0, B b 1, C c 2);
@@ -266,13 +275,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
             self.is_foreign(draft, store);
             ids.push(id);
         }
+        let mut distinct = ids.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
         let mut draft = self.draft.borrow_mut();
         let node = draft.graph.add(GraphNode {
             name: String::new(),
             named: true,
             kind: NodeKind::Operator { processor: true },
             parents: vec![self.parts.node],
-            stores: ids.clone(),
+            stores: distinct,
         });
         draft.graph.rename(node, name);
         drop(draft);

@@ -58,6 +58,15 @@ impl<K, V> SinkNode<K, V> {
 
 impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     /// Writes the stream to `topic`: timestamps and headers are the records'.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// words.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn to(&self, topic: &str, produced: Produced<K, V>) {
         self.draft.borrow_mut().graph.mention(topic);
         self.sink(TopicRef::Declared(topic.to_owned()), produced);
@@ -99,6 +108,18 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     ///
     /// What follows is a sub-topology of its own, whose records meet the error policies of the
     /// stream's source.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let by_word = words
+    ///     .select_key(|_, word| word.clone())
+    ///     .repartition(Repartitioned::with("by-word", serdes::string(), serdes::string()));
+    /// # by_word.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "a repartition topic that nobody reads is a mistake"]
     pub fn repartition(&self, repartitioned: Repartitioned<K, V>) -> Self {
         let Repartitioned {

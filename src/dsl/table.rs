@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::assembly::Children;
-use super::builder::{SharedDraft, StoreKey};
+use super::builder::{SharedDraft, StoreHandle, StoreKey};
 use super::config::{Consumed, Materialized, Repartitioned, SharedSerde};
 use super::source::TableSource;
 use super::stream::{KStream, Keeps, Lineage};
@@ -32,16 +32,38 @@ pub struct KTable<K, V> {
     key_serde: Option<SharedSerde<K>>,
     value_serde: Option<SharedSerde<V>>,
     old_values: OldValues,
+    /// Where the table has a store of its own.
+    store: Option<StoreHandle<K, V>>,
 }
 
-/// Whether somebody downstream needs [`Change::old`]: set while drawing, read by every node up to
-/// the store.
+/// Whether somebody downstream of a table's node needs [`Change::old`]. A request goes up to the
+/// store; tables beside the way there keep sending none, as in Kafka Streams.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct OldValues(Arc<AtomicBool>);
+pub(crate) struct OldValues(Arc<Request>);
+
+#[derive(Debug, Default)]
+struct Request {
+    made: AtomicBool,
+    parent: Option<OldValues>,
+}
 
 impl OldValues {
+    fn child(&self) -> Self {
+        Self(Arc::new(Request {
+            made: AtomicBool::new(false),
+            parent: Some(self.clone()),
+        }))
+    }
+
+    fn request(&self) {
+        self.0.made.store(true, Ordering::Relaxed);
+        if let Some(parent) = &self.0.parent {
+            parent.request();
+        }
+    }
+
     pub(crate) fn sent(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.made.load(Ordering::Relaxed)
     }
 }
 
@@ -52,6 +74,7 @@ impl<K, V> Clone for KTable<K, V> {
             key_serde: self.key_serde.clone(),
             value_serde: self.value_serde.clone(),
             old_values: self.old_values.clone(),
+            store: self.store.clone(),
         }
     }
 }
@@ -64,12 +87,38 @@ impl<K, V> fmt::Debug for KTable<K, V> {
     }
 }
 
-/// Writes a key's latest value and forwards the change.
-struct TableNode<K, V> {
-    store: StoreRef<K, V>,
-    send_old: bool,
-    downstream: Downstream<K, Change<V>>,
+/// A store of latest values, and who hears of changes.
+pub(crate) struct Updates<K, V> {
+    pub(crate) store: StoreRef<K, V>,
+    pub(crate) send_old: bool,
+    pub(crate) downstream: Downstream<K, Change<V>>,
 }
+
+impl<K: StoreKey, V: Clone + 'static> Updates<K, V> {
+    /// Writes `record`'s new value with the time in progress, and forwards the change.
+    pub(crate) fn apply(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, Change<V>>,
+    ) -> Result<(), ProcessError> {
+        if self.downstream.is_empty() {
+            let Record { key, value, .. } = record;
+            match value.new {
+                Some(new) => self.store.put(key, new)?,
+                None => drop(self.store.delete(&key)?),
+            }
+            return Ok(());
+        }
+        match &record.value.new {
+            Some(new) => self.store.put(record.key.clone(), new.clone())?,
+            None => drop(self.store.delete(&record.key)?),
+        }
+        self.downstream.process(cx, record)
+    }
+}
+
+/// Keeps the latest value of each key.
+struct TableNode<K, V>(Updates<K, V>);
 
 impl<K: StoreKey, V: Clone + 'static, T: Into<Option<V>>> Node<K, T> for TableNode<K, V> {
     fn process(&mut self, cx: &mut TaskContext, record: Record<K, T>) -> Result<(), ProcessError> {
@@ -79,18 +128,16 @@ impl<K: StoreKey, V: Clone + 'static, T: Into<Option<V>>> Node<K, T> for TableNo
             timestamp,
             headers,
         } = record;
-        let new: Option<V> = value.into();
-        let old = if self.send_old {
-            self.store.get(&key)?
+        let old = if self.0.send_old {
+            self.0.store.get(&key)?
         } else {
             None
         };
-        match &new {
-            Some(value) => self.store.put(key.clone(), value.clone())?,
-            None => drop(self.store.delete(&key)?),
-        }
-        let value = Change { new, old };
-        self.downstream.process(
+        let value = Change {
+            new: value.into(),
+            old,
+        };
+        self.0.apply(
             cx,
             Record {
                 key,
@@ -123,6 +170,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let key_serde = Some(Arc::clone(&materialized.key_serde));
         let value_serde = Some(Arc::clone(&materialized.value_serde));
         let mut borrowed = draft.borrow_mut();
+        let store_name = materialized.name.clone();
         let name = borrowed.graph.generate_name(prefix);
         let store = borrowed.add_store(materialized);
         let node = borrowed.graph.add(GraphNode {
@@ -146,6 +194,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             key_serde,
             value_serde,
             old_values: old_values.clone(),
+            store: Some(StoreHandle::new(draft, store, store_name)),
         };
         Stateful {
             node,
@@ -200,6 +249,20 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Reads the table's updates as a stream; `None` is a deleted key.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let updates = users.to_stream().filter(|_, user| user.is_some());
+    /// # updates.to("out", Produced::with(serdes::string(), serdes::optional(serdes::string())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "reading a table as a stream has no effect of its own"]
     pub fn to_stream(&self) -> KStream<K, Option<V>> {
         let value_serde = self
@@ -231,48 +294,53 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Gives every value another; the result has no store of its own.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let lengths = users.map_values(|_, user| user.len() as i64);
+    /// # lengths.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "mapping a table has no effect of its own"]
     pub fn map_values<V2: Clone + 'static>(
         &self,
         mapper: impl Fn(&K, V) -> V2 + Send + Sync + 'static,
     ) -> KTable<K, V2> {
-        let keeps = Keeps {
-            key_serde: self.key_serde.clone(),
-            value_serde: None,
-            repartition_required: false,
-        };
-        let updates = self
-            .updates
-            .operator("KTABLE-MAPVALUES-", keeps, move |scope, record| {
-                let Record {
-                    key,
-                    value: Change { new, old },
-                    timestamp,
-                    headers,
-                } = record;
-                let value = Change {
-                    new: new.map(|value| mapper(&key, value)),
-                    old: old.map(|value| mapper(&key, value)),
-                };
-                scope.forward(Record {
-                    key,
-                    value,
-                    timestamp,
-                    headers,
-                })
-            });
-        let (key_serde, old_values) = (self.key_serde.clone(), self.old_values.clone());
-        KTable {
-            updates,
-            key_serde,
-            value_serde: None,
-            old_values,
-        }
+        self.derive("KTABLE-MAPVALUES-", None, move |old_values, key, change| {
+            let Change { new, old } = change;
+            let old = old.filter(|_| old_values.sent());
+            let map = |value: Option<V>| value.map(|value| mapper(key, value));
+            Some(Change {
+                new: map(new),
+                old: map(old),
+            })
+        })
     }
 
     /// Keeps the keys whose value the predicate holds for: others are deleted. The result has no
     /// store of its own; as in Kafka Streams a value that never passed is forwarded as a delete
     /// unless old values are sent.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let known = users.filter(|_, user| !user.is_empty());
+    /// # known.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::string())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "filtering a table has no effect of its own"]
     pub fn filter(&self, predicate: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
         self.filter_with(predicate)
@@ -285,37 +353,72 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     fn filter_with(&self, keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
+        self.derive(
+            "KTABLE-FILTER-",
+            self.value_serde.clone(),
+            move |old_values, key, change| {
+                let new = change.new.filter(|value| keep(key, value));
+                let old = change
+                    .old
+                    .filter(|value| old_values.sent() && keep(key, value));
+                let unseen = old_values.sent() && new.is_none() && old.is_none();
+                (!unseen).then_some(Change { new, old })
+            },
+        )
+    }
+
+    /// Draws a table without a store of its own; `change` returns what it makes of an update.
+    fn derive<V2: Clone + 'static>(
+        &self,
+        prefix: &str,
+        value_serde: Option<SharedSerde<V2>>,
+        change: impl Fn(&OldValues, &K, Change<V>) -> Option<Change<V2>> + Send + Sync + 'static,
+    ) -> KTable<K, V2> {
+        let key_serde = self.key_serde.clone();
         let keeps = Keeps {
-            key_serde: self.key_serde.clone(),
+            key_serde: key_serde.clone(),
             value_serde: None,
             repartition_required: false,
         };
-        let old_values = self.old_values.clone();
-        let updates = self
-            .updates
-            .operator("KTABLE-FILTER-", keeps, move |scope, record| {
-                let Record {
+        let old_values = self.old_values.child();
+        let own = old_values.clone();
+        let updates = self.updates.operator(prefix, keeps, move |scope, record| {
+            let Record {
+                key,
+                value,
+                timestamp,
+                headers,
+            } = record;
+            match change(&own, &key, value) {
+                Some(value) => scope.forward(Record {
                     key,
-                    value: Change { new, old },
+                    value,
                     timestamp,
                     headers,
-                } = record;
-                let new = new.filter(|value| keep(&key, value));
-                let old = old.filter(|value| keep(&key, value));
-                if old_values.sent() && new.is_none() && old.is_none() {
-                    return Ok(());
-                }
-                scope.forward(Record {
-                    key,
-                    value: Change { new, old },
-                    timestamp,
-                    headers,
-                })
-            });
-        Self {
+                }),
+                None => Ok(()),
+            }
+        });
+        KTable {
             updates,
-            ..self.clone()
+            key_serde,
+            value_serde,
+            old_values,
+            store: None,
         }
+    }
+
+    /// Returns the handle of the table's store, to connect a processor to it; `None` where the table
+    /// has no store of its own.
+    #[must_use]
+    pub fn store(&self) -> Option<StoreHandle<K, V>> {
+        self.store.clone()
+    }
+
+    /// Reads the updates with both sides.
+    #[cfg(test)]
+    pub(crate) const fn updates(&self) -> &KStream<K, Change<V>> {
+        &self.updates
     }
 
     /// Asks for [`Change::old`] from here up to the store.
@@ -324,7 +427,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         expect(dead_code, reason = "joins and table groupings ask for it")
     )]
     pub(crate) fn enable_sending_old_values(&self) {
-        self.old_values.0.store(true, Ordering::Relaxed);
+        self.old_values.request();
     }
 }
 
@@ -339,11 +442,11 @@ impl<K: StoreKey, V: Clone + 'static> Stateful<K, V> {
             ..
         } = self;
         parent.add(move |assembly| {
-            Ok(Box::new(TableNode {
+            Ok(Box::new(TableNode(Updates {
                 store: assembly.store(store),
                 send_old: old_values.sent(),
                 downstream: children.assemble(assembly)?,
-            }))
+            })))
         });
         table
     }
@@ -354,6 +457,18 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
     /// table of `T`, in which `None` deletes the key.
     ///
     /// Repartitions first when the key may have changed, through a topic that has the store's name.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let latest = words.to_table(
+    ///     Materialized::as_store("latest", serdes::string(), serdes::string()),
+    /// );
+    /// # drop(latest);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "an unused table still costs a store"]
     pub fn to_table<T>(&self, materialized: Materialized<K, T>) -> KTable<K, T>
     where

@@ -7,7 +7,7 @@
 //! - Layouts are versioned or fixed by Kafka Streams; golden bytes in the tests pin them.
 //! - Decoding never indexes, never panics and never trusts a length it has not checked.
 
-mod bytes;
+pub(crate) mod bytes;
 pub mod checkpoint;
 pub mod names;
 pub mod offset_metadata;

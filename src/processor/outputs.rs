@@ -5,13 +5,16 @@ use std::ops::Range;
 use crate::clock::Timestamp;
 use crate::log::{Headers, ProducerRecord, TopicName};
 
+/// Where a field's bytes are in the arena; `None` is null.
+type Field = Option<Range<usize>>;
+
 /// One staged output. Key and value are ranges of the stage's arena.
 #[derive(Debug)]
 pub struct StagedOutput {
     topic: TopicName,
     partition: Option<i32>,
-    key: Option<Range<usize>>,
-    value: Option<Range<usize>>,
+    key: Field,
+    value: Field,
     timestamp: Timestamp,
     headers: Headers,
 }
@@ -29,7 +32,6 @@ impl OutputStage {
     ///
     /// # Errors
     /// What the closures return; nothing is staged then.
-    #[expect(clippy::too_many_arguments, reason = "the fields of a Kafka record")]
     pub fn stage<E>(
         &mut self,
         topic: &TopicName,
@@ -66,7 +68,7 @@ impl OutputStage {
         start: usize,
         key: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
         value: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
-    ) -> Result<(Option<Range<usize>>, Option<Range<usize>>), E> {
+    ) -> Result<(Field, Field), E> {
         let key_present = key(&mut self.arena)?;
         let middle = self.arena.len();
         let value_present = value(&mut self.arena)?;

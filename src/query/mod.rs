@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::format::value;
 use crate::processor::BoxError;
+use crate::runtime::ResolvedTopology;
 use crate::state::ReadHandle;
 use crate::topology::{StoreSpec, TaskId};
 
@@ -53,6 +54,9 @@ pub enum QueryError {
     },
 }
 
+/// Key, and value as stored (`format::value`).
+pub type StoredEntry = (Box<[u8]>, Box<[u8]>);
+
 /// A value with its timestamp, as JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
@@ -91,6 +95,17 @@ impl QueryRegistry {
         Arc::new(Self { stores: RwLock::new(stores) })
     }
 
+    /// Creates a registry that knows every store of a resolved topology.
+    #[must_use]
+    pub fn of(topology: &ResolvedTopology) -> Arc<Self> {
+        Self::new(topology.sub_topologies.iter().flat_map(|resolved| {
+            let sub = topology.topology.sub_topologies().iter().find(|sub| sub.id == resolved.id);
+            sub.into_iter()
+                .flat_map(|sub| sub.stores.iter().cloned())
+                .map(|store| (store, resolved.id, resolved.tasks))
+        }))
+    }
+
     pub(crate) fn register(&self, task: TaskId, handle: &ReadHandle) {
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
         for entry in stores.values_mut().filter(|entry| entry.sub_topology == task.sub_topology) {
@@ -124,6 +139,26 @@ impl QueryRegistry {
                     .sum(),
             })
             .collect()
+    }
+
+    /// Returns all committed entries of a store's tasks here: key, and value with its timestamp as
+    /// stored. For tests and tools: a large store has many.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn dump(&self, store: &str) -> Result<Vec<StoredEntry>, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stores.get(store).ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let failed = |error: crate::state::StateError| QueryError::Failed {
+            store: store.to_owned(),
+            source: error.into(),
+        };
+        let mut entries = Vec::new();
+        for handle in entry.tasks.values() {
+            let all = handle.range(store, &[], None, false, usize::MAX).map_err(failed)?;
+            entries.extend(all);
+        }
+        Ok(entries)
     }
 
     /// Looks up the committed value of a key given as text; `None` when there is none.

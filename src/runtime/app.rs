@@ -132,16 +132,7 @@ impl<L: Log> App<L> {
     /// [`StartError`].
     pub fn start(spec: AppSpec<L>) -> Result<Self, StartError> {
         let AppSpec { log, topology, config, clock, metrics, state } = spec;
-        let queries = QueryRegistry::new(topology.sub_topologies.iter().flat_map(|resolved| {
-            let sub = topology
-                .topology
-                .sub_topologies()
-                .iter()
-                .find(|sub| sub.id == resolved.id);
-            sub.into_iter()
-                .flat_map(|sub| sub.stores.iter().cloned())
-                .map(|store| (store, resolved.id, resolved.tasks))
-        }));
+        let queries = QueryRegistry::of(&topology);
         let budget = usize::try_from(config.memory_max).unwrap_or(usize::MAX);
         let budget = Arc::new(MemoryBudget::new(budget));
         metrics.set_memory_max(config.memory_max);

@@ -32,7 +32,7 @@ pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
 pub use config::{RuntimeConfig, TopicOverride};
 pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
-pub use probe::{Crash, CrashPoint, NoProbe, Probe};
+pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
 pub use restore_pool::RestoreExecutor;
 pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};

@@ -63,6 +63,61 @@ impl CrashPoint {
 #[error("crashed at {0:?}, as the simulation asked")]
 pub struct Crash(pub CrashPoint);
 
+/// A mistake that a test plants in commit or restore, to see whether the simulation finds it. Asked of
+/// the [`Probe`] where the right thing is done; no configuration reaches it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PlantedBug {
+    /// A restore ends at the last stable offset.
+    RestoreStopsAtLastStableOffset,
+    /// A restore reads open and aborted transactions.
+    RestoreReadsUncommitted,
+    /// A restore passes over tombstones.
+    RestoreSkipsTombstones,
+    /// A checkpoint of any age is trusted.
+    OldCheckpointTrusted,
+    /// Offsets are committed apart from data, in a transaction that follows.
+    OffsetsApartFromData,
+    /// Only the first task's offsets are in the transaction.
+    TransactionWithoutOffsets,
+    /// A refusal by the group does not keep the thread from committing.
+    FenceIgnored,
+    /// The overlay survives an abort.
+    OverlayKeptAfterAbort,
+    /// The input is not sought back after an abort.
+    PositionKeptAfterAbort,
+    /// The batch is in the store before the commit is requested.
+    AppliedBeforeCommit,
+    /// A commit of unknown outcome is taken for aborted.
+    UnknownTakenForAbort,
+    /// A commit of unknown outcome is taken for committed.
+    UnknownTakenForCommit,
+    /// Checkpoints reach the disk before their data.
+    CheckpointAheadOfData,
+    /// What a failed record has written stays.
+    FailedRecordKept,
+}
+
+impl PlantedBug {
+    /// Every bug.
+    pub const ALL: [Self; 14] = [
+        Self::RestoreStopsAtLastStableOffset,
+        Self::RestoreReadsUncommitted,
+        Self::RestoreSkipsTombstones,
+        Self::OldCheckpointTrusted,
+        Self::OffsetsApartFromData,
+        Self::TransactionWithoutOffsets,
+        Self::FenceIgnored,
+        Self::OverlayKeptAfterAbort,
+        Self::PositionKeptAfterAbort,
+        Self::AppliedBeforeCommit,
+        Self::UnknownTakenForAbort,
+        Self::UnknownTakenForCommit,
+        Self::CheckpointAheadOfData,
+        Self::FailedRecordKept,
+    ];
+}
+
 /// Decides whether the process goes on past a named point.
 pub trait Probe: Send + Sync {
     /// Called each time `point` is reached.
@@ -70,6 +125,13 @@ pub trait Probe: Send + Sync {
     /// # Errors
     /// [`Crash`] when the process is to end here.
     fn reached(&self, point: CrashPoint) -> Result<(), Crash>;
+
+    /// Returns whether the runtime is to make this mistake. Only the simulation's own tests say yes.
+    #[doc(hidden)]
+    fn planted(&self, bug: PlantedBug) -> bool {
+        let _ = bug;
+        false
+    }
 }
 
 /// The production probe: never ends anything.

@@ -17,6 +17,7 @@
 mod commit;
 mod membership;
 mod open;
+mod planted;
 mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -188,6 +189,23 @@ impl<L: Log> StreamThread<L> {
         self.stopping = true;
     }
 
+    /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit.
+    #[must_use]
+    pub fn is_quiescent(&self) -> bool {
+        self.transaction == TransactionState::Idle
+            && self.events.is_empty()
+            && self.consumer.is_member()
+            && self.inputs_dry
+            && self.slots.values().all(|slot| match slot {
+                Slot::Live(task) => {
+                    task.progress == Progress::Running
+                        && !task.has_results()
+                        && !task.has_positions()
+                }
+                Slot::Created(_) | Slot::Restoring(_) | Slot::Closing => false,
+            })
+    }
+
     /// Does one turn of the loop.
     ///
     /// # Errors
@@ -241,7 +259,7 @@ impl<L: Log> StreamThread<L> {
             self.start_producer()?;
         }
         if self.transaction == TransactionState::OutcomeUnknown {
-            self.request_commit()?;
+            self.request_commit(now)?;
         }
         if self.transaction.may_apply() {
             self.apply(now)?;

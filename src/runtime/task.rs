@@ -19,7 +19,7 @@ use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
 use super::partition_group::{InputPartition, PartitionGroup};
-use super::{CrashPoint, Probe, ResolvedTopology};
+use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology};
 use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::log::{
@@ -241,7 +241,9 @@ impl<M: LogMessage> Task<M> {
         match result {
             Ok(()) => self.release_record(&at, producer)?,
             Err(error) => {
-                self.rollback();
+                if !probe.planted(PlantedBug::FailedRecordKept) {
+                    self.rollback();
+                }
                 match self.meet_policy((index, source), &at, &raw, error, now)? {
                     Met::Done => self.release(producer)?,
                     Met::Later(not_before) => {

@@ -64,9 +64,19 @@ pub(crate) struct Graph {
     pub(crate) mentioned: BTreeSet<String>,
     pub(crate) mistakes: Vec<TopologyError>,
     counter: u32,
+    /// The topology is built: nothing can be added.
+    closed: bool,
 }
 
 impl Graph {
+    /// What is left to the handles of a topology that is built.
+    pub(crate) fn closed() -> Self {
+        Self {
+            closed: true,
+            ..Self::default()
+        }
+    }
+
     /// Makes up a node name from Kafka Streams' prefix and the one global counter. Never for
     /// anything durable.
     pub(crate) fn generate_name(&mut self, prefix: &str) -> String {
@@ -89,6 +99,7 @@ impl Graph {
 
     /// Adds a node.
     pub(crate) fn add(&mut self, node: GraphNode) -> NodeId {
+        assert!(!self.closed, "the topology is built: draw before `build`");
         assert!(
             node.parents
                 .iter()
@@ -117,7 +128,7 @@ impl Graph {
 
     /// Notes a topic of the outside world that the topology uses.
     pub(crate) fn mention(&mut self, topic: &str) {
-        if self.mentioned.insert(topic.to_owned()) {
+        if self.mentioned.insert(topic.to_owned()) && !self.declared.contains_key(topic) {
             self.check_topic(topic);
         }
     }
@@ -134,6 +145,7 @@ impl Graph {
 
     /// Adds a store. A second one of the same name is a mistake.
     pub(crate) fn add_store(&mut self, spec: StoreSpec) -> StoreId {
+        assert!(!self.closed, "the topology is built: draw before `build`");
         if let Some(reason) = names::illegal_store_name(&spec.name) {
             self.mistakes.push(TopologyError::IllegalName {
                 what: "store",

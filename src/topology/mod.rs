@@ -90,6 +90,7 @@ pub enum Durability {
 #[serde(rename_all = "camelCase")]
 pub enum Persistence {
     /// A column family of the task's RocksDB.
+    #[serde(rename = "rocksdb")]
     RocksDb,
     /// Memory; restored from the start of the changelog at each start.
     InMemory,
@@ -129,6 +130,10 @@ pub struct DeclaredTopic {
     pub config: BTreeMap<String, String>,
 }
 
+/// Makes the processor chain of one task.
+pub(crate) type Instantiate =
+    Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>;
+
 /// A connected part of the topology.
 pub struct SubTopology {
     /// The number in task ids.
@@ -140,8 +145,7 @@ pub struct SubTopology {
     /// Its stores; the position is the index in [`TaskTopology::stores`].
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
-    pub(crate) instantiate:
-        Box<dyn Fn(&mut TaskEnv) -> Result<TaskTopology, StateError> + Send + Sync>,
+    pub(crate) instantiate: Instantiate,
 }
 
 impl fmt::Debug for SubTopology {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millstream::log::{
-    CommittedOffset, Isolation, Log, LogConsumer, LogError, LogMessage, LogProducer, TopicPartition,
+    CommittedOffset, Isolation, Log, LogConsumer, LogError, LogMessage, LogProducer,
+    MembershipEvent, TopicPartition,
 };
 
 use crate::support::{
     OwnCluster, PATIENCE, await_assigned, await_records, bootstrap_servers, connect, member,
-    producer, read_all, retry, send, topic, unique,
+    membership, producer as initialised, read_all, retry, send, topic, unique, until,
 };
 
 #[test]
@@ -26,7 +27,8 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
     consumer.subscribe(&[Arc::clone(&name)]).unwrap();
     await_assigned(&mut consumer);
     consumer.assign(&[(at.clone(), 0)]).unwrap();
-    let mut producer = producer(&log, &unique("outage"));
+    let id = unique("outage");
+    let mut producer = initialised(&log, &id);
     producer.begin_transaction().unwrap();
     send(&mut producer, &name, 0, "k", b"before").unwrap();
     producer.commit_transaction().unwrap();
@@ -53,28 +55,47 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
         offset: 1,
         metadata: String::new(),
     };
-    let mut committed = false;
     let deadline = Instant::now() + PATIENCE;
-    while !committed {
+    let mut open = true;
+    loop {
         assert!(
             Instant::now() < deadline,
             "the transaction is neither committed nor refused"
         );
+        if !open {
+            producer.begin_transaction().unwrap();
+            send(&mut producer, &name, 0, "k", b"across").unwrap();
+            open = true;
+        }
         let result = consumer
             .group_metadata()
             .and_then(|group| producer.send_offsets(&[(at.clone(), offset.clone())], &group))
             .and_then(|()| producer.commit_transaction());
-        match result {
-            Ok(()) => committed = true,
-            Err(LogError::Retriable { .. } | LogError::UnknownOutcome { .. }) => {}
+        let settled = match result {
+            Ok(()) => break,
+            Err(LogError::Retriable { .. } | LogError::UnknownOutcome { .. }) => continue,
             Err(LogError::AbortRequired { .. } | LogError::MemberUnknown { .. }) => {
-                retry("abort", || producer.abort_transaction());
-                producer.begin_transaction().unwrap();
-                send(&mut producer, &name, 0, "k", b"across").unwrap();
-                let _event = consumer.poll_membership();
-                consumer.wait(Duration::from_millis(100));
+                until("an abort", || match producer.abort_transaction() {
+                    Err(LogError::Retriable { .. }) => None,
+                    result => Some(result),
+                })
             }
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(()) => {}
+            // The coordinator aborted the transaction when its time was over, which fences.
+            Err(LogError::Fenced { .. }) => producer = initialised(&log, &id),
             Err(error) => panic!("{error}"),
+        }
+        open = false;
+        // An outage that outlasts the session costs the membership: answer, and it comes back.
+        match membership(&mut consumer) {
+            Some(MembershipEvent::Assigned(_)) => consumer.assign(&[(at.clone(), 0)]).unwrap(),
+            Some(MembershipEvent::Revoked(gone) | MembershipEvent::Lost(gone)) => {
+                consumer.unassign(&gone).unwrap();
+            }
+            None => consumer.wait(Duration::from_millis(100)),
         }
     }
     let read = read_all(&log, &at, 0, Isolation::ReadCommitted);

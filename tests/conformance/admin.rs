@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
 use millstream::log::{
-    Isolation, Log, LogConsumer, LogError, LogProducer, LogRange, TopicPartition, TopicSpec,
+    Isolation, Log, LogConsumer, LogError, LogProducer, LogRange, TopicName, TopicPartition,
+    TopicSpec,
 };
 
 use super::{
@@ -31,7 +32,7 @@ pub(crate) fn topics_are_described_and_recreated_under_another_id<L: Log, F: Fix
             .then_some(())
     });
     let spec = TopicSpec {
-        name: one.clone(),
+        name: TopicName::clone(&one),
         partitions: 2,
         replication_factor: None,
         config: BTreeMap::new(),
@@ -50,7 +51,7 @@ pub(crate) fn creating_and_deleting_topics_is_idempotent<L: Log, F: Fixture<L>>(
     let partition = tp(&one, 1);
     write(f, &partition, &[("k", "v")]);
     let spec = TopicSpec {
-        name: one.clone(),
+        name: TopicName::clone(&one),
         partitions: 2,
         replication_factor: None,
         config: BTreeMap::new(),
@@ -132,7 +133,7 @@ pub(crate) fn deleted_records_are_gone<L: Log, F: Fixture<L>>(f: &mut F) {
     settle(f, "delete records", || log.delete_records(&below)).unwrap();
 
     let spec = member_spec(&unique("group"), "client", None);
-    let mut member = Member::<L>::join(f, &spec, &[partition.topic.clone()]);
+    let mut member = Member::<L>::join(f, &spec, std::slice::from_ref(&partition.topic));
     await_balance(f, &mut [&mut member], 1);
     settle(f, "seek", || member.consumer.seek(&partition, 0)).unwrap();
     let error = eventually(f, "the position is refused", |_| {

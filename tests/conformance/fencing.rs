@@ -45,10 +45,18 @@ pub(crate) fn init_aborts_what_the_predecessor_left_open<L: Log, F: Fixture<L>>(
 pub(crate) fn a_commit_with_an_old_generation_is_refused<L: Log, F: Fixture<L>>(f: &mut F) {
     let input = topic(f, 2, &[]);
     let group = unique("group");
-    let mut first = Member::join(f, &member_spec(&group, "first", None), &[input.clone()]);
+    let mut first = Member::join(
+        f,
+        &member_spec(&group, "first", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut first], 2);
     let old = first.consumer.group_metadata().unwrap();
-    let mut second = Member::join(f, &member_spec(&group, "second", None), &[input.clone()]);
+    let mut second = Member::join(
+        f,
+        &member_spec(&group, "second", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut first, &mut second], 2);
 
     let mut producer = transactional(f, &unique("id"));
@@ -76,9 +84,17 @@ pub(crate) fn a_commit_with_an_old_generation_is_refused<L: Log, F: Fixture<L>>(
 pub(crate) fn a_member_that_left_cannot_commit<L: Log, F: Fixture<L>>(f: &mut F) {
     let input = topic(f, 1, &[]);
     let group = unique("group");
-    let mut member = Member::join(f, &member_spec(&group, "client", None), &[input.clone()]);
+    let mut member = Member::join(
+        f,
+        &member_spec(&group, "client", None),
+        std::slice::from_ref(&input),
+    );
     // Somebody else keeps the group alive: a broker takes any offsets for a group that is empty.
-    let mut other = Member::join(f, &member_spec(&group, "other", None), &[input.clone()]);
+    let mut other = Member::join(
+        f,
+        &member_spec(&group, "other", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut member, &mut other], 1);
     let metadata = member.consumer.group_metadata().unwrap();
     settle(f, "leave", || member.consumer.leave()).unwrap();
@@ -100,10 +116,10 @@ pub(crate) fn a_replaced_static_member_cannot_commit<L: Log, F: Fixture<L>>(f: &
     let input = topic(f, 1, &[]);
     let (group, instance) = (unique("group"), unique("instance"));
     let spec = member_spec(&group, "client", Some(&instance));
-    let mut old = Member::join(f, &spec, &[input.clone()]);
+    let mut old = Member::join(f, &spec, std::slice::from_ref(&input));
     await_balance(f, &mut [&mut old], 1);
     let metadata = old.consumer.group_metadata().unwrap();
-    let mut new = Member::join(f, &spec, &[input.clone()]);
+    let mut new = Member::join(f, &spec, std::slice::from_ref(&input));
     await_balance(f, &mut [&mut new], 1);
 
     let mut producer = transactional(f, &unique("id"));

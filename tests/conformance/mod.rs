@@ -223,7 +223,11 @@ pub(crate) fn write_transaction<L: Log, F: Fixture<L>>(
     }
     match outcome {
         Outcome::Commit => commit(f, producer),
-        Outcome::Abort => abort(f, producer),
+        Outcome::Abort => {
+            // A client may take back what it has not sent: an aborted record is one that is there.
+            settle(f, "flush", || producer.flush()).unwrap();
+            abort(f, producer);
+        }
     }
 }
 

@@ -133,7 +133,11 @@ pub(crate) fn an_uncommitted_reader_sees_everything<L: Log, F: Fixture<L>>(f: &m
 pub(crate) fn offsets_commit_with_the_transaction<L: Log, F: Fixture<L>>(f: &mut F) {
     let (input, output) = (topic(f, 1, &[]), tp(&topic(f, 1, &[]), 0));
     let group = unique("group");
-    let mut member = Member::join(f, &member_spec(&group, "client", None), &[input.clone()]);
+    let mut member = Member::join(
+        f,
+        &member_spec(&group, "client", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut member], 1);
     let mut producer = transactional(f, &unique("id"));
     producer.begin_transaction().unwrap();
@@ -163,7 +167,11 @@ pub(crate) fn offsets_commit_with_the_transaction<L: Log, F: Fixture<L>>(f: &mut
 pub(crate) fn offsets_of_an_aborted_transaction_are_forgotten<L: Log, F: Fixture<L>>(f: &mut F) {
     let input = topic(f, 1, &[]);
     let group = unique("group");
-    let mut member = Member::join(f, &member_spec(&group, "client", None), &[input.clone()]);
+    let mut member = Member::join(
+        f,
+        &member_spec(&group, "client", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut member], 1);
     let mut producer = transactional(f, &unique("id"));
     producer.begin_transaction().unwrap();
@@ -184,7 +192,11 @@ pub(crate) fn offsets_of_an_aborted_transaction_are_forgotten<L: Log, F: Fixture
 pub(crate) fn pending_offsets_are_retriable<L: Log, F: Fixture<L>>(f: &mut F) {
     let input = topic(f, 2, &[]);
     let group = unique("group");
-    let mut member = Member::join(f, &member_spec(&group, "client", None), &[input.clone()]);
+    let mut member = Member::join(
+        f,
+        &member_spec(&group, "client", None),
+        std::slice::from_ref(&input),
+    );
     await_balance(f, &mut [&mut member], 2);
     let mut producer = transactional(f, &unique("id"));
     producer.begin_transaction().unwrap();

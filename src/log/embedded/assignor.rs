@@ -111,3 +111,96 @@ fn of_topic<M: Ord>(assignment: &Assignment<M>, member: &M, topic: &str) -> i64 
     let owned = assignment.get(member).into_iter().flatten();
     i64::try_from(owned.filter(|partition| &*partition.topic == topic).count()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+    fn partitions(counts: [i32; 3]) -> BTreeMap<TopicName, i32> {
+        TOPICS
+            .iter()
+            .map(|name| TopicName::from(*name))
+            .zip(counts)
+            .collect()
+    }
+
+    fn subscriber(topics: &[usize]) -> Subscriber {
+        let topics = topics
+            .iter()
+            .map(|at| TopicName::from(TOPICS[*at]))
+            .collect();
+        Subscriber {
+            topics,
+            owned: BTreeSet::new(),
+        }
+    }
+
+    /// Lets members own what they were assigned.
+    fn owning(
+        members: &BTreeMap<u8, Subscriber>,
+        assignment: &Assignment<u8>,
+    ) -> BTreeMap<u8, Subscriber> {
+        let own = |(member, one): (&u8, &Subscriber)| {
+            (
+                *member,
+                Subscriber {
+                    owned: assignment[member].clone(),
+                    ..one.clone()
+                },
+            )
+        };
+        members.iter().map(own).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_partition_has_one_owner_who_subscribes_it(
+            counts in [0..6_i32, 0..6, 0..6],
+            topics in prop::collection::vec(prop::collection::vec(0..3_usize, 1..3), 1..5),
+        ) {
+            let members: BTreeMap<u8, Subscriber> =
+                (0..).zip(topics.iter().map(|topics| subscriber(topics))).collect();
+            let partitions = partitions(counts);
+            let assignment = assign(&members, &partitions);
+            for (topic, count) in &partitions {
+                let subscribed = members.values().any(|one| one.topics.contains(topic));
+                for number in 0..*count {
+                    let partition = TopicPartition::new(TopicName::clone(topic), number);
+                    let owners: Vec<_> = assignment
+                        .iter()
+                        .filter(|(_, owned)| owned.contains(&partition))
+                        .map(|(member, _)| member)
+                        .collect();
+                    prop_assert_eq!(owners.len(), usize::from(subscribed));
+                    prop_assert!(owners.iter().all(|one| members[one].topics.contains(topic)));
+                }
+            }
+            // Stable: assigned again, nothing moves.
+            prop_assert_eq!(&assign(&owning(&members, &assignment), &partitions), &assignment);
+        }
+
+        #[test]
+        fn equal_subscribers_differ_by_one_at_most_and_keep_what_they_can(
+            counts in [0..8_i32, 0..8, 0..8],
+            size in 1..6_u8,
+        ) {
+            let partitions = partitions(counts);
+            let members: BTreeMap<u8, Subscriber> =
+                (0..size).map(|member| (member, subscriber(&[0, 1, 2]))).collect();
+            let before = assign(&members, &partitions);
+            let mut grown = owning(&members, &before);
+            grown.insert(size, subscriber(&[0, 1, 2]));
+            let after = assign(&grown, &partitions);
+            let sizes: Vec<usize> = after.values().map(BTreeSet::len).collect();
+            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+            prop_assert!(most - least <= 1, "{:?}", sizes);
+            // Only what the new member gets has moved.
+            let moved: usize =
+                members.keys().map(|member| (&before[member] - &after[member]).len()).sum();
+            prop_assert_eq!(moved, after[&size].len());
+        }
+    }
+}

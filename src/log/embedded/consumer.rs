@@ -100,7 +100,16 @@ impl EmbeddedConsumer {
         let polled = {
             let mut core = self.log.core();
             let now = core.tick();
-            let partitions = core.partition_counts();
+            let preparing = core
+                .groups
+                .get(&self.spec.group)
+                .is_some_and(super::group::Group::is_preparing);
+            // Only the poll that ends a rebalance looks at them.
+            let partitions = if preparing {
+                core.partition_counts()
+            } else {
+                BTreeMap::new()
+            };
             let group = core.group_of(&self.spec.group, member, now);
             match group.check_member(member, self.spec.group_instance_id.as_deref()) {
                 Err(refusal) => Err(refusal),

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::compaction;
 use super::group::{Group, MemberId};
+use super::journal::Journal;
 use super::mutation::Mutation;
-use super::state::{State, Topic};
+use super::state::{State, Topic, live_bytes};
 use crate::clock::Clock;
 use crate::log::{
     CommittedOffset, ConsumerWaker, Isolation, LogError, Offset, TopicName, TopicPartition,
@@ -20,6 +21,8 @@ use crate::log::{
 
 /// How often retention and compaction look, by the log's clock.
 const MAINTENANCE_INTERVAL_MS: i64 = 15_000;
+/// How long a record outside of transactions may wait to be written, unless flushed.
+const FLUSH_INTERVAL_MS: i64 = 1_000;
 /// How soon what could not be written for lack of space is tried again.
 const RETRY_INTERVAL_MS: i64 = 1_000;
 
@@ -49,26 +52,31 @@ impl ChangeError {
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) state: State,
+    journal: Option<Journal>,
     pub(super) groups: BTreeMap<String, Group>,
     clock: Arc<dyn Clock>,
     pub(super) background_heartbeats: bool,
     next_client: ClientId,
     next_deadline: i64,
+    next_flush: i64,
     next_maintenance: i64,
     watchers: HashMap<TopicPartition, Vec<(ClientId, ConsumerWaker)>>,
     members: HashMap<ClientId, ConsumerWaker>,
 }
 
 impl Core {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, state: State, journal: Option<Journal>) -> Self {
         Self {
-            state: State::default(),
+            state,
+            journal,
             groups: BTreeMap::new(),
             next_maintenance: clock.now_ms().saturating_add(MAINTENANCE_INTERVAL_MS),
             clock,
             background_heartbeats: true,
             next_client: 0,
-            next_deadline: i64::MAX,
+            // What a journal brought back may be due.
+            next_deadline: i64::MIN,
+            next_flush: i64::MIN,
             watchers: HashMap::new(),
             members: HashMap::new(),
         }
@@ -85,9 +93,17 @@ impl Core {
     /// # Errors
     /// [`ChangeError`], with nothing changed.
     pub(super) fn change(&mut self, mutation: Mutation) -> Result<(), ChangeError> {
-        self.state
-            .apply(mutation)
-            .map_err(|error| ChangeError::Broken(error.to_string()))
+        if let Some(journal) = &mut self.journal {
+            journal.append(&mutation)?;
+        }
+        let applied = self.state.apply(mutation);
+        if let Some(journal) = &mut self.journal
+            && journal.has_grown()
+        {
+            let live = u64::try_from(live_bytes(&self.state)).unwrap_or(u64::MAX);
+            journal.shrink(&self.state, live);
+        }
+        applied.map_err(|error| ChangeError::Broken(error.to_string()))
     }
 
     /// Hands everything journaled to the operating system.
@@ -95,7 +111,7 @@ impl Core {
     /// # Errors
     /// [`ChangeError`].
     pub(super) fn flush(&mut self) -> Result<(), ChangeError> {
-        Ok(())
+        self.journal.as_mut().map_or(Ok(()), Journal::flush)
     }
 
     /// Lets time act, and returns it.
@@ -110,6 +126,12 @@ impl Core {
             self.next_maintenance = now.saturating_add(MAINTENANCE_INTERVAL_MS);
             if let Err(error) = self.maintain(now, false) {
                 tracing::warn!(?error, "retention and compaction put off");
+            }
+        }
+        if now >= self.next_flush {
+            self.next_flush = now.saturating_add(FLUSH_INTERVAL_MS);
+            if let Err(error) = self.flush() {
+                tracing::warn!(?error, "journal not written, trying again");
             }
         }
         now

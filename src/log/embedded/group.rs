@@ -374,3 +374,6 @@ impl Member {
         self.last_seen.saturating_add(timeout)
     }
 }
+
+#[cfg(test)]
+mod tests;

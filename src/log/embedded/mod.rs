@@ -14,14 +14,17 @@
 //! A journal that cannot be written refuses changes, and takes them again once it can.
 
 mod assignor;
+mod codec;
 mod compaction;
 mod config;
 mod consumer;
 mod coordinator;
 mod core;
 mod faults;
+mod frame;
 mod group;
 mod inspect;
+mod journal;
 mod mutation;
 mod partition;
 mod producer;
@@ -35,14 +38,19 @@ pub use faults::{Fault, FaultPlan, FaultPoint, FaultSite};
 pub use inspect::{
     GroupView, InspectedRecord, MemberView, OpenTransaction, RecordStatus, TopicView,
 };
+pub use journal::{Durability, OpenError, OpenOptions};
 pub use producer::EmbeddedProducer;
 pub use reader::EmbeddedReader;
 pub use record::EmbeddedMessage;
 
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::core::{ChangeError, Core};
+use self::journal::Journal;
+use self::state::State;
 use crate::clock::Clock;
 use crate::log::{
     CommittedOffset, ConsumerSpec, GroupMember, Isolation, Log, LogError, LogRange, Offset,
@@ -56,9 +64,28 @@ pub struct EmbeddedLog(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     core: Mutex<Core>,
+    location: Location,
     virtual_time: AtomicBool,
     has_faults: AtomicBool,
     faults: Mutex<Option<Arc<dyn FaultPlan>>>,
+}
+
+/// Where a log lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In memory: nothing survives the process.
+    Memory,
+    /// In a directory.
+    Directory(PathBuf),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("in memory"),
+            Self::Directory(dir) => write!(f, "in {}", dir.display()),
+        }
+    }
 }
 
 impl EmbeddedLog {
@@ -66,12 +93,43 @@ impl EmbeddedLog {
     #[must_use]
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
         tracing::info!("embedded log in memory: nothing survives this process");
-        Self::over(Core::new(clock))
+        Self::over(Core::new(clock, State::default(), None), Location::Memory)
     }
 
-    fn over(core: Core) -> Self {
+    /// Opens or creates the log in a directory: what was committed survives `kill -9`.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when another process has it open, and others.
+    pub fn open(dir: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_with(dir, clock, OpenOptions::default())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        dir: impl AsRef<Path>,
+        clock: Arc<dyn Clock>,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
+        let (journal, state) = Journal::open(dir.as_ref(), options)?;
+        let topics = state.topics.len();
+        tracing::info!(dir = %journal.dir().display(), topics, "embedded log in a directory");
+        let location = Location::Directory(journal.dir().to_path_buf());
+        Ok(Self::over(Core::new(clock, state, Some(journal)), location))
+    }
+
+    /// Returns where the log lives.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.0.location
+    }
+
+    fn over(core: Core, location: Location) -> Self {
         Self(Arc::new(Shared {
             core: Mutex::new(core),
+            location,
             virtual_time: AtomicBool::new(false),
             has_faults: AtomicBool::new(false),
             faults: Mutex::new(None),
@@ -318,3 +376,6 @@ impl Log for EmbeddedLog {
         core.alter_offsets(group, offsets)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,7 @@ pub(super) enum Mutation {
         range: LogRange,
         clean_to: Offset,
         aborted: Vec<TransactionNumber>,
+        open: Vec<(TransactionNumber, Offset)>,
     },
     /// Snapshot only: an entry of a partition.
     EntryRestored {
@@ -81,8 +82,28 @@ pub(super) enum Mutation {
         partition: i32,
         record: Record,
         delete_horizon: Option<i64>,
-        open: bool,
     },
     /// Snapshot only: the next transaction's number.
     Numbered { next: TransactionNumber },
+}
+
+impl Mutation {
+    /// Returns whether the caller's answer promises that the change survives the process.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::TopicCreated { .. }
+            | Self::TopicDeleted { .. }
+            | Self::EpochBumped { .. }
+            | Self::OffsetsSet { .. } => true,
+            Self::TransactionEnded { commit, .. } => *commit,
+            Self::Appended { .. }
+            | Self::TransactionBegun { .. }
+            | Self::OffsetsPending { .. }
+            | Self::StartAdvanced { .. }
+            | Self::Compacted { .. }
+            | Self::PartitionRestored { .. }
+            | Self::EntryRestored { .. }
+            | Self::Numbered { .. } => false,
+        }
+    }
 }

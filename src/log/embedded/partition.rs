@@ -53,24 +53,28 @@ impl Partition {
     pub(super) fn restored(
         range: LogRange,
         clean_to: Offset,
-        aborted: BTreeSet<TransactionNumber>,
+        aborted: Vec<TransactionNumber>,
+        open: Vec<(TransactionNumber, Offset)>,
     ) -> Self {
         Self {
             start: range.start,
             next: range.end,
-            aborted,
+            aborted: aborted.into_iter().collect(),
+            open: open.into_iter().collect(),
             clean_to,
             ..Self::default()
         }
     }
 
     /// Adds an entry below `next`, in offset order: only when a snapshot is read back.
-    pub(super) fn restore_entry(&mut self, entry: Entry, open: bool) {
-        if let Some(transaction) = entry.record.transaction.filter(|_| open) {
-            self.open.entry(transaction).or_insert(entry.record.offset);
-        }
+    pub(super) fn restore_entry(&mut self, entry: Entry) {
         self.bytes += entry.record.size();
         self.entries.push_back(entry);
+    }
+
+    /// Returns the first offset of each open transaction.
+    pub(super) fn open(&self) -> &BTreeMap<TransactionNumber, Offset> {
+        &self.open
     }
 
     pub(super) fn entries(&self) -> &VecDeque<Entry> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::TopicConfig;
 use super::mutation::{Mutation, Offsets};
 use super::partition::{Entry, Partition};
-use super::record::{Kind, Record, TransactionNumber};
+use super::record::{Record, TransactionNumber};
 use crate::log::{TopicName, TopicPartition};
 
 /// A topic.
@@ -160,10 +160,13 @@ impl State {
                 range,
                 clean_to,
                 aborted,
+                open,
             } => {
-                let aborted = aborted.into_iter().collect();
+                for (number, _) in &open {
+                    self.open_mut(*number)?.partitions.insert(partition.clone());
+                }
                 *self.partition_mut(&partition.topic, partition.partition)? =
-                    Partition::restored(range, clean_to, aborted);
+                    Partition::restored(range, clean_to, aborted, open);
                 Ok(())
             }
             Mutation::EntryRestored {
@@ -171,8 +174,14 @@ impl State {
                 partition,
                 record,
                 delete_horizon,
-                open,
-            } => self.restore_entry(&topic, partition, record, delete_horizon, open),
+            } => {
+                let entry = Entry {
+                    record: record.into(),
+                    delete_horizon,
+                };
+                self.partition_mut(&topic, partition)?.restore_entry(entry);
+                Ok(())
+            }
             Mutation::Numbered { next } => {
                 self.next_transaction = self.next_transaction.max(next);
                 Ok(())
@@ -299,30 +308,6 @@ impl State {
         Ok(())
     }
 
-    fn restore_entry(
-        &mut self,
-        topic: &TopicName,
-        partition: i32,
-        record: Record,
-        delete_horizon: Option<i64>,
-        open: bool,
-    ) -> Result<(), Inconsistent> {
-        if let Some(number) = record
-            .transaction
-            .filter(|_| open && record.kind == Kind::Data)
-        {
-            let partition = TopicPartition::new(TopicName::clone(topic), partition);
-            self.open_mut(number)?.partitions.insert(partition);
-        }
-        let entry = Entry {
-            record: record.into(),
-            delete_horizon,
-        };
-        self.partition_mut(topic, partition)?
-            .restore_entry(entry, open);
-        Ok(())
-    }
-
     /// Returns the mutations that build this state from nothing: what a journal is rewritten as.
     pub(super) fn snapshot(&self) -> impl Iterator<Item = Mutation> {
         let ids = self.transactional.iter().flat_map(|(id, one)| {
@@ -384,6 +369,11 @@ impl Topic {
                     range: partition.range(crate::log::Isolation::ReadUncommitted),
                     clean_to: partition.clean_to(),
                     aborted: partition.aborted().iter().copied().collect(),
+                    open: partition
+                        .open()
+                        .iter()
+                        .map(|(number, first)| (*number, *first))
+                        .collect(),
                 };
                 let entries =
                     partition
@@ -394,10 +384,6 @@ impl Topic {
                             partition: number,
                             record: (*entry.record).clone(),
                             delete_horizon: entry.delete_horizon,
-                            open: entry
-                                .record
-                                .transaction
-                                .is_some_and(|number| partition.is_open(number)),
                         });
                 std::iter::once(frame).chain(entries)
             });

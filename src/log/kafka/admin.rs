@@ -166,7 +166,7 @@ impl KafkaAdmin {
                 note_failure(operation, &mut failed, entry);
                 offsets.insert(entry.topic_partition(), entry.offset);
             })
-            .map_err(of(operation))?;
+            .map_err(|error| self.without_leader(partitions, of(operation), error))?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -179,6 +179,42 @@ impl KafkaAdmin {
                 })
             })
             .collect()
+    }
+
+    /// Tells partitions without a leader at the moment from those that do not exist: both are "no
+    /// entry" where librdkafka looks for leaders.
+    fn without_leader(
+        &self,
+        partitions: &[TopicPartition],
+        convert: impl Fn(NativeError) -> LogError,
+        error: NativeError,
+    ) -> LogError {
+        if error.code != Code::RD_KAFKA_RESP_ERR__NOENT {
+            return convert(error);
+        }
+        let topics: Vec<&str> = partitions.iter().map(|at| &*at.topic).collect();
+        let described = match self.describe_topics(&topics) {
+            Ok(described) => described,
+            Err(error) => return error,
+        };
+        let exists = |at: &TopicPartition, topic: &Option<TopicDescription>| {
+            topic
+                .as_ref()
+                .is_some_and(|topic| at.partition < topic.partitions)
+        };
+        match partitions
+            .iter()
+            .zip(&described)
+            .find(|(at, topic)| !exists(at, topic))
+        {
+            Some((at, _)) => LogError::UnknownTopic {
+                topic: at.topic.to_string(),
+            },
+            None => convert(NativeError {
+                retriable: true,
+                ..error
+            }),
+        }
     }
 
     pub(super) fn group_members(&self, group: &str) -> Result<Vec<GroupMember>, LogError> {

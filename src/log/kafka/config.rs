@@ -83,6 +83,8 @@ const PRODUCER: &[(&str, &str)] = &[
     // The broker answers "concurrent transactions" while it finishes the last one: with the
     // default of 100 ms that is the p99 of back-to-back commits.
     ("retry.backoff.ms", "1"),
+    // How long a topic that was just created may be unknown before its records are refused.
+    ("topic.metadata.propagation.max.ms", "10000"),
     ("queue.buffering.max.messages", "500000"),
     ("queue.buffering.max.kbytes", "131072"),
 ];

@@ -68,9 +68,17 @@ struct Delivered {
     /// is the highest; when it has none, the highest is not known.
     offsets: HashMap<(TopicKey, i32), Option<Offset>>,
     /// The first failure outside of a transaction, where no later call would report it.
-    failure: Option<NativeError>,
+    failure: Option<Failure>,
     /// Grows with each batch of reports.
     batches: u64,
+}
+
+/// A record that was queued and not delivered.
+#[derive(Debug)]
+struct Failure {
+    topic: TopicKey,
+    size: usize,
+    error: NativeError,
 }
 
 impl Shared {
@@ -114,8 +122,11 @@ impl Delivered {
             // An abort took these back.
             Code::RD_KAFKA_RESP_ERR__PURGE_QUEUE | Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT => {}
             code => {
-                self.failure
-                    .get_or_insert_with(|| NativeError::from_code(code));
+                self.failure.get_or_insert_with(|| Failure {
+                    topic: report.topic,
+                    size: report.size,
+                    error: NativeError::from_code(code),
+                });
             }
         }
     }
@@ -177,22 +188,28 @@ impl KafkaProducer {
         errors::of_client(&self.client, operation, error)
     }
 
-    /// Converts the failure of queueing a record.
-    fn send_error(&self, record: &ProducerRecord<'_>, error: NativeError) -> LogError {
+    /// Converts the failure of queueing or delivering a record.
+    fn record_error(
+        &self,
+        operation: &'static str,
+        topic: &str,
+        size: usize,
+        error: NativeError,
+    ) -> LogError {
         match error.code {
             Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE => LogError::RecordTooLarge {
-                topic: record.topic.to_string(),
-                size: record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len),
+                topic: topic.to_owned(),
+                size,
             },
             code if errors::is_unknown_topic(code) => LogError::UnknownTopic {
-                topic: record.topic.to_string(),
+                topic: topic.to_owned(),
             },
             // Inside a transaction that we opened, this is what a lost transaction answers.
             Code::RD_KAFKA_RESP_ERR__STATE if self.in_transaction => LogError::AbortRequired {
-                operation: "send",
+                operation,
                 message: error.message,
             },
-            _ => self.error("send", error),
+            _ => self.error(operation, error),
         }
     }
 
@@ -287,7 +304,11 @@ impl LogProducer for KafkaProducer {
                         return Err(self.queue_full());
                     }
                 }
-                Err(error) => return Err(self.send_error(&record, error)),
+                Err(error) => {
+                    let size =
+                        record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                    return Err(self.record_error("send", record.topic, size, error));
+                }
             }
         }
     }
@@ -296,18 +317,22 @@ impl LogProducer for KafkaProducer {
         self.client
             .flush(CALL_TIMEOUT)
             .map_err(|error| self.error("flush", error))?;
-        let failure = self.shared.delivered().failure.take();
-        match failure {
-            Some(error) if self.is_transactional() => {
-                let message = error.message;
-                Err(LogError::AbortRequired {
-                    operation: "flush",
-                    message,
-                })
-            }
-            Some(error) => Err(self.error("flush", error)),
-            None => Ok(()),
+        let Some(failure) = self.shared.delivered().failure.take() else {
+            return Ok(());
+        };
+        if self.is_transactional() {
+            let message = failure.error.message;
+            return Err(LogError::AbortRequired {
+                operation: "flush",
+                message,
+            });
         }
+        let topic = self
+            .topics
+            .iter()
+            .find(|(_, topic)| topic.key() == failure.topic);
+        let name = topic.map_or("", |(name, _)| name);
+        Err(self.record_error("flush", name, failure.size, failure.error))
     }
 
     fn send_offsets(

@@ -301,6 +301,25 @@ fn distrust(
     }
 }
 
+/// Returns whether a batch that was polled at `now` may be written and the replay go on; otherwise
+/// the directory is set aside and the replay starts over.
+///
+/// `since` is the checkpoint's [`at_end`](ChangelogCheckpoint::at_end), or, for a replay from the
+/// log's start, the time it began (and what its checkpoints carry as `at_end` until the target is
+/// reached). A replay that lasts longer than tombstones live may have read a key before its tombstone
+/// and find the tombstone gone: the key would come back. Found by `tests/protocol_model`.
+#[must_use]
+pub const fn may_replay(
+    since: Timestamp,
+    now: Timestamp,
+    tombstone_retention: Option<i64>,
+) -> bool {
+    match tombstone_retention {
+        Some(retention) => now.saturating_sub(since) < retention,
+        None => true,
+    }
+}
+
 /// Checks, once the changelogs are replayed, that a task with state knows where to go on.
 /// `has_state` is whether any of its stores holds a record: changelogs that hold nothing but aborted
 /// records are none.

@@ -22,7 +22,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::protocol::restore::{RestoreTarget, StableOffsets};
-use super::{Crash, CrashPoint, Probe};
+use super::{Crash, CrashPoint, PlantedBug, Probe};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
 use crate::log::{
@@ -242,7 +242,7 @@ impl<L: Log> TaskRestore<L> {
             }
             Err(error) => return Err(error.into()),
         }
-        let moved = self.apply(now)?;
+        let moved = self.apply(now, probe)?;
         probe.reached(CrashPoint::AfterRestoreStep)?;
         self.report(now);
         Ok(if self.is_done() {
@@ -287,10 +287,14 @@ impl<L: Log> TaskRestore<L> {
     }
 
     /// Writes what was read; returns whether any position has moved.
-    fn apply(&mut self, now: Timestamp) -> Result<bool, RestoreError> {
+    fn apply(&mut self, now: Timestamp, probe: &dyn Probe) -> Result<bool, RestoreError> {
         let before: Vec<Offset> = self.changelogs.iter().map(|one| one.position).collect();
         let mut batch = self.db.batch();
         for message in std::mem::take(&mut self.messages) {
+            let tombstone = message.value().is_none();
+            if tombstone && probe.planted(PlantedBug::RestoreSkipsTombstones) {
+                continue;
+            }
             self.add(&mut batch, &message)?;
             if batch.bytes() >= BATCH_BYTES {
                 let full = std::mem::replace(&mut batch, self.db.batch());

@@ -8,7 +8,7 @@ use crate::log::{Log, LogConsumer, LogProducer};
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::{TransactionEvent, TransactionState};
 use crate::runtime::task::Task;
-use crate::runtime::{CommitFacts, CommitSettings, CrashPoint, commit_due};
+use crate::runtime::{CommitFacts, CommitSettings, CrashPoint, PlantedBug, commit_due};
 
 /// Offsets of owned partitions are committed again this often: brokers expire the offsets of topics
 /// that the group does not subscribe (`offsets.retention.minutes`), even of a stable group.
@@ -77,25 +77,34 @@ impl<L: Log> StreamThread<L> {
             offsets.extend(positions);
             batches.push_back((id, batch));
         }
+        self.plant_before_offsets(&mut offsets, &mut batches, now)?;
         // Invariant 1: metadata is taken afresh for each commit.
         let group = self.consumer.group_metadata()?;
-        self.producer()?.send_offsets(&offsets, &group)?;
+        let sent = self.producer()?.send_offsets(&offsets, &group);
+        if !self.planted(PlantedBug::FenceIgnored) {
+            sent?;
+        }
         self.transition(TransactionEvent::OffsetsSent)?;
         self.pending = batches;
         self.spec.probe.reached(CrashPoint::BeforeCommitRequest)?;
-        self.request_commit()?;
-        self.apply(now)?;
+        self.request_commit(now)?;
+        if self.transaction.may_apply() {
+            self.apply(now)?;
+        }
         Ok(true)
     }
 
     /// Asks for the commit, for the first time or again.
-    pub(super) fn request_commit(&mut self) -> Result<(), Fault> {
+    pub(super) fn request_commit(&mut self, now: Timestamp) -> Result<(), Fault> {
         self.transition(TransactionEvent::CommitRequested)?;
         let requested_at = self.spec.clock.now_ms();
         let answer = self.producer()?.commit_transaction();
         self.transition(TransactionEvent::of_commit(&answer))?;
         if self.transaction == TransactionState::OutcomeUnknown {
             self.meters.unknown_outcomes.inc();
+            if self.plant_outcome(now)? {
+                return Ok(());
+            }
         }
         answer.map_err(Fault::Settled)?;
         let acknowledged: BTreeMap<_, _> =
@@ -103,6 +112,12 @@ impl<L: Log> StreamThread<L> {
         for (id, batch) in &mut self.pending {
             if let Some(Slot::Live(task)) = self.slots.get_mut(id) {
                 task.seal_batch(batch, &acknowledged, requested_at);
+                if self.spec.probe.planted(PlantedBug::CheckpointAheadOfData) {
+                    let mut ahead = task.db.batch();
+                    task.seal_batch(&mut ahead, &acknowledged, requested_at);
+                    let fault = |source| Fault::State { task: task.id, source };
+                    task.db.apply(ahead, now).and_then(|()| task.db.flush()).map_err(fault)?;
+                }
             }
         }
         self.meters.commits.inc();
@@ -143,7 +158,17 @@ impl<L: Log> StreamThread<L> {
         let cache_bytes = self.cache_bytes();
         for slot in self.slots.values_mut() {
             let Slot::Live(task) = slot else { continue };
-            task.rebuild(now, cache_bytes)?;
+            let positions: Vec<_> = task.group.partitions.iter().map(|it| it.position).collect();
+            if self.spec.probe.planted(PlantedBug::OverlayKeptAfterAbort) {
+                task.group.rewind();
+            } else {
+                task.rebuild(now, cache_bytes)?;
+            }
+            if self.spec.probe.planted(PlantedBug::PositionKeptAfterAbort) {
+                for (input, position) in task.group.partitions.iter_mut().zip(positions) {
+                    input.position = position;
+                }
+            }
             for input in &task.group.partitions {
                 self.consumer.seek(&input.partition, input.position)?;
             }

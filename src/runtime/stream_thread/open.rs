@@ -24,7 +24,7 @@ use crate::runtime::restore_pool::Finished;
 use crate::metrics::{SetAsideReason, TaskState};
 use crate::runtime::task::{Progress, Task, TaskParts};
 use crate::runtime::topics::Changelog;
-use crate::runtime::CrashPoint;
+use crate::runtime::{CrashPoint, PlantedBug};
 use crate::state::{StateError, StoreDecl, TaskDb};
 use crate::topology::{Persistence, SubTopology, TaskId};
 
@@ -157,7 +157,10 @@ impl<L: Log> StreamThread<L> {
         }
         let records: i64 = behind.iter().map(|part| part.target.offset() - part.from).sum();
         tracing::info!(task = %id, records, "restoring from changelogs");
-        let reader = self.spec.log.reader(Isolation::ReadCommitted)?;
+        let planted = self.spec.probe.planted(PlantedBug::RestoreReadsUncommitted);
+        let isolation =
+            if planted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
+        let reader = self.spec.log.reader(isolation)?;
         let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
         let restore = TaskRestore::new(reader, db, behind, stable.clone(), now, &metrics)?;
         let waker = self.consumer.waker();
@@ -199,8 +202,10 @@ impl<L: Log> StreamThread<L> {
             .values()
             .map(|changelog| TopicPartition::new(changelog.topic.clone(), id.partition))
             .collect();
-        let ranges: Vec<LogRange> =
-            self.spec.log.log_ranges(&partitions, Isolation::ReadUncommitted)?;
+        let planted = self.spec.probe.planted(PlantedBug::RestoreStopsAtLastStableOffset);
+        let isolation =
+            if planted { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+        let ranges: Vec<LogRange> = self.spec.log.log_ranges(&partitions, isolation)?;
         let sub = self.sub_topology(sub_index)?;
         let mut facts = BTreeMap::new();
         for (((store, changelog), partition), range) in
@@ -238,7 +243,10 @@ impl<L: Log> StreamThread<L> {
             .map(|store| StoreDecl { name: store.name.clone(), persistence: store.persistence })
             .collect();
         let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget).map_err(fault)?;
-        let local = local_checkpoint(&db, &stores);
+        let mut local = local_checkpoint(&db, &stores);
+        if self.spec.probe.planted(PlantedBug::OldCheckpointTrusted) {
+            local.iter_mut().flat_map(|it| it.changelogs.values_mut()).for_each(|it| it.at_end = now);
+        }
         let facts = changelogs
             .iter()
             .map(|(store, (_, _, facts))| (store.clone(), *facts))

@@ -186,6 +186,8 @@ pub(in crate::log::kafka) enum EventBody {
 pub(in crate::log::kafka) struct Report {
     pub(in crate::log::kafka) topic: TopicKey,
     pub(in crate::log::kafka) partition: i32,
+    /// Key and value, in bytes.
+    pub(in crate::log::kafka) size: usize,
     /// Negative when the broker did not say (a duplicate).
     pub(in crate::log::kafka) offset: Offset,
     pub(in crate::log::kafka) code: Code,
@@ -258,6 +260,7 @@ impl Event {
                 Report {
                     topic: TopicKey::of((*message).rkt),
                     partition: (*message).partition,
+                    size: (*message).len + (*message).key_len,
                     offset: (*message).offset,
                     code: code_of((&raw const (*message).err).cast::<i32>().read()),
                 }

@@ -1,0 +1,9 @@
+//! Chains driven directly, as the runtime does: no log, stores in memory.
+
+mod aggregations;
+mod describe;
+mod harness;
+mod mistakes;
+mod operators;
+mod processors;
+mod tables;

@@ -1,0 +1,501 @@
+//! `TopologyTestDriver`: the production stream thread on an embedded log, one record at a time.
+//!
+//! # Position
+//! For authors' tests: pipe records in, read what comes out, advance time, look into stores. Kafka
+//! Streams' class of that name drives a task by hand; this one steps the real
+//! [`StreamThread`], so repartition topics, changelogs, transactions and commits are the real ones.
+//! # What it does not simulate
+//! Several threads or processes, rebalances, crashes and faults of the log: that is the simulation's
+//! part. Wall-clock time stands still unless it is advanced.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::temp_dir::TempDir;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::format::value;
+use crate::log::embedded::EmbeddedLog;
+use crate::log::{
+    Headers, Isolation, Log, LogError, LogMessage, LogProducer, LogReader, ProducerRecord,
+    ProducerSpec, TopicName, TopicPartition,
+};
+use crate::metrics::Metrics;
+use crate::processor::{BoxError, Record};
+use crate::query::{Found, QueryError, QueryRegistry};
+use crate::runtime::{
+    NoProbe, ResolvedTopology, RestoreExecutor, RuntimeConfig, Step, StreamThread, ThreadError,
+    ThreadSpec, ThreadStatus, TopicsError, ensure_topics,
+};
+use crate::serde::Serde;
+use crate::state::{MemoryBudget, StateDir, StateError};
+use crate::topology::{ResolvedTopic, Topology, TopicRef};
+
+/// The driver or the topology under test failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// The stream thread ended: what a process would report.
+    #[error("the stream thread ended")]
+    Thread(#[from] ThreadError),
+    /// The topology's topics do not fit together.
+    #[error("the topology's topics cannot be prepared")]
+    Topics(#[from] TopicsError),
+    /// The embedded log.
+    #[error("the embedded log failed")]
+    Log(#[from] LogError),
+    /// State.
+    #[error("state failed")]
+    State(#[from] StateError),
+    /// A temporary directory.
+    #[error("no directory for state")]
+    Io(#[from] std::io::Error),
+    /// A serde of the test.
+    #[error("a serde failed")]
+    Serde(#[source] BoxError),
+    /// A query.
+    #[error("query failed")]
+    Query(#[from] QueryError),
+    /// The topology does not name this topic.
+    #[error("the topology does not name topic `{0}`")]
+    UnknownTopic(String),
+    /// The topology did not come to rest.
+    #[error("the topology is still at work after {0} steps")]
+    Busy(usize),
+}
+
+/// How many steps may pass before a piped record counts as never ending.
+const STEPS_MAX: usize = 100_000;
+
+/// Settings of a [`TopologyTestDriver`].
+#[derive(Debug, Clone)]
+pub struct DriverBuilder {
+    partitions: i32,
+    start: Timestamp,
+    application_id: String,
+}
+
+impl Default for DriverBuilder {
+    fn default() -> Self {
+        // 2024-01-01T00:00:00Z: any fixed day will do.
+        Self { partitions: 1, start: 1_704_067_200_000, application_id: "test".to_owned() }
+    }
+}
+
+impl DriverBuilder {
+    /// Sets the number of partitions of every topic; 1 unless set.
+    #[must_use]
+    pub const fn partitions(mut self, partitions: i32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// Sets the wall-clock time at the start.
+    #[must_use]
+    pub const fn start_at(mut self, start: Timestamp) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets the application id, which internal topics carry.
+    #[must_use]
+    pub fn application_id(mut self, application_id: impl Into<String>) -> Self {
+        self.application_id = application_id.into();
+        self
+    }
+
+    /// Starts `topology`.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn build(self, topology: Topology) -> Result<TopologyTestDriver, DriverError> {
+        let clock = ManualClock::at(self.start);
+        let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let log = EmbeddedLog::in_memory(Arc::clone(&shared_clock)).with_virtual_time();
+        let state_dir = TempDir::new("millstream-test")?;
+        let mut config = RuntimeConfig::new(self.application_id, state_dir.path());
+        config.default_partitions = self.partitions;
+        config.commit_interval = Duration::ZERO;
+        config.commit_min_interval = Duration::ZERO;
+        config.memory_max = 64 * 1024 * 1024;
+        let topology = Arc::new(ensure_topics(&log, &Arc::new(topology), &config)?);
+        let queries = QueryRegistry::of(&topology);
+        let metrics = Metrics::new();
+        let state = StateDir::open(state_dir.path(), || "driver".to_owned())?;
+        let thread = StreamThread::new(ThreadSpec {
+            index: 0,
+            log: log.clone(),
+            topology: Arc::clone(&topology),
+            config: Arc::new(config),
+            clock: Arc::clone(&shared_clock),
+            probe: Arc::new(NoProbe),
+            state: Arc::new(state),
+            budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
+            restores: RestoreExecutor::inline(),
+            queries: Arc::clone(&queries),
+            metrics: metrics.clone(),
+            status: Arc::new(ThreadStatus::default()),
+            records_per_step: 1,
+        })?;
+        let producer = log.producer(&ProducerSpec {
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(10),
+            client_id: "driver".to_owned(),
+        })?;
+        let mut driver = TopologyTestDriver {
+            thread,
+            producer,
+            queries,
+            metrics,
+            topology,
+            log,
+            clock,
+            outputs: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            _state_dir: state_dir,
+        };
+        driver.settle()?;
+        Ok(driver)
+    }
+}
+
+/// A record read from an output topic, undecoded.
+#[derive(Debug, Clone)]
+struct Output {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    timestamp: Timestamp,
+    headers: Headers,
+}
+
+/// Runs a topology on records that a test pipes in.
+///
+/// ```
+/// use millstream::prelude::*;
+/// use millstream::testing::TopologyTestDriver;
+///
+/// let builder = StreamsBuilder::new();
+/// builder
+///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+///     .group_by_key(Grouped::as_name("by-word"))
+///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()))
+///     .to_stream()
+///     .map_values(|count| count.unwrap_or(0))
+///     .to("counts-out", Produced::with(serdes::string(), serdes::i64()));
+///
+/// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+/// let words = driver.input_topic("words", serdes::string(), serdes::string());
+/// let counts = driver.output_topic("counts-out", serdes::string(), serdes::i64());
+/// words.pipe(&mut driver, "tea".to_owned(), String::new())?;
+/// words.pipe(&mut driver, "tea".to_owned(), String::new())?;
+/// assert_eq!(counts.read_values(&mut driver)?, vec![1, 2]);
+/// assert_eq!(driver.store_value("counts", "tea")?, Some(2.into()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TopologyTestDriver {
+    thread: StreamThread<EmbeddedLog>,
+    producer: <EmbeddedLog as Log>::Producer,
+    queries: Arc<QueryRegistry>,
+    metrics: Metrics,
+    topology: Arc<ResolvedTopology>,
+    log: EmbeddedLog,
+    clock: ManualClock,
+    outputs: BTreeMap<TopicName, VecDeque<Output>>,
+    positions: BTreeMap<TopicPartition, i64>,
+    _state_dir: TempDir,
+}
+
+impl fmt::Debug for TopologyTestDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopologyTestDriver").field("thread", &self.thread).finish_non_exhaustive()
+    }
+}
+
+impl TopologyTestDriver {
+    /// Starts `topology` with one partition per topic.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn new(topology: Topology) -> Result<Self, DriverError> {
+        DriverBuilder::default().build(topology)
+    }
+
+    /// Returns the settings for a driver that differs from [`new`](Self::new).
+    #[must_use]
+    pub fn builder() -> DriverBuilder {
+        DriverBuilder::default()
+    }
+
+    /// Returns a typed way into a topic, by its declared name.
+    pub fn input_topic<K, V>(
+        &self,
+        topic: &str,
+        key_serde: impl Serde<K>,
+        value_serde: impl Serde<V>,
+    ) -> TestInputTopic<K, V> {
+        TestInputTopic {
+            topic: topic.to_owned(),
+            key_serde: Arc::new(key_serde),
+            value_serde: Arc::new(value_serde),
+            records: PhantomData,
+        }
+    }
+
+    /// Returns a typed way out of a topic, by its declared name.
+    pub fn output_topic<K, V>(
+        &self,
+        topic: &str,
+        key_serde: impl Serde<K>,
+        value_serde: impl Serde<V>,
+    ) -> TestOutputTopic<K, V> {
+        TestOutputTopic {
+            topic: topic.to_owned(),
+            key_serde: Arc::new(key_serde),
+            value_serde: Arc::new(value_serde),
+        }
+    }
+
+    /// Writes a record as bytes to a declared topic and lets the topology come to rest.
+    ///
+    /// # Errors
+    /// [`DriverError::UnknownTopic`], and what the topology fails with.
+    pub fn pipe_bytes(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: Timestamp,
+        headers: &Headers,
+    ) -> Result<(), DriverError> {
+        let topic = self.resolve(topic)?.name.clone();
+        let record =
+            ProducerRecord { topic: &topic, partition: None, key, value, timestamp, headers };
+        self.producer.send(record)?;
+        self.producer.flush()?;
+        self.settle()
+    }
+
+    /// Moves wall-clock time on; punctuators fire.
+    ///
+    /// # Errors
+    /// What the topology fails with.
+    pub fn advance_wall_clock_time(&mut self, by: Duration) -> Result<(), DriverError> {
+        self.clock.advance(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+        self.settle()
+    }
+
+    /// Returns the wall-clock time.
+    #[must_use]
+    pub fn now_ms(&self) -> Timestamp {
+        self.clock.now_ms()
+    }
+
+    /// Returns the committed value of a key given as text, as JSON.
+    ///
+    /// # Errors
+    /// [`DriverError::Query`].
+    pub fn store_value(
+        &self,
+        store: &str,
+        key: &str,
+    ) -> Result<Option<serde_json::Value>, DriverError> {
+        Ok(self.queries.get(store, key)?.map(|Found { value, .. }| value))
+    }
+
+    /// Returns all committed entries of a store, decoded, in key order of each partition.
+    ///
+    /// # Errors
+    /// [`DriverError::Query`], [`DriverError::Serde`].
+    pub fn store_entries<K, V>(
+        &self,
+        store: &str,
+        key_serde: &impl Serde<K>,
+        value_serde: &impl Serde<V>,
+    ) -> Result<Vec<(K, V)>, DriverError> {
+        let mut entries = Vec::new();
+        for (key, stored) in self.queries.dump(store)? {
+            let plain = value::decode(&stored).map(|(_, plain)| plain);
+            let key = key_serde.deserialize(Some(&key)).map_err(DriverError::Serde)?;
+            let value = value_serde.deserialize(plain).map_err(DriverError::Serde)?;
+            entries.push((key, value));
+        }
+        Ok(entries)
+    }
+
+    /// Returns the metrics in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Returns the embedded log, to look at everything.
+    #[must_use]
+    pub const fn log(&self) -> &EmbeddedLog {
+        &self.log
+    }
+
+    fn resolve(&self, topic: &str) -> Result<&ResolvedTopic, DriverError> {
+        self.topology
+            .topics
+            .get(&TopicRef::Declared(topic.to_owned()))
+            .ok_or_else(|| DriverError::UnknownTopic(topic.to_owned()))
+    }
+
+    /// Steps the thread until nothing is left to read, process or commit.
+    fn settle(&mut self) -> Result<(), DriverError> {
+        for _ in 0..STEPS_MAX {
+            if self.thread.step()? != Step::Worked && self.thread.is_quiescent() {
+                return Ok(());
+            }
+        }
+        Err(DriverError::Busy(STEPS_MAX))
+    }
+
+    /// Takes over what was committed to a topic since the last look.
+    fn collect(&mut self, topic: &ResolvedTopic) -> Result<(), DriverError> {
+        let partitions: Vec<(TopicPartition, i64)> = (0..topic.partitions)
+            .map(|partition| {
+                let partition = TopicPartition::new(topic.name.clone(), partition);
+                let position = self.positions.get(&partition).copied().unwrap_or(0);
+                (partition, position)
+            })
+            .collect();
+        let mut reader = self.log.reader(Isolation::ReadCommitted)?;
+        reader.assign(&partitions)?;
+        let mut messages = Vec::new();
+        while reader.poll(1000, Duration::ZERO, &mut messages)? > 0 {}
+        for (partition, _) in partitions {
+            if let Some(position) = reader.position(&partition) {
+                self.positions.insert(partition, position);
+            }
+        }
+        let queue = self.outputs.entry(topic.name.clone()).or_default();
+        queue.extend(messages.iter().map(|message| Output {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.value().map(<[u8]>::to_vec),
+            timestamp: message.timestamp(),
+            headers: message.headers(),
+        }));
+        Ok(())
+    }
+}
+
+/// A typed way into a topic.
+pub struct TestInputTopic<K, V> {
+    topic: String,
+    key_serde: Arc<dyn Serde<K>>,
+    value_serde: Arc<dyn Serde<V>>,
+    records: PhantomData<fn(K, V)>,
+}
+
+impl<K, V> fmt::Debug for TestInputTopic<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestInputTopic").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl<K, V> TestInputTopic<K, V> {
+    /// Pipes a key and a value, stamped with the wall-clock time.
+    ///
+    /// # Errors
+    /// As [`TopologyTestDriver::pipe_bytes`].
+    pub fn pipe(
+        &self,
+        driver: &mut TopologyTestDriver,
+        key: K,
+        value: V,
+    ) -> Result<(), DriverError> {
+        let now = driver.now_ms();
+        self.pipe_record(driver, &Record::new(key, value, now))
+    }
+
+    /// Pipes a record with its own timestamp and headers.
+    ///
+    /// # Errors
+    /// As [`TopologyTestDriver::pipe_bytes`].
+    pub fn pipe_record(
+        &self,
+        driver: &mut TopologyTestDriver,
+        record: &Record<K, V>,
+    ) -> Result<(), DriverError> {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let has_key =
+            self.key_serde.serialize(&record.key, &mut key).map_err(DriverError::Serde)?;
+        let has_value =
+            self.value_serde.serialize(&record.value, &mut value).map_err(DriverError::Serde)?;
+        driver.pipe_bytes(
+            &self.topic,
+            has_key.then_some(&key),
+            has_value.then_some(&value),
+            record.timestamp,
+            &record.headers,
+        )
+    }
+}
+
+/// A typed way out of a topic.
+pub struct TestOutputTopic<K, V> {
+    topic: String,
+    key_serde: Arc<dyn Serde<K>>,
+    value_serde: Arc<dyn Serde<V>>,
+}
+
+impl<K, V> fmt::Debug for TestOutputTopic<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestOutputTopic").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl<K, V> TestOutputTopic<K, V> {
+    /// Takes every record that was committed and not read yet.
+    ///
+    /// # Errors
+    /// [`DriverError::UnknownTopic`], [`DriverError::Serde`].
+    pub fn read_records(
+        &self,
+        driver: &mut TopologyTestDriver,
+    ) -> Result<Vec<Record<K, V>>, DriverError> {
+        let topic = driver.resolve(&self.topic)?.clone();
+        driver.collect(&topic)?;
+        let queue = driver.outputs.remove(&topic.name).unwrap_or_default();
+        queue
+            .into_iter()
+            .map(|output| {
+                Ok(Record {
+                    key: self
+                        .key_serde
+                        .deserialize(output.key.as_deref())
+                        .map_err(DriverError::Serde)?,
+                    value: self
+                        .value_serde
+                        .deserialize(output.value.as_deref())
+                        .map_err(DriverError::Serde)?,
+                    timestamp: output.timestamp,
+                    headers: output.headers,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes every record's key and value.
+    ///
+    /// # Errors
+    /// As [`read_records`](Self::read_records).
+    pub fn read_key_values(
+        &self,
+        driver: &mut TopologyTestDriver,
+    ) -> Result<Vec<(K, V)>, DriverError> {
+        Ok(self.read_records(driver)?.into_iter().map(|record| (record.key, record.value)).collect())
+    }
+
+    /// Takes every record's value.
+    ///
+    /// # Errors
+    /// As [`read_records`](Self::read_records).
+    pub fn read_values(&self, driver: &mut TopologyTestDriver) -> Result<Vec<V>, DriverError> {
+        Ok(self.read_records(driver)?.into_iter().map(|record| record.value).collect())
+    }
+}

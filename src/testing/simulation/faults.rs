@@ -1,0 +1,155 @@
+//! What goes wrong: crashes at named points, and the log's faults.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastrand::Rng;
+
+use crate::log::embedded::{Fault, FaultPlan, FaultPoint, FaultSite};
+use crate::runtime::{Crash, CrashPoint, PlantedBug, Probe};
+
+/// How often each thing has happened. Asserted upon: a fault that never fires tests nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fired {
+    /// Crashes, by point.
+    pub crashes: BTreeMap<CrashPoint, u64>,
+    /// Faults of the log, by operation.
+    pub log: BTreeMap<(FaultPoint, String), u64>,
+    /// Everything else, by name.
+    pub other: BTreeMap<&'static str, u64>,
+}
+
+impl Fired {
+    /// Adds what another run has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (point, count) in &other.crashes {
+            *self.crashes.entry(*point).or_default() += count;
+        }
+        for (site, count) in &other.log {
+            *self.log.entry(site.clone()).or_default() += count;
+        }
+        for (name, count) in &other.other {
+            *self.other.entry(name).or_default() += count;
+        }
+    }
+}
+
+/// What the log, the probes and the scheduler of one run share.
+#[derive(Debug)]
+struct Shared {
+    rng: Rng,
+    /// In thousandths; 0 when the run settles.
+    rate: u32,
+    fired: Fired,
+    /// Processes to kill once their step has returned: the reply that they wait for never comes.
+    doomed: Vec<String>,
+    armed: Option<Armed>,
+}
+
+/// A crash to come: at a point of one process, the `countdown`-th time that it is reached.
+#[derive(Debug)]
+struct Armed {
+    process: usize,
+    point: CrashPoint,
+    countdown: u32,
+}
+
+/// The faults of one run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Faults(Arc<Mutex<Shared>>);
+
+impl Faults {
+    pub(super) fn new(rng: Rng, rate: u32) -> Self {
+        let shared =
+            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: None };
+        Self(Arc::new(Mutex::new(shared)))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stop(&self) {
+        let mut shared = self.shared();
+        shared.rate = 0;
+        shared.armed = None;
+    }
+
+    pub(super) fn count(&self, name: &'static str) {
+        *self.shared().fired.other.entry(name).or_default() += 1;
+    }
+
+    pub(super) fn arm(&self, process: usize, point: CrashPoint, countdown: u32) {
+        self.shared().armed = Some(Armed { process, point, countdown });
+    }
+
+    /// Returns the client ids that are to die now.
+    pub(super) fn take_doomed(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared().doomed)
+    }
+
+    pub(super) fn fired(&self) -> Fired {
+        self.shared().fired.clone()
+    }
+}
+
+impl FaultPlan for Faults {
+    fn decide(&self, site: &FaultSite<'_>) -> Option<Fault> {
+        let mut shared = self.shared();
+        // One call in a transaction is a commit, hundreds are sends and polls.
+        let rate = match site.point {
+            FaultPoint::Commit => shared.rate * 4,
+            FaultPoint::Init | FaultPoint::SendOffsets | FaultPoint::Abort => shared.rate * 2,
+            FaultPoint::Committed | FaultPoint::Flush => shared.rate,
+            FaultPoint::Send | FaultPoint::Fetch => shared.rate.div_ceil(8),
+        };
+        if shared.rate == 0 || shared.rng.u32(0..1000) >= rate {
+            return None;
+        }
+        let fault = match (site.point, shared.rng.u32(0..10)) {
+            (FaultPoint::Commit, 0..3) => Fault::ReplyLost,
+            (FaultPoint::Commit, 3..6) => Fault::RequestLost,
+            (FaultPoint::Commit, 6..8) | (FaultPoint::Send | FaultPoint::SendOffsets, 0..6) => {
+                Fault::AbortRequired
+            }
+            (FaultPoint::Fetch | FaultPoint::Committed, _) => Fault::Retriable,
+            (_, 9) => Fault::Fatal,
+            _ => Fault::Retriable,
+        };
+        let in_doubt = matches!(fault, Fault::ReplyLost | Fault::RequestLost);
+        if in_doubt && shared.rng.u32(0..4) == 0 {
+            shared.doomed.push(site.client_id.to_owned());
+        }
+        *shared.fired.log.entry((site.point, format!("{fault:?}"))).or_default() += 1;
+        Some(fault)
+    }
+}
+
+/// One process's probe.
+#[derive(Debug)]
+pub(super) struct SimulationProbe {
+    pub(super) process: usize,
+    pub(super) faults: Faults,
+    pub(super) planted: Option<PlantedBug>,
+}
+
+impl Probe for SimulationProbe {
+    fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
+        let mut shared = self.faults.shared();
+        let Some(armed) = &mut shared.armed else { return Ok(()) };
+        if armed.process != self.process || armed.point != point {
+            return Ok(());
+        }
+        if armed.countdown > 0 {
+            armed.countdown -= 1;
+            return Ok(());
+        }
+        shared.armed = None;
+        *shared.fired.crashes.entry(point).or_default() += 1;
+        Err(Crash(point))
+    }
+
+    fn planted(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+}

@@ -1,0 +1,65 @@
+//! A copy of the changelogs that compaction does not touch.
+
+use std::collections::BTreeMap;
+
+use crate::log::embedded::{EmbeddedLog, InspectedRecord, RecordStatus};
+use crate::log::{Isolation, Log, LogError, Offset, TopicPartition};
+
+/// Value and record timestamp by key.
+pub(super) type Fold = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
+
+#[derive(Debug, Default)]
+struct Copy {
+    end: Offset,
+    records: BTreeMap<Offset, InspectedRecord>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Mirror(BTreeMap<TopicPartition, Copy>);
+
+impl Mirror {
+    pub(super) fn of(partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
+        Self(partitions.into_iter().map(|partition| (partition, Copy::default())).collect())
+    }
+
+    /// Copies what is new. Called before compaction can pass.
+    ///
+    /// # Errors
+    /// When a changelog is gone.
+    pub(super) fn refresh(&mut self, log: &EmbeddedLog) -> Result<(), LogError> {
+        let partitions: Vec<TopicPartition> = self.0.keys().cloned().collect();
+        let ranges = log.log_ranges(&partitions, Isolation::ReadUncommitted)?;
+        for ((partition, copy), range) in self.0.iter_mut().zip(ranges) {
+            if copy.end == range.end {
+                continue;
+            }
+            copy.end = range.end;
+            for record in log.inspect_records(partition)? {
+                copy.records.insert(record.offset, record);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self, partition: &TopicPartition) -> Offset {
+        self.0.get(partition).map_or(0, |copy| copy.end)
+    }
+
+    /// Folds what was committed below `end`.
+    pub(super) fn fold(&self, partition: &TopicPartition, end: Offset) -> Fold {
+        let mut fold = Fold::new();
+        let records = self.0.get(partition).into_iter().flat_map(|copy| copy.records.range(..end));
+        for (_, record) in records {
+            if record.status != RecordStatus::Committed {
+                continue;
+            }
+            let key = record.key.clone().unwrap_or_default();
+            match &record.value {
+                Some(value) => fold.insert(key, (value.clone(), record.timestamp)),
+                None => fold.remove(&key),
+            };
+        }
+        fold
+    }
+}

@@ -1,0 +1,54 @@
+//! What one seed stands for: sizes and rates of a run.
+
+use fastrand::Rng;
+
+/// How a run is set up. Everything in it, and everything that happens later, follows from the seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) partitions: i32,
+    pub(super) processes: usize,
+    pub(super) threads: usize,
+    pub(super) records: usize,
+    pub(super) keys: u64,
+    /// Virtual milliseconds between commits.
+    pub(super) commit_interval_ms: u64,
+    pub(super) flush_interval_ms: u64,
+    pub(super) records_per_step: usize,
+    /// In thousandths of the log's calls.
+    pub(super) fault_rate: u32,
+    /// In thousandths of the scheduler's turns.
+    pub(super) crash_rate: u32,
+    pub(super) freeze_rate: u32,
+    /// Whether processes stay away for longer than tombstones live, while changelogs are compacted.
+    pub(super) ageing: bool,
+    /// Whether poison records are dead-lettered (or skipped).
+    pub(super) dead_letters: bool,
+    /// In thousandths of the input.
+    pub(super) poison_rate: u32,
+}
+
+impl Plan {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let calm = rng.u32(0..10) == 0;
+        Self {
+            partitions: rng.i32(1..=3),
+            processes: rng.usize(2..=3),
+            threads: rng.usize(1..=2),
+            records: rng.usize(60..=240),
+            keys: rng.u64(2..=12),
+            commit_interval_ms: *pick(rng, &[0, 20, 100, 400]),
+            flush_interval_ms: *pick(rng, &[50, 500, 5_000]),
+            records_per_step: *pick(rng, &[1, 3, 50]),
+            fault_rate: if calm { 0 } else { *pick(rng, &[2, 10, 40]) },
+            crash_rate: if calm { 0 } else { *pick(rng, &[2, 5, 12]) },
+            freeze_rate: if calm { 0 } else { *pick(rng, &[0, 1, 3]) },
+            ageing: rng.u32(0..4) == 0,
+            dead_letters: rng.bool(),
+            poison_rate: *pick(rng, &[0, 30, 100]),
+        }
+    }
+}
+
+pub(super) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[rng.usize(0..from.len())]
+}
