@@ -397,7 +397,7 @@ impl<K, V> fmt::Debug for TestInputTopic<K, V> {
     }
 }
 
-impl<K, V> TestInputTopic<K, V> {
+impl<K: 'static, V: 'static> TestInputTopic<K, V> {
     /// Pipes a key and a value, stamped with the wall-clock time.
     ///
     /// # Errors
@@ -449,7 +449,7 @@ impl<K, V> fmt::Debug for TestOutputTopic<K, V> {
     }
 }
 
-impl<K, V> TestOutputTopic<K, V> {
+impl<K: 'static, V: 'static> TestOutputTopic<K, V> {
     /// Takes every record that was committed and not read yet.
     ///
     /// # Errors
