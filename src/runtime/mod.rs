@@ -29,6 +29,7 @@ mod topics;
 
 pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError, TaskStatus};
 pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
+pub(crate) use dead_letter::chain as error_chain;
 pub use config::{RuntimeConfig, TopicOverride};
 pub(crate) use dead_letter::chain as error_chain;
 pub use error::ThreadError;
