@@ -249,6 +249,6 @@ impl Drop for OwnCluster {
     fn drop(&mut self) {
         self.run(&["clean"]);
         // What is left is the lock file.
-        let _ = std::fs::remove_dir_all(&self.directory);
+        drop(std::fs::remove_dir_all(&self.directory));
     }
 }

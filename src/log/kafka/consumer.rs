@@ -351,7 +351,7 @@ impl LogConsumer for KafkaConsumer {
     fn group_metadata(&self) -> Result<KafkaGroupMetadata, LogError> {
         self.client
             .group_metadata()
-            .filter(|metadata| metadata.is_member())
+            .filter(|metadata| self.joined && metadata.is_member())
             .map(KafkaGroupMetadata)
             .ok_or_else(|| LogError::MemberUnknown {
                 operation: "take the group's metadata",
