@@ -10,6 +10,7 @@ pub mod config;
 pub mod dsl;
 pub mod event_sourcing;
 pub mod format;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod packaged;

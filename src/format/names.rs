@@ -43,7 +43,14 @@ pub fn topology_topic(application_id: &str) -> String {
 /// killed resumes as itself.
 #[must_use]
 pub fn thread_identity(application_id: &str, process_id: &str, thread: usize) -> String {
-    format!("{application_id}-{process_id}-{thread}")
+    format!("{}{thread}", process_identity(application_id, process_id))
+}
+
+/// Returns `<application_id>-<process id>-`: what the identities of all threads of a process begin
+/// with.
+#[must_use]
+pub fn process_identity(application_id: &str, process_id: &str) -> String {
+    format!("{application_id}-{process_id}-")
 }
 
 /// Returns the `client.id` of a stream thread: its identity, then `@` and the HTTP address under

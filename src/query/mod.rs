@@ -120,6 +120,13 @@ impl QueryRegistry {
         }
     }
 
+    /// Returns whether a task runs here, as far as stores can tell: one without any is never served.
+    #[must_use]
+    pub fn serves(&self, task: TaskId) -> bool {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.values().any(|entry| entry.tasks.contains_key(&task))
+    }
+
     /// Returns every store with its sub-topology, the tasks served here, and roughly how many keys
     /// they hold.
     #[must_use]

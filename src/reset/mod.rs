@@ -13,12 +13,14 @@
 //! offsets carry the mark [`PENDING_KEY`]: a process that finds it refuses to start until `reset`
 //! has been run to its end. Running it again is always safe.
 
+mod execute;
 mod plan;
 mod render;
 
 #[cfg(test)]
 mod tests;
 
+pub use execute::{ResetError, collect_facts, execute};
 pub use plan::{
     Deletion, DeletionReason, KeptStore, OffsetPlan, PartitionFacts, Position, Refusal,
     RepartitionFacts, ResetFacts, ResetPlan, ResetSteps, SourceFacts, StoreFacts, plan,

@@ -29,11 +29,16 @@ mod topics;
 
 pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError, TaskStatus};
 pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
+pub(crate) use dead_letter::chain as error_chain;
 pub use config::{RuntimeConfig, TopicOverride};
+pub(crate) use dead_letter::chain as error_chain;
 pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
 pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
 pub use restore_pool::RestoreExecutor;
 pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};
-pub use topics::{ResolvedSubTopology, ResolvedTopology, TopicsError, ensure_topics, resolve_topics};
+pub use topics::{
+    Changelog, ResolvedSubTopology, ResolvedTopology, TopicPlan, TopicsError, all_topic_names,
+    ensure_topics, physical_name, plan_topics, resolve_topics,
+};

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::format::topic_config;
 use crate::log::{CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicPartition};
+use crate::reset::PENDING_KEY;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
@@ -129,6 +130,7 @@ impl<L: Log> StreamThread<L> {
                 starts
             }
         };
+        refuse_pending_reset(&partitions, &starts)?;
         let stable = stable_offsets(&partitions, &starts);
         let changelogs = self.changelog_facts(sub_index, id, &stable)?;
         let (db, from) = self.open_stores(sub_index, id, &stable, &changelogs, now)?;
@@ -447,6 +449,23 @@ impl<L: Log> StreamThread<L> {
             Some(Slot::Created(_)) | None => {}
         }
     }
+}
+
+/// A reset that has begun may have deleted some topics and not others: nothing is to be built on
+/// what is left.
+fn refuse_pending_reset(partitions: &[TopicPartition], starts: &[StartOffset]) -> Result<(), Fault> {
+    for (partition, start) in partitions.iter().zip(starts) {
+        let committed = start.committed.as_ref();
+        let metadata =
+            committed.map(|committed| OffsetMetadata::decode_or_default(&committed.metadata));
+        if metadata.is_some_and(|metadata| metadata.entries.contains_key(PENDING_KEY)) {
+            return Err(Fault::Refused(format!(
+                "a reset has begun and not ended (the committed offset of {partition} is marked): \
+                 run `millstream reset --execute` again to finish it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn stable_offsets(partitions: &[TopicPartition], starts: &[StartOffset]) -> StableOffsets {

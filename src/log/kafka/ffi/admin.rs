@@ -76,6 +76,11 @@ impl Admin {
         Self { client, timeout }
     }
 
+    /// Asks anew who leads which partition.
+    pub(in crate::log::kafka) fn refresh(&self) -> Result<(), NativeError> {
+        self.client.refresh(self.timeout)
+    }
+
     /// Sends a request and waits for its answer.
     fn request(
         &self,

@@ -1,0 +1,103 @@
+//! From a deployment on the command line to a checked configuration and a built topology.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::outcome::Exit;
+use super::{Deployment, ExitCode};
+use crate::config::Config;
+use crate::packaged::{AggregateEndpoint, BuildEnv, BuildError, PackagedTopology};
+use crate::runtime::{RuntimeConfig, TopicOverride};
+use crate::topology::Topology;
+
+/// A deployment that can be run.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    pub(super) topology: Arc<Topology>,
+    pub(super) aggregates: Vec<AggregateEndpoint>,
+}
+
+/// Reads the configuration and builds its topology; changes nothing.
+pub(super) fn load(
+    deployment: &Deployment,
+    topologies: &[&dyn PackagedTopology],
+) -> Result<Loaded, Exit> {
+    let file = deployment.config.display().to_string();
+    let text = std::fs::read_to_string(&deployment.config).map_err(|error| {
+        let message = format!("error: cannot read the configuration `{file}`: {error}");
+        Exit::new(ExitCode::Config, message)
+    })?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let config =
+        Config::parse(&file, &text, &deployment.sets, &environment, deployment.log_kind())?;
+    let names: Vec<&str> = topologies.iter().map(|topology| topology.name()).collect();
+    config.check_topology(&names)?;
+    let chosen = topologies.iter().find(|topology| topology.name() == config.topology);
+    let chosen = chosen.ok_or_else(|| Exit::new(ExitCode::Bug, "the topology is not there"))?;
+    let built = chosen.build(&config.parameters, &BuildEnv::new(&config.application_id));
+    let packaged = built.map_err(|error| match error {
+        BuildError::Parameters(errors) => errors.into(),
+        BuildError::Topology(errors) => Exit::new(
+            ExitCode::Bug,
+            format!("error: topology `{}` cannot be built: {errors}", config.topology),
+        ),
+    })?;
+    let declared: Vec<&str> =
+        packaged.topology.declared_topics().iter().map(|topic| topic.name.as_str()).collect();
+    config.check_topics(&declared)?;
+    check_endpoints(&packaged.topology, &packaged.aggregates)?;
+    Ok(Loaded {
+        config,
+        topology: Arc::new(packaged.topology),
+        aggregates: packaged.aggregates,
+    })
+}
+
+/// An endpoint that names what is not there would answer every request with an error.
+fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Result<(), Exit> {
+    for endpoint in aggregates {
+        let (store, topic) = (endpoint.store(), endpoint.command_topic());
+        let mut subs = topology.sub_topologies().iter();
+        let has_store = subs.any(|sub| sub.stores.iter().any(|spec| spec.name == store));
+        let has_topic = topology.declared_topics().iter().any(|known| known.name == topic);
+        if !has_store || !has_topic {
+            let message = format!(
+                "error: aggregate `{}` names store `{store}` and command topic `{topic}`, which \
+                 the topology does not have both",
+                endpoint.aggregate_type()
+            );
+            return Err(Exit::new(ExitCode::Bug, message));
+        }
+    }
+    Ok(())
+}
+
+/// Returns what the runtime is told.
+pub(super) fn runtime_config(config: &Config, advertised: Option<String>) -> RuntimeConfig {
+    let topics: BTreeMap<String, TopicOverride> = config
+        .topics
+        .iter()
+        .map(|(declared, topic)| {
+            let of_topic = TopicOverride {
+                name: topic.name.clone(),
+                partitions: topic.partitions,
+                replication_factor: topic.replication_factor,
+                config: topic.config.clone(),
+            };
+            (declared.clone(), of_topic)
+        })
+        .collect();
+    RuntimeConfig {
+        threads: config.threads,
+        commit_interval: config.commit.interval,
+        commit_min_interval: config.commit.min_interval,
+        flush_interval: config.state.flush_interval,
+        memory_max: config.memory.max,
+        default_partitions: config.topics_default.partitions,
+        default_replication_factor: config.topics_default.replication_factor,
+        topics,
+        advertised,
+        ..RuntimeConfig::new(&config.application_id, &config.state_dir)
+    }
+}
