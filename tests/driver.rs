@@ -5,7 +5,10 @@ use std::time::Duration;
 use millstream::prelude::*;
 use millstream::testing::TopologyTestDriver;
 
-fn text() -> (impl Serde<String> + TextCodec + Clone, impl Serde<String> + TextCodec + Clone) {
+fn text() -> (
+    impl Serde<String> + TextCodec + Clone,
+    impl Serde<String> + TextCodec + Clone,
+) {
     (serdes::string(), serdes::string())
 }
 
@@ -14,20 +17,32 @@ fn counting() -> Topology {
     builder
         .stream("words", Consumed::with(serdes::string(), serdes::string()))
         .group_by_key(Grouped::as_name("by-word"))
-        .count(Materialized::as_store("counts", serdes::string(), serdes::i64()))
+        .count(Materialized::as_store(
+            "counts",
+            serdes::string(),
+            serdes::i64(),
+        ))
         .to_stream()
         .map_values(|count| count.unwrap_or(0))
-        .to("counts-out", Produced::with(serdes::string(), serdes::i64()));
+        .to(
+            "counts-out",
+            Produced::with(serdes::string(), serdes::i64()),
+        );
     builder.build().unwrap()
 }
 
 #[test]
 fn every_update_goes_downstream_and_the_store_has_the_last() {
-    let mut driver = TopologyTestDriver::builder().partitions(3).build(counting()).unwrap();
+    let mut driver = TopologyTestDriver::builder()
+        .partitions(3)
+        .build(counting())
+        .unwrap();
     let words = driver.input_topic("words", text().0, text().1);
     let counts = driver.output_topic("counts-out", serdes::string(), serdes::i64());
     for word in ["tea", "rice", "tea", "tea"] {
-        words.pipe(&mut driver, word.to_owned(), String::new()).unwrap();
+        words
+            .pipe(&mut driver, word.to_owned(), String::new())
+            .unwrap();
     }
     let mut read = counts.read_key_values(&mut driver).unwrap();
     read.sort();
@@ -56,7 +71,11 @@ fn a_record_that_fails_after_a_write_leaves_no_half_effect_and_is_dead_lettered(
             self.0.put(record.key.clone(), total)?;
             context.forward(Record::new(record.key, total, record.timestamp))?;
             if record.value < 0 {
-                return Err(Reject { code: "NEGATIVE", message: "no".to_owned() }.into());
+                return Err(Reject {
+                    code: "NEGATIVE",
+                    message: "no".to_owned(),
+                }
+                .into());
             }
             Ok(())
         }
@@ -64,11 +83,15 @@ fn a_record_that_fails_after_a_write_leaves_no_half_effect_and_is_dead_lettered(
     builder
         .stream(
             "amounts",
-            Consumed::with(serdes::string(), serdes::i64())
-                .on_error(ErrorPolicy::DeadLetter { topic: "dead".to_owned() }),
+            Consumed::with(serdes::string(), serdes::i64()).on_error(ErrorPolicy::DeadLetter {
+                topic: "dead".to_owned(),
+            }),
         )
         .process("adder", (totals,), |_, (totals,)| Adder(totals))
-        .to("totals-out", Produced::with(serdes::string(), serdes::i64()));
+        .to(
+            "totals-out",
+            Produced::with(serdes::string(), serdes::i64()),
+        );
     let mut driver = TopologyTestDriver::new(builder.build().unwrap()).unwrap();
     let amounts = driver.input_topic("amounts", serdes::string(), serdes::i64());
     let out = driver.output_topic("totals-out", serdes::string(), serdes::i64());
@@ -81,9 +104,19 @@ fn a_record_that_fails_after_a_write_leaves_no_half_effect_and_is_dead_lettered(
     let dead = dead.read_records(&mut driver).unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].value, -3);
-    assert_eq!(dead[0].headers.last("__streams.errors.exception"), Some(&b"NEGATIVE"[..]));
-    assert_eq!(dead[0].headers.last("__streams.errors.offset"), Some(&b"1"[..]));
-    assert!(driver.metrics().contains("millstream_dead_letter_records_total"));
+    assert_eq!(
+        dead[0].headers.last("__streams.errors.exception"),
+        Some(&b"NEGATIVE"[..])
+    );
+    assert_eq!(
+        dead[0].headers.last("__streams.errors.offset"),
+        Some(&b"1"[..])
+    );
+    assert!(
+        driver
+            .metrics()
+            .contains("millstream_dead_letter_records_total")
+    );
 }
 
 #[test]
@@ -92,20 +125,33 @@ fn a_rekeyed_stream_counts_behind_a_repartition_topic() {
     builder
         .stream("lines", Consumed::with(serdes::string(), serdes::string()))
         .flat_map_values(|line| {
-            line.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<String>>()
         })
         .group_by(
             |_, word| word.clone(),
             Grouped::with("by-word", serdes::string(), serdes::string()),
         )
-        .count(Materialized::as_store("counts", serdes::string(), serdes::i64()))
+        .count(Materialized::as_store(
+            "counts",
+            serdes::string(),
+            serdes::i64(),
+        ))
         .to_stream()
         .map_values(|count| count.unwrap_or(0))
         .to("out", Produced::with(serdes::string(), serdes::i64()));
-    let mut driver = TopologyTestDriver::builder().partitions(2).build(builder.build().unwrap()).unwrap();
+    let mut driver = TopologyTestDriver::builder()
+        .partitions(2)
+        .build(builder.build().unwrap())
+        .unwrap();
     let lines = driver.input_topic("lines", serdes::string(), serdes::string());
-    lines.pipe(&mut driver, "1".to_owned(), "a b a".to_owned()).unwrap();
-    lines.pipe(&mut driver, "2".to_owned(), "b a".to_owned()).unwrap();
+    lines
+        .pipe(&mut driver, "1".to_owned(), "a b a".to_owned())
+        .unwrap();
+    lines
+        .pipe(&mut driver, "2".to_owned(), "b a".to_owned())
+        .unwrap();
     assert_eq!(driver.store_value("counts", "a").unwrap(), Some(3.into()));
     assert_eq!(driver.store_value("counts", "b").unwrap(), Some(2.into()));
 }
@@ -147,17 +193,29 @@ fn punctuators_follow_both_times() {
     let mut driver = TopologyTestDriver::new(builder.build().unwrap()).unwrap();
     let input = driver.input_topic("in", serdes::string(), serdes::string());
     let ticks = driver.output_topic("ticks", serdes::string(), serdes::string());
-    driver.advance_wall_clock_time(Duration::from_secs(9)).unwrap();
+    driver
+        .advance_wall_clock_time(Duration::from_secs(9))
+        .unwrap();
     assert!(ticks.read_records(&mut driver).unwrap().is_empty());
-    driver.advance_wall_clock_time(Duration::from_secs(25)).unwrap();
-    let fired: Vec<String> =
-        ticks.read_records(&mut driver).unwrap().into_iter().map(|record| record.key).collect();
+    driver
+        .advance_wall_clock_time(Duration::from_secs(25))
+        .unwrap();
+    let fired: Vec<String> = ticks
+        .read_records(&mut driver)
+        .unwrap()
+        .into_iter()
+        .map(|record| record.key)
+        .collect();
     assert_eq!(fired, ["WallClockTime"], "skipped intervals fire once");
     for timestamp in [1_000, 30_000, 61_000] {
         let record = Record::new("k".to_owned(), "v".to_owned(), timestamp);
         input.pipe_record(&mut driver, &record).unwrap();
     }
-    let times: Vec<i64> =
-        ticks.read_records(&mut driver).unwrap().into_iter().map(|record| record.timestamp).collect();
+    let times: Vec<i64> = ticks
+        .read_records(&mut driver)
+        .unwrap()
+        .into_iter()
+        .map(|record| record.timestamp)
+        .collect();
     assert_eq!(times, [1_000, 61_000]);
 }

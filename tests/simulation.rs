@@ -35,17 +35,34 @@ fn every_seed_keeps_every_guarantee_and_every_fault_fires() {
             Err(failure) => failures.push(failure.to_string()),
         }
     }
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} seeds failed:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
     println!("{fired:#?}");
     assert_fired(&fired);
 }
 
 fn assert_fired(fired: &Fired) {
     for point in CrashPoint::ALL {
-        assert!(fired.crashes.contains_key(&point), "no crash at {point:?} has fired");
+        assert!(
+            fired.crashes.contains_key(&point),
+            "no crash at {point:?} has fired"
+        );
     }
     let expected: [(FaultPoint, &[&str]); 6] = [
-        (FaultPoint::Commit, &["ReplyLost", "RequestLost", "AbortRequired", "Fatal", "Retriable"]),
+        (
+            FaultPoint::Commit,
+            &[
+                "ReplyLost",
+                "RequestLost",
+                "AbortRequired",
+                "Fatal",
+                "Retriable",
+            ],
+        ),
         (FaultPoint::Init, &["Fatal", "Retriable"]),
         (FaultPoint::Send, &["AbortRequired", "Fatal"]),
         (FaultPoint::SendOffsets, &["AbortRequired", "Retriable"]),
@@ -55,13 +72,25 @@ fn assert_fired(fired: &Fired) {
     for (point, faults) in expected {
         for fault in faults {
             let key = (point, (*fault).to_owned());
-            assert!(fired.log.contains_key(&key), "{fault} at {point:?} has never fired");
+            assert!(
+                fired.log.contains_key(&key),
+                "{fault} at {point:?} has never fired"
+            );
         }
     }
-    for name in
-        ["killed", "killed in doubt", "frozen", "twin", "identity fenced", "clean stop", "aged"]
-    {
-        assert!(fired.other.contains_key(name), "`{name}` has never happened");
+    for name in [
+        "killed",
+        "killed in doubt",
+        "frozen",
+        "twin",
+        "identity fenced",
+        "clean stop",
+        "aged",
+    ] {
+        assert!(
+            fired.other.contains_key(name),
+            "`{name}` has never happened"
+        );
     }
 }
 
@@ -77,11 +106,24 @@ fn a_seed_replays_to_the_same_step() {
 fn every_planted_bug_is_found() {
     let mut found = BTreeMap::new();
     for bug in PlantedBug::ALL {
-        let first = (0..SEEDS_PER_BUG)
-            .find_map(|seed| run(Options::seed(seed).with_bug(bug)).err().map(|it| (seed, it)));
-        println!("{bug:?}: {:?}", first.as_ref().map(|(seed, failure)| (seed, &failure.wrong)));
+        let first = (0..SEEDS_PER_BUG).find_map(|seed| {
+            run(Options::seed(seed).with_bug(bug))
+                .err()
+                .map(|it| (seed, it))
+        });
+        println!(
+            "{bug:?}: {:?}",
+            first.as_ref().map(|(seed, failure)| (seed, &failure.wrong))
+        );
         found.insert(bug, first);
     }
-    let missed: Vec<_> = found.iter().filter(|(_, it)| it.is_none()).map(|(bug, _)| bug).collect();
-    assert!(missed.is_empty(), "not found within {SEEDS_PER_BUG} seeds: {missed:?}");
+    let missed: Vec<_> = found
+        .iter()
+        .filter(|(_, it)| it.is_none())
+        .map(|(bug, _)| bug)
+        .collect();
+    assert!(
+        missed.is_empty(),
+        "not found within {SEEDS_PER_BUG} seeds: {missed:?}"
+    );
 }

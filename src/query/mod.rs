@@ -89,17 +89,31 @@ impl QueryRegistry {
             .into_iter()
             .map(|(spec, sub_topology, partitions)| {
                 let name = spec.name.clone();
-                (name, StoreEntry { spec, sub_topology, partitions, tasks: BTreeMap::new() })
+                (
+                    name,
+                    StoreEntry {
+                        spec,
+                        sub_topology,
+                        partitions,
+                        tasks: BTreeMap::new(),
+                    },
+                )
             })
             .collect();
-        Arc::new(Self { stores: RwLock::new(stores) })
+        Arc::new(Self {
+            stores: RwLock::new(stores),
+        })
     }
 
     /// Creates a registry that knows every store of a resolved topology.
     #[must_use]
     pub fn of(topology: &ResolvedTopology) -> Arc<Self> {
         Self::new(topology.sub_topologies.iter().flat_map(|resolved| {
-            let sub = topology.topology.sub_topologies().iter().find(|sub| sub.id == resolved.id);
+            let sub = topology
+                .topology
+                .sub_topologies()
+                .iter()
+                .find(|sub| sub.id == resolved.id);
             sub.into_iter()
                 .flat_map(|sub| sub.stores.iter().cloned())
                 .map(|store| (store, resolved.id, resolved.tasks))
@@ -108,7 +122,10 @@ impl QueryRegistry {
 
     pub(crate) fn register(&self, task: TaskId, handle: &ReadHandle) {
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in stores.values_mut().filter(|entry| entry.sub_topology == task.sub_topology) {
+        for entry in stores
+            .values_mut()
+            .filter(|entry| entry.sub_topology == task.sub_topology)
+        {
             entry.tasks.insert(task, handle.clone());
         }
     }
@@ -155,14 +172,18 @@ impl QueryRegistry {
     /// [`QueryError`].
     pub fn dump(&self, store: &str) -> Result<Vec<StoredEntry>, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = stores.get(store).ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
         let failed = |error: crate::state::StateError| QueryError::Failed {
             store: store.to_owned(),
             source: error.into(),
         };
         let mut entries = Vec::new();
         for handle in entry.tasks.values() {
-            let all = handle.range(store, &[], None, false, usize::MAX).map_err(failed)?;
+            let all = handle
+                .range(store, &[], None, false, usize::MAX)
+                .map_err(failed)?;
             entries.extend(all);
         }
         Ok(entries)
@@ -174,21 +195,36 @@ impl QueryRegistry {
     /// [`QueryError`].
     pub fn get(&self, store: &str, key: &str) -> Result<Option<Found>, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        let entry =
-            stores.get(store).ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
-        let key_bytes = entry.spec.key_codec.parse_text(key).map_err(|source| {
-            QueryError::BadKey { store: store.to_owned(), text: key.to_owned(), source }
-        })?;
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let key_bytes =
+            entry
+                .spec
+                .key_codec
+                .parse_text(key)
+                .map_err(|source| QueryError::BadKey {
+                    store: store.to_owned(),
+                    text: key.to_owned(),
+                    source,
+                })?;
         let partition = crate::format::partitioner::partition_for_key(&key_bytes, entry.partitions);
-        let task = TaskId { sub_topology: entry.sub_topology, partition };
+        let task = TaskId {
+            sub_topology: entry.sub_topology,
+            partition,
+        };
         let handle = entry.tasks.get(&task).ok_or_else(|| QueryError::NotHere {
             store: store.to_owned(),
             partition,
             sub_topology: entry.sub_topology,
         })?;
-        let failed =
-            |source: BoxError| QueryError::Failed { store: store.to_owned(), source };
-        let Some(bytes) = handle.get(store, &key_bytes).map_err(|error| failed(error.into()))?
+        let failed = |source: BoxError| QueryError::Failed {
+            store: store.to_owned(),
+            source,
+        };
+        let Some(bytes) = handle
+            .get(store, &key_bytes)
+            .map_err(|error| failed(error.into()))?
         else {
             return Ok(None);
         };

@@ -63,7 +63,12 @@ struct Shared {
 impl Shared {
     fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for waker in self
+            .wakers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             waker.wake();
         }
     }
@@ -88,7 +93,9 @@ pub struct App<L: Log> {
 
 impl<L: Log> fmt::Debug for App<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("threads", &self.threads.len()).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +117,9 @@ pub struct AppSpec<L: Log> {
 
 impl<L: Log> fmt::Debug for AppSpec<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AppSpec").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("AppSpec")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,14 +141,22 @@ impl<L: Log> App<L> {
     /// # Errors
     /// [`StartError`].
     pub fn start(spec: AppSpec<L>) -> Result<Self, StartError> {
-        let AppSpec { log, topology, config, clock, metrics, state } = spec;
+        let AppSpec {
+            log,
+            topology,
+            config,
+            clock,
+            metrics,
+            state,
+        } = spec;
         let queries = QueryRegistry::of(&topology);
         let budget = usize::try_from(config.memory_max).unwrap_or(usize::MAX);
         let budget = Arc::new(MemoryBudget::new(budget));
         metrics.set_memory_max(config.memory_max);
         let pool = RestorePool::start(config.threads)?;
-        let statuses: Vec<Arc<ThreadStatus>> =
-            (0..config.threads).map(|_| Arc::new(ThreadStatus::default())).collect();
+        let statuses: Vec<Arc<ThreadStatus>> = (0..config.threads)
+            .map(|_| Arc::new(ThreadStatus::default()))
+            .collect();
         let shared = Arc::new(Shared {
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -173,7 +190,14 @@ impl<L: Log> App<L> {
                 }
             }
         }
-        Ok(Self { shared, threads, queries, memory: budget, log, topology })
+        Ok(Self {
+            shared,
+            threads,
+            queries,
+            memory: budget,
+            log,
+            topology,
+        })
     }
 
     /// Returns the committed stores.
@@ -231,10 +255,16 @@ impl<L: Log> App<L> {
         for thread in self.threads {
             // A panic is caught within; a supervisor that died anyway is a failure of its thread.
             if thread.join().is_err() {
-                self.shared.fail(ThreadError::Panicked("supervisor".to_owned()));
+                self.shared
+                    .fail(ThreadError::Panicked("supervisor".to_owned()));
             }
         }
-        let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = self
+            .shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         failure.map_or(Ok(()), Err)
     }
 }
@@ -253,7 +283,11 @@ impl HealthHandle {
     /// Returns the health.
     #[must_use]
     pub fn health(&self) -> Health {
-        let failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = self
+            .0
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let state = if failure.is_some() {
             AppState::Failed
         } else if self.0.stopping.load(Ordering::Acquire) {
@@ -275,7 +309,12 @@ impl HealthHandle {
             }
             tasks.extend(snapshot.tasks);
         }
-        Health { ready, state, problems, tasks }
+        Health {
+            ready,
+            state,
+            problems,
+            tasks,
+        }
     }
 }
 
@@ -310,7 +349,10 @@ impl<L: Log> Supervisor<L> {
             };
             self.status.clear(Some(chain(&error)));
             let stopping = self.shared.stopping.load(Ordering::Acquire);
-            if stopping || !error.replaceable() || replacements >= self.config.thread_replacements_max {
+            if stopping
+                || !error.replaceable()
+                || replacements >= self.config.thread_replacements_max
+            {
                 tracing::error!(thread = self.index, error = %chain(&error), "stream thread ended, shutting down");
                 self.shared.fail(error);
                 return;
@@ -325,7 +367,11 @@ impl<L: Log> Supervisor<L> {
     /// A replacement waits longer each time; a shutdown ends the wait.
     fn pause(&self, replacements: u32) {
         let waker = ConsumerWaker::default();
-        self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
+        self.shared
+            .wakers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(waker.clone());
         let pause = std::time::Duration::from_millis(100) * (1 << replacements.min(6));
         // Woken or not: the next thread is told of a shutdown at its first step.
         let _woken = waker.wait(pause);
@@ -348,7 +394,11 @@ impl<L: Log> Supervisor<L> {
             status: Arc::clone(&self.status),
             records_per_step: RECORDS_PER_STEP,
         })?;
-        self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(thread.waker());
+        self.shared
+            .wakers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread.waker());
         let mut told = false;
         loop {
             if !told && self.shared.stopping.load(Ordering::Acquire) {

@@ -86,36 +86,91 @@ mod tests {
     };
 
     fn results() -> CommitFacts {
-        CommitFacts { has_results: true, has_positions: true, ..CommitFacts::default() }
+        CommitFacts {
+            has_results: true,
+            has_positions: true,
+            ..CommitFacts::default()
+        }
     }
 
     #[test]
     fn nothing_to_show_is_never_committed_but_stale_offsets_are() {
-        let idle = CommitFacts { since_last_ms: 1_000_000, inputs_dry: true, ..Default::default() };
+        let idle = CommitFacts {
+            since_last_ms: 1_000_000,
+            inputs_dry: true,
+            ..Default::default()
+        };
         assert_eq!(commit_due(idle, SETTINGS), None);
-        let stale = CommitFacts { offsets_stale: true, ..idle };
-        assert_eq!(commit_due(stale, SETTINGS), Some(CommitReason::OffsetsStale));
+        let stale = CommitFacts {
+            offsets_stale: true,
+            ..idle
+        };
+        assert_eq!(
+            commit_due(stale, SETTINGS),
+            Some(CommitReason::OffsetsStale)
+        );
     }
 
     #[test]
     fn dry_inputs_commit_results_after_the_floor_and_offsets_alone_only_by_interval() {
-        let dry = CommitFacts { inputs_dry: true, since_last_ms: 5, ..results() };
+        let dry = CommitFacts {
+            inputs_dry: true,
+            since_last_ms: 5,
+            ..results()
+        };
         assert_eq!(commit_due(dry, SETTINGS), Some(CommitReason::InputsDry));
-        assert_eq!(commit_due(CommitFacts { since_last_ms: 4, ..dry }, SETTINGS), None);
-        let offsets = CommitFacts { has_results: false, since_last_ms: 99, ..dry };
+        assert_eq!(
+            commit_due(
+                CommitFacts {
+                    since_last_ms: 4,
+                    ..dry
+                },
+                SETTINGS
+            ),
+            None
+        );
+        let offsets = CommitFacts {
+            has_results: false,
+            since_last_ms: 99,
+            ..dry
+        };
         assert_eq!(commit_due(offsets, SETTINGS), None);
-        let later = CommitFacts { since_last_ms: 100, ..offsets };
+        let later = CommitFacts {
+            since_last_ms: 100,
+            ..offsets
+        };
         assert_eq!(commit_due(later, SETTINGS), Some(CommitReason::Interval));
     }
 
     #[test]
     fn a_backlog_is_batched_until_the_interval_or_the_size_limit() {
-        assert_eq!(commit_due(CommitFacts { since_last_ms: 99, ..results() }, SETTINGS), None);
-        let interval = CommitFacts { since_last_ms: 100, ..results() };
+        assert_eq!(
+            commit_due(
+                CommitFacts {
+                    since_last_ms: 99,
+                    ..results()
+                },
+                SETTINGS
+            ),
+            None
+        );
+        let interval = CommitFacts {
+            since_last_ms: 100,
+            ..results()
+        };
         assert_eq!(commit_due(interval, SETTINGS), Some(CommitReason::Interval));
-        let large = CommitFacts { uncommitted_bytes: 1000, ..results() };
+        let large = CommitFacts {
+            uncommitted_bytes: 1000,
+            ..results()
+        };
         assert_eq!(commit_due(large, SETTINGS), Some(CommitReason::Large));
-        let requested = CommitFacts { requested: true, ..results() };
-        assert_eq!(commit_due(requested, SETTINGS), Some(CommitReason::Requested));
+        let requested = CommitFacts {
+            requested: true,
+            ..results()
+        };
+        assert_eq!(
+            commit_due(requested, SETTINGS),
+            Some(CommitReason::Requested)
+        );
     }
 }

@@ -53,7 +53,9 @@ pub(crate) fn stage(
 ) -> Result<(), String> {
     let reference = TopicRef::Declared(topic.to_owned());
     let Some(target) = topology.topics.get(&reference) else {
-        return Err(format!("dead-letter topic `{topic}` is not declared by the topology"));
+        return Err(format!(
+            "dead-letter topic `{topic}` is not declared by the topology"
+        ));
     };
     let (code, message) = reason(error);
     let headers = raw

@@ -117,9 +117,11 @@ impl ThreadError {
     #[must_use]
     pub fn replaceable(&self) -> bool {
         match self {
-            Self::Processing { .. } | Self::State { .. } | Self::Log(_) | Self::Bug(_) | Self::Panicked(_) => {
-                true
-            },
+            Self::Processing { .. }
+            | Self::State { .. }
+            | Self::Log(_)
+            | Self::Bug(_)
+            | Self::Panicked(_) => true,
             Self::FencedInstance { .. } | Self::Refused(_) | Self::Crash(_) => false,
         }
     }

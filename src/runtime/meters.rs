@@ -67,7 +67,8 @@ impl TaskMeters {
             *total += bytes as u64;
         } else {
             let sink = self.task.sink(record.topic);
-            self.sinks.insert(TopicName::clone(record.topic), (sink, 1, bytes as u64));
+            self.sinks
+                .insert(TopicName::clone(record.topic), (sink, 1, bytes as u64));
         }
     }
 

@@ -55,7 +55,9 @@ impl<M: LogMessage> PartitionGroup<M> {
     /// Returns whether a commit would move any offset.
     #[must_use]
     pub fn has_positions(&self) -> bool {
-        self.partitions.iter().any(|input| input.position != input.committed)
+        self.partitions
+            .iter()
+            .any(|input| input.position != input.committed)
     }
 
     /// Forgets what is buffered and goes back to what is committed.

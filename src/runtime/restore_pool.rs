@@ -46,9 +46,19 @@ impl<L: Log> Job<L> {
     }
 
     fn finish(self, result: Result<(), RestoreError>) {
-        let Self { task, restore, done, waker, .. } = self;
+        let Self {
+            task,
+            restore,
+            done,
+            waker,
+            ..
+        } = self;
         // The stream thread may be gone; then so is the interest in its restore.
-        drop(done.send(Finished { task, restore, result }));
+        drop(done.send(Finished {
+            task,
+            restore,
+            result,
+        }));
         waker.wake();
     }
 }
@@ -64,7 +74,9 @@ pub struct RestoreExecutor<L: Log> {
 
 impl<L: Log> fmt::Debug for RestoreExecutor<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RestoreExecutor").field("active", &self.cancels.len()).finish_non_exhaustive()
+        f.debug_struct("RestoreExecutor")
+            .field("active", &self.cancels.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,7 +95,13 @@ impl<L: Log> RestoreExecutor<L> {
 
     fn new(pool: Option<RestorePool<L>>) -> Self {
         let (done, finished) = channel();
-        Self { pool, inline: Vec::new(), cancels: Vec::new(), done, finished }
+        Self {
+            pool,
+            inline: Vec::new(),
+            cancels: Vec::new(),
+            done,
+            finished,
+        }
     }
 
     pub(crate) fn submit(
@@ -147,7 +165,9 @@ pub struct RestorePool<L: Log> {
 
 impl<L: Log> Clone for RestorePool<L> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone() }
+        Self {
+            jobs: self.jobs.clone(),
+        }
     }
 }
 
@@ -167,18 +187,20 @@ impl<L: Log> RestorePool<L> {
         let queue = Arc::new(Mutex::new(queue));
         for index in 0..threads.max(1) {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name(format!("restore-{index}")).spawn(move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(mut job) = next else { return };
-                    let result = loop {
-                        if let Some(result) = job.step(POLL) {
-                            break result;
-                        }
-                    };
-                    job.finish(result);
-                }
-            })?;
+            std::thread::Builder::new()
+                .name(format!("restore-{index}"))
+                .spawn(move || {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(mut job) = next else { return };
+                        let result = loop {
+                            if let Some(result) = job.step(POLL) {
+                                break result;
+                            }
+                        };
+                        job.finish(result);
+                    }
+                })?;
         }
         Ok(Self { jobs })
     }

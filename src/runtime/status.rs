@@ -24,7 +24,10 @@ impl ThreadSnapshot {
     pub fn ready(&self) -> bool {
         self.member
             && self.problem.is_none()
-            && self.tasks.values().all(|state| *state == TaskState::Running)
+            && self
+                .tasks
+                .values()
+                .all(|state| *state == TaskState::Running)
     }
 }
 
@@ -36,7 +39,10 @@ impl ThreadStatus {
     /// Returns the state as last published.
     #[must_use]
     pub fn snapshot(&self) -> ThreadSnapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Publishes; clears the problem once the thread no longer waits.
@@ -56,12 +62,17 @@ impl ThreadStatus {
     }
 
     pub(crate) fn set_problem(&self, problem: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(problem);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .problem = Some(problem);
     }
 
     /// The thread is gone.
     pub(crate) fn clear(&self, problem: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            ThreadSnapshot { problem, ..ThreadSnapshot::default() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ThreadSnapshot {
+            problem,
+            ..ThreadSnapshot::default()
+        };
     }
 }

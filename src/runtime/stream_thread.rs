@@ -26,10 +26,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Fault;
+use super::protocol::{TransactionEvent, TransactionState};
 use super::restore_pool::RestoreExecutor;
 use super::status::ThreadStatus;
 use super::task::{Processed, Progress, Task};
-use super::protocol::{TransactionEvent, TransactionState};
 use super::{Probe, ResolvedTopology, RuntimeConfig, ThreadError};
 use crate::clock::{Clock, Timestamp};
 use crate::format::names;
@@ -75,7 +75,9 @@ pub struct ThreadSpec<L: Log> {
 
 impl<L: Log> fmt::Debug for ThreadSpec<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadSpec").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("ThreadSpec")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +118,9 @@ pub struct StreamThread<L: Log> {
 
 impl<L: Log> fmt::Debug for StreamThread<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamThread").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("StreamThread")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,15 +139,20 @@ impl<L: Log> StreamThread<L> {
     /// [`LogError::Fatal`] when the log refuses the configuration.
     pub fn new(spec: ThreadSpec<L>) -> Result<Self, LogError> {
         let config = &spec.config;
-        let id = names::thread_identity(&config.application_id, spec.state.process_id(), spec.index);
+        let id =
+            names::thread_identity(&config.application_id, spec.state.process_id(), spec.index);
         let mut consumer = spec.log.consumer(&ConsumerSpec {
             group: config.application_id.clone(),
             group_instance_id: Some(id.clone()),
             client_id: names::client_id(&id, config.advertised.as_deref()),
             session_timeout: config.session_timeout,
         })?;
-        let mut drivers: Vec<TopicName> =
-            spec.topology.sub_topologies.iter().map(|sub| TopicName::clone(&sub.driver)).collect();
+        let mut drivers: Vec<TopicName> = spec
+            .topology
+            .sub_topologies
+            .iter()
+            .map(|sub| TopicName::clone(&sub.driver))
+            .collect();
         drivers.sort();
         drivers.dedup();
         consumer.subscribe(&drivers)?;
@@ -247,7 +256,11 @@ impl<L: Log> StreamThread<L> {
         worked |= self.commit_if_due(now)?;
         self.flush_if_due(now)?;
         self.backoff = BACKOFF_MIN;
-        Ok(if worked { Step::Worked } else { Step::Idle(self.idle_time(now)) })
+        Ok(if worked {
+            Step::Worked
+        } else {
+            Step::Idle(self.idle_time(now))
+        })
     }
 
     /// Brings an unfinished transaction to its end; returns whether records may be processed.
@@ -305,7 +318,9 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn producer(&mut self) -> Result<&mut L::Producer, Fault> {
-        self.producer.as_mut().ok_or(Fault::Bug("a transaction is at work without a producer"))
+        self.producer
+            .as_mut()
+            .ok_or(Fault::Bug("a transaction is at work without a producer"))
     }
 
     fn live(&self) -> impl Iterator<Item = &Task<L::Message>> {
@@ -323,7 +338,10 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn live_ids(&self, wanted: impl Fn(&Task<L::Message>) -> bool) -> Vec<TaskId> {
-        self.live().filter(|task| wanted(task)).map(|task| task.id).collect()
+        self.live()
+            .filter(|task| wanted(task))
+            .map(|task| task.id)
+            .collect()
     }
 
     /// Runs `work` on a live task with the open transaction.
@@ -359,7 +377,9 @@ impl<L: Log> StreamThread<L> {
                 let room = limit.saturating_sub(input.buffer.len());
                 // Half a buffer at a time: fewer calls into the client.
                 if room * 2 >= limit {
-                    polled += self.consumer.poll(&input.partition, room, &mut input.buffer)?;
+                    polled += self
+                        .consumer
+                        .poll(&input.partition, room, &mut input.buffer)?;
                 }
             }
         }
@@ -369,7 +389,8 @@ impl<L: Log> StreamThread<L> {
     fn process_records(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let budget = self.spec.records_per_step;
         let mut total = 0;
-        for id in self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
+        for id in
+            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
         {
             total += self.with_task(id, |task, producer, probe| {
                 let mut processed = 0;
@@ -394,7 +415,8 @@ impl<L: Log> StreamThread<L> {
 
     fn punctuate(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut fired = 0;
-        for id in self.live_ids(|task| task.progress == Progress::Running && task.punctuation_due(now))
+        for id in
+            self.live_ids(|task| task.progress == Progress::Running && task.punctuation_due(now))
         {
             fired += self.with_task(id, |task, producer, _| task.punctuate(now, producer))?;
         }
@@ -437,7 +459,13 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn publish_status(&self, now: Timestamp) {
-        let tasks = self.slots.iter().map(|(id, slot)| (*id, slot.state())).collect();
-        self.spec.status.update(self.consumer.is_member(), self.resume_at, now, tasks);
+        let tasks = self
+            .slots
+            .iter()
+            .map(|(id, slot)| (*id, slot.state()))
+            .collect();
+        self.spec
+            .status
+            .update(self.consumer.is_member(), self.resume_at, now, tasks);
     }
 }

@@ -21,6 +21,7 @@ use super::meters::TaskMeters;
 use super::partition_group::{InputPartition, PartitionGroup};
 use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology};
 use crate::clock::Timestamp;
+use crate::format::checkpoint::{ChangelogPosition, InputPosition};
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::log::{
     CommittedOffset, Headers, LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName,
@@ -30,7 +31,6 @@ use crate::processor::{
     ErrorPolicy, Init, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
     TaskContext,
 };
-use crate::format::checkpoint::{ChangelogPosition, InputPosition};
 use crate::state::{CommitBatch, DirtySink, StateError, StoreId, TaskDb};
 use crate::topology::{SubTopology, TaskEnv, TaskId, TaskTopology};
 
@@ -94,7 +94,10 @@ pub(crate) struct Task<M> {
 
 impl<M> std::fmt::Debug for Task<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("id", &self.id).field("progress", &self.progress).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,8 +120,17 @@ const TRANSACTION_FAILURES_MAX: u32 = 3;
 impl<M: LogMessage> Task<M> {
     /// Makes a task whose stores are restored.
     pub(crate) fn new(parts: TaskParts<M>) -> Result<Self, Fault> {
-        let TaskParts { id, sub_index, topology, inputs, db, meters, generation, now, cache_bytes } =
-            parts;
+        let TaskParts {
+            id,
+            sub_index,
+            topology,
+            inputs,
+            db,
+            meters,
+            generation,
+            now,
+            cache_bytes,
+        } = parts;
         let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes, &meters)?;
         let changelog_offsets = db
             .checkpoint()
@@ -151,8 +163,15 @@ impl<M: LogMessage> Task<M> {
     /// Rebuilds everything that an aborted transaction may have touched: processors, punctuators,
     /// stream time, overlays, buffers, positions. Stores are at the last commit already.
     pub(crate) fn rebuild(&mut self, now: Timestamp, cache_bytes: usize) -> Result<(), Fault> {
-        let (chain, cx) =
-            build_chain(&self.topology, self.sub_index, self.id, &self.db, now, cache_bytes, &self.meters)?;
+        let (chain, cx) = build_chain(
+            &self.topology,
+            self.sub_index,
+            self.id,
+            &self.db,
+            now,
+            cache_bytes,
+            &self.meters,
+        )?;
         self.close_processors();
         self.meters.aborted();
         self.chain = chain;
@@ -166,7 +185,12 @@ impl<M: LogMessage> Task<M> {
     }
 
     fn restore_stream_time(&mut self) {
-        let time = self.group.partitions.iter().filter_map(|input| input.committed_time).max();
+        let time = self
+            .group
+            .partitions
+            .iter()
+            .filter_map(|input| input.committed_time)
+            .max();
         self.cx.restore_stream_time(time);
     }
 
@@ -218,10 +242,18 @@ impl<M: LogMessage> Task<M> {
         if let Some(retry) = self.retry.as_ref().filter(|retry| retry.not_before > now) {
             return Ok(Processed::NotYet(retry.not_before));
         }
-        let Some((index, message)) = self.group.pop_lowest() else { return Ok(Processed::Empty) };
+        let Some((index, message)) = self.group.pop_lowest() else {
+            return Ok(Processed::Empty);
+        };
         let Some((source, at)) = self.group.partitions.get(index).map(|input| {
             let partition = input.partition.clone();
-            (input.source, RecordCoordinates { partition, offset: message.offset() })
+            (
+                input.source,
+                RecordCoordinates {
+                    partition,
+                    offset: message.offset(),
+                },
+            )
         }) else {
             return Ok(Processed::Empty);
         };
@@ -235,7 +267,9 @@ impl<M: LogMessage> Task<M> {
         };
         self.cx.set_system_time(now);
         let result = match self.suspects.get(&at) {
-            Some(failures) if *failures >= TRANSACTION_FAILURES_MAX => Err(suspect_error(*failures)),
+            Some(failures) if *failures >= TRANSACTION_FAILURES_MAX => {
+                Err(suspect_error(*failures))
+            }
             _ => self.run_chain(source, &at, &raw),
         };
         match result {
@@ -276,7 +310,12 @@ impl<M: LogMessage> Task<M> {
             unreachable!("an input partition names a source of its sub-topology")
         };
         source.process(&mut self.cx, raw)?;
-        match self.cx.outputs.iter().find(|output| record_bytes(output) > RECORD_BYTES_MAX) {
+        match self
+            .cx
+            .outputs
+            .iter()
+            .find(|output| record_bytes(output) > RECORD_BYTES_MAX)
+        {
             None => Ok(()),
             Some(output) => Err(ProcessError::Production {
                 node: output.topic.to_string(),
@@ -337,12 +376,16 @@ impl<M: LogMessage> Task<M> {
                 // them back. The record is a suspect then.
                 Err(LogError::RecordTooLarge { topic, size }) => {
                     let message = format!("record of {size} bytes for `{topic}` is too large");
-                    return Err(LogError::AbortRequired { operation: "produce", message }.into());
+                    return Err(LogError::AbortRequired {
+                        operation: "produce",
+                        message,
+                    }
+                    .into());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-                for store in &self.chain.stores {
+        for store in &self.chain.stores {
             store.borrow_mut().release_savepoint();
         }
         self.cx.release();
@@ -359,10 +402,17 @@ impl<M: LogMessage> Task<M> {
     fn fail(&mut self, at: Option<RecordCoordinates>, source: ProcessError) -> Fault {
         self.rollback();
         match source {
-            ProcessError::State(source) => Fault::State { task: self.id, source },
+            ProcessError::State(source) => Fault::State {
+                task: self.id,
+                source,
+            },
             ProcessError::Deserialization { .. }
             | ProcessError::Processing { .. }
-            | ProcessError::Production { .. } => Fault::Processing { task: self.id, at, source },
+            | ProcessError::Production { .. } => Fault::Processing {
+                task: self.id,
+                at,
+                source,
+            },
         }
     }
 
@@ -384,7 +434,11 @@ impl<M: LogMessage> Task<M> {
             Stage::Processing => spec.on_processing_error.clone(),
             Stage::Production => spec.on_production_error.clone(),
         };
-        let mut spent = self.retry.as_ref().filter(|retry| retry.at == *at).map_or(0, |r| r.attempts);
+        let mut spent = self
+            .retry
+            .as_ref()
+            .filter(|retry| retry.at == *at)
+            .map_or(0, |r| r.attempts);
         loop {
             match policy {
                 ErrorPolicy::Fail => return Err(self.fail(Some(at.clone()), error)),
@@ -400,12 +454,20 @@ impl<M: LogMessage> Task<M> {
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
                 }
-                ErrorPolicy::Retry { attempts, backoff, then } => {
+                ErrorPolicy::Retry {
+                    attempts,
+                    backoff,
+                    then,
+                } => {
                     if spent < attempts {
                         let backoff = i64::try_from(backoff.as_millis()).unwrap_or(i64::MAX);
                         let not_before = now.saturating_add(backoff);
                         self.meters.retried(input);
-                        self.retry = Some(PendingRetry { at: at.clone(), attempts: spent + 1, not_before });
+                        self.retry = Some(PendingRetry {
+                            at: at.clone(),
+                            attempts: spent + 1,
+                            not_before,
+                        });
                         return Ok(Met::Later(not_before));
                     }
                     spent -= attempts;
@@ -430,7 +492,9 @@ impl<M: LogMessage> Task<M> {
             };
             let Some(time) = time else { continue };
             while let Some((node, punctuation)) = self.cx.schedules.next_due(kind, time) {
-                let Some(processor) = self.chain.processors.get(node).map(Rc::clone) else { continue };
+                let Some(processor) = self.chain.processors.get(node).map(Rc::clone) else {
+                    continue;
+                };
                 self.cx.begin_other(time);
                 let result = processor.borrow_mut().punctuate(&mut self.cx, punctuation);
                 match result {
@@ -447,7 +511,9 @@ impl<M: LogMessage> Task<M> {
     /// Returns whether a punctuator may be due.
     pub(crate) fn punctuation_due(&self, now: Timestamp) -> bool {
         let stream_time = self.cx.stream_time();
-        self.cx.schedules.is_due(PunctuationType::WallClockTime, now)
+        self.cx
+            .schedules
+            .is_due(PunctuationType::WallClockTime, now)
             || stream_time
                 .is_some_and(|time| self.cx.schedules.is_due(PunctuationType::StreamTime, time))
     }
@@ -460,7 +526,8 @@ impl<M: LogMessage> Task<M> {
     pub(crate) fn publish_lag(&self, high_watermark: impl Fn(&TopicPartition) -> Option<Offset>) {
         for (index, input) in self.group.partitions.iter().enumerate() {
             if let Some(end) = high_watermark(&input.partition) {
-                self.meters.lag(index, end.saturating_sub(input.committed).max(0));
+                self.meters
+                    .lag(index, end.saturating_sub(input.committed).max(0));
             }
         }
     }
@@ -475,7 +542,12 @@ impl<M: LogMessage> Task<M> {
 
     /// Returns whether a commit would make anything visible.
     pub(crate) fn has_results(&self) -> bool {
-        self.has_outputs || self.chain.stores.iter().any(|store| store.borrow().is_dirty())
+        self.has_outputs
+            || self
+                .chain
+                .stores
+                .iter()
+                .any(|store| store.borrow().is_dirty())
     }
 
     pub(crate) fn has_positions(&self) -> bool {
@@ -483,7 +555,11 @@ impl<M: LogMessage> Task<M> {
     }
 
     pub(crate) fn uncommitted_bytes(&self) -> usize {
-        self.chain.stores.iter().map(|store| store.borrow().uncommitted_bytes()).sum()
+        self.chain
+            .stores
+            .iter()
+            .map(|store| store.borrow().uncommitted_bytes())
+            .sum()
     }
 
     /// Serialises the overlays: into the changelogs and into the batch for the stores.
@@ -500,7 +576,9 @@ impl<M: LogMessage> Task<M> {
             let name = store.name();
             let changelog = resolved.and_then(|sub| sub.changelogs.get(name));
             let Some(id) = self.db.store_id(name) else {
-                return Err(Fault::Bug("a task writes to a store that its database lacks"));
+                return Err(Fault::Bug(
+                    "a task writes to a store that its database lacks",
+                ));
             };
             let mut sink = CommitSink {
                 batch: &mut batch,
@@ -514,7 +592,10 @@ impl<M: LogMessage> Task<M> {
             if let Some(error) = sink.failed.take() {
                 return Err(error.into());
             }
-            drained.map_err(|source| Fault::State { task: self.id, source })?;
+            drained.map_err(|source| Fault::State {
+                task: self.id,
+                source,
+            })?;
         }
         probe.reached(CrashPoint::AfterChangelogSend)?;
         Ok(batch)
@@ -528,7 +609,13 @@ impl<M: LogMessage> Task<M> {
             .iter()
             .map(|input| {
                 let metadata = OffsetMetadata::new(input.time, self.generation).encode();
-                (input.partition.clone(), CommittedOffset { offset: input.position, metadata })
+                (
+                    input.partition.clone(),
+                    CommittedOffset {
+                        offset: input.position,
+                        metadata,
+                    },
+                )
             })
             .collect()
     }
@@ -543,7 +630,9 @@ impl<M: LogMessage> Task<M> {
     ) {
         let resolved = self.topology.sub_topologies.get(self.sub_index);
         for (name, changelog) in resolved.iter().flat_map(|sub| &sub.changelogs) {
-            let Some(store) = self.db.store_id(name) else { continue };
+            let Some(store) = self.db.store_id(name) else {
+                continue;
+            };
             let partition =
                 TopicPartition::new(TopicName::clone(&changelog.topic), self.id.partition);
             // An acknowledgement without an offset leaves the older checkpoint: restore then
@@ -554,14 +643,19 @@ impl<M: LogMessage> Task<M> {
             // Every store is at its changelog's end now, the ones that were not written too.
             if let Some(next_offset) = self.changelog_offsets.get(name).copied() {
                 let fresh_at = Some(requested_at);
-                let position =
-                    ChangelogPosition { topic_id: changelog.id, next_offset, fresh_at };
+                let position = ChangelogPosition {
+                    topic_id: changelog.id,
+                    next_offset,
+                    fresh_at,
+                };
                 batch.set_changelog(store, position);
             }
         }
         for input in &self.group.partitions {
-            let position =
-                InputPosition { next_offset: input.position, partition_time: input.time };
+            let position = InputPosition {
+                next_offset: input.position,
+                partition_time: input.time,
+            };
             batch.set_input(input.partition.clone(), position);
         }
         if let Some(stream_time) = self.cx.stream_time() {
@@ -639,8 +733,14 @@ fn build_chain(
         metrics: Some(meters.metrics().clone()),
     };
     let chain = (sub.instantiate)(&mut env).map_err(fault)?;
-    assert!(chain.sources.len() == sub.sources.len(), "a chain has all sources of its sub-topology");
-    assert!(chain.stores.len() == sub.stores.len(), "a chain has all stores of its sub-topology");
+    assert!(
+        chain.sources.len() == sub.sources.len(),
+        "a chain has all sources of its sub-topology"
+    );
+    assert!(
+        chain.stores.len() == sub.stores.len(),
+        "a chain has all stores of its sub-topology"
+    );
     Ok((chain, TaskContext::new(id, timestamp, now)))
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::RuntimeConfig;
 use crate::format::{names, topic_config};
 use crate::log::{Log, LogError, TopicDescription, TopicName, TopicPartition, TopicSpec};
-use crate::topology::{ResolvedTopic, TaskId, Topology, TopicRef};
+use crate::topology::{ResolvedTopic, TaskId, TopicRef, Topology};
 
 /// The topology cannot run on the topics there are.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,9 @@ impl ResolvedTopology {
     /// Returns the index of the sub-topology that `driver` drives.
     #[must_use]
     pub fn driven_by(&self, driver: &str) -> Option<usize> {
-        self.sub_topologies.iter().position(|sub| &*sub.driver == driver)
+        self.sub_topologies
+            .iter()
+            .position(|sub| &*sub.driver == driver)
     }
 
     /// Returns the input partitions of a task with the index of their source.
@@ -97,7 +99,10 @@ impl ResolvedTopology {
                 .enumerate()
                 .filter(|(_, topic)| partition < topic.partitions)
                 .map(|(source, topic)| {
-                    (TopicPartition::new(TopicName::clone(&topic.name), partition), source)
+                    (
+                        TopicPartition::new(TopicName::clone(&topic.name), partition),
+                        source,
+                    )
                 })
                 .collect()
         })
@@ -106,7 +111,10 @@ impl ResolvedTopology {
     /// Returns the task of a partition of the sub-topology at `index`.
     #[must_use]
     pub fn task(&self, index: usize, partition: i32) -> Option<TaskId> {
-        self.sub_topologies.get(index).map(|sub| TaskId { sub_topology: sub.id, partition })
+        self.sub_topologies.get(index).map(|sub| TaskId {
+            sub_topology: sub.id,
+            partition,
+        })
     }
 }
 
@@ -149,20 +157,27 @@ pub fn plan_topics(
             .sources
             .iter()
             .map(|source| {
-                (source.name.as_str(), plan.partitions.get(&source.topic).copied().unwrap_or(0))
+                (
+                    source.name.as_str(),
+                    plan.partitions.get(&source.topic).copied().unwrap_or(0),
+                )
             })
             .collect();
         let tasks = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         if !sub.stores.is_empty() && counts.iter().any(|(_, count)| *count != tasks) {
-            let counts: Vec<String> =
-                counts.iter().map(|(name, count)| format!("`{name}` has {count}")).collect();
+            let counts: Vec<String> = counts
+                .iter()
+                .map(|(name, count)| format!("`{name}` has {count}"))
+                .collect();
             return Err(TopicsError::NotCoPartitioned {
                 sub_topology: sub.id,
                 counts: counts.join(" and "),
             });
         }
         for store in &sub.stores {
-            let Some(overrides) = &store.changelog else { continue };
+            let Some(overrides) = &store.changelog else {
+                continue;
+            };
             let name = names::changelog_topic(&config.application_id, &store.name);
             let topic_config = topic_config::key_value_changelog(overrides);
             internal_topic(config, existing, name, tasks, topic_config, &mut plan)?;
@@ -196,15 +211,18 @@ fn declared_counts(
         }
         let overrides = config.topics.get(&topic.name).cloned().unwrap_or_default();
         let beside = co_partitioned_count(topology, &reference, &plan.partitions);
-        let partitions =
-            beside.or(overrides.partitions).unwrap_or(config.default_partitions);
+        let partitions = beside
+            .or(overrides.partitions)
+            .unwrap_or(config.default_partitions);
         let mut topic_config = topic.config.clone();
         topic_config.extend(overrides.config);
         plan.create.push(TopicSpec {
             name: physical_name(config, &reference).into(),
             partitions,
             replication_factor: Some(
-                overrides.replication_factor.unwrap_or(config.default_replication_factor),
+                overrides
+                    .replication_factor
+                    .unwrap_or(config.default_replication_factor),
             ),
             config: topic_config,
         });
@@ -249,10 +267,10 @@ fn repartition_counts(
                     .iter()
                     .filter(|sub| sub.sinks.contains(reference))
                     .collect();
-                let sources: Vec<_> =
-                    writers.iter().flat_map(|sub| sub.sources.iter()).collect();
-                let all_known =
-                    sources.iter().all(|source| plan.partitions.contains_key(&source.topic));
+                let sources: Vec<_> = writers.iter().flat_map(|sub| sub.sources.iter()).collect();
+                let all_known = sources
+                    .iter()
+                    .all(|source| plan.partitions.contains_key(&source.topic));
                 all_known
                     .then(|| {
                         sources
@@ -290,9 +308,11 @@ fn internal_topic(
     plan: &mut TopicPlan,
 ) -> Result<(), TopicsError> {
     match existing.get(&name) {
-        Some(found) if *found != needed => {
-            Err(TopicsError::PartitionCount { topic: name, found: *found, needed })
-        }
+        Some(found) if *found != needed => Err(TopicsError::PartitionCount {
+            topic: name,
+            found: *found,
+            needed,
+        }),
         Some(_) => Ok(()),
         None => {
             plan.create.push(TopicSpec {
@@ -311,7 +331,10 @@ fn internal_topic(
 pub fn all_topic_names(topology: &Topology, config: &RuntimeConfig) -> Vec<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
     for topic in topology.declared_topics() {
-        names.insert(physical_name(config, &TopicRef::Declared(topic.name.clone())));
+        names.insert(physical_name(
+            config,
+            &TopicRef::Declared(topic.name.clone()),
+        ));
     }
     for sub in topology.sub_topologies() {
         for source in &sub.sources {
@@ -337,7 +360,10 @@ pub fn ensure_topics<L: Log>(
     config: &RuntimeConfig,
 ) -> Result<ResolvedTopology, TopicsError> {
     let existing = describe(log, topology, config)?;
-    let counts = existing.iter().map(|(name, topic)| (name.clone(), topic.partitions)).collect();
+    let counts = existing
+        .iter()
+        .map(|(name, topic)| (name.clone(), topic.partitions))
+        .collect();
     let plan = plan_topics(topology, config, &counts)?;
     if plan.create.is_empty() {
         return resolve_topics(topology, config, &existing);
@@ -348,7 +374,10 @@ pub fn ensure_topics<L: Log>(
     log.create_topics(&plan.create)?;
     let existing = describe(log, topology, config)?;
     // Another process may have created them with other counts in the meantime: check again.
-    let counts = existing.iter().map(|(name, topic)| (name.clone(), topic.partitions)).collect();
+    let counts = existing
+        .iter()
+        .map(|(name, topic)| (name.clone(), topic.partitions))
+        .collect();
     plan_topics(topology, config, &counts)?;
     resolve_topics(topology, config, &existing)
 }
@@ -386,16 +415,26 @@ pub fn resolve_topics(
     let mut topics = BTreeMap::new();
     let mut sub_topologies = Vec::new();
     for sub in topology.sub_topologies() {
-        let references = sub.sources.iter().map(|source| &source.topic).chain(&sub.sinks);
+        let references = sub
+            .sources
+            .iter()
+            .map(|source| &source.topic)
+            .chain(&sub.sinks);
         for reference in references {
             let found = find(physical_name(config, reference))?;
             topics.insert(
                 reference.clone(),
-                ResolvedTopic { name: found.name, partitions: found.partitions },
+                ResolvedTopic {
+                    name: found.name,
+                    partitions: found.partitions,
+                },
             );
         }
-        let sources: Vec<ResolvedTopic> =
-            sub.sources.iter().filter_map(|source| topics.get(&source.topic).cloned()).collect();
+        let sources: Vec<ResolvedTopic> = sub
+            .sources
+            .iter()
+            .filter_map(|source| topics.get(&source.topic).cloned())
+            .collect();
         let mut driver: Option<&ResolvedTopic> = None;
         for source in &sources {
             if driver.is_none_or(|best| source.partitions > best.partitions) {
@@ -406,7 +445,13 @@ pub fn resolve_topics(
         let mut changelogs = BTreeMap::new();
         for store in sub.stores.iter().filter(|store| store.changelog.is_some()) {
             let found = find(names::changelog_topic(&config.application_id, &store.name))?;
-            changelogs.insert(store.name.clone(), Changelog { topic: found.name, id: found.id });
+            changelogs.insert(
+                store.name.clone(),
+                Changelog {
+                    topic: found.name,
+                    id: found.id,
+                },
+            );
         }
         sub_topologies.push(ResolvedSubTopology {
             id: sub.id,
@@ -419,8 +464,17 @@ pub fn resolve_topics(
     for topic in topology.declared_topics() {
         let reference = TopicRef::Declared(topic.name.clone());
         let found = find(physical_name(config, &reference))?;
-        topics
-            .insert(reference, ResolvedTopic { name: found.name, partitions: found.partitions });
+        topics.insert(
+            reference,
+            ResolvedTopic {
+                name: found.name,
+                partitions: found.partitions,
+            },
+        );
     }
-    Ok(ResolvedTopology { topology: Arc::clone(topology), sub_topologies, topics })
+    Ok(ResolvedTopology {
+        topology: Arc::clone(topology),
+        sub_topologies,
+        topics,
+    })
 }

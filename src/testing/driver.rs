@@ -32,7 +32,7 @@ use crate::runtime::{
 };
 use crate::serde::Serde;
 use crate::state::{MemoryBudget, StateDir, StateError};
-use crate::topology::{ResolvedTopic, Topology, TopicRef};
+use crate::topology::{ResolvedTopic, TopicRef, Topology};
 
 /// The driver or the topology under test failed.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,11 @@ pub struct DriverBuilder {
 impl Default for DriverBuilder {
     fn default() -> Self {
         // 2024-01-01T00:00:00Z: any fixed day will do.
-        Self { partitions: 1, start: 1_704_067_200_000, application_id: "test".to_owned() }
+        Self {
+            partitions: 1,
+            start: 1_704_067_200_000,
+            application_id: "test".to_owned(),
+        }
     }
 }
 
@@ -212,7 +216,9 @@ pub struct TopologyTestDriver {
 
 impl fmt::Debug for TopologyTestDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopologyTestDriver").field("thread", &self.thread).finish_non_exhaustive()
+        f.debug_struct("TopologyTestDriver")
+            .field("thread", &self.thread)
+            .finish_non_exhaustive()
     }
 }
 
@@ -273,8 +279,14 @@ impl TopologyTestDriver {
         headers: &Headers,
     ) -> Result<(), DriverError> {
         let topic = self.resolve(topic)?.name.clone();
-        let record =
-            ProducerRecord { topic: &topic, partition: None, key, value, timestamp, headers };
+        let record = ProducerRecord {
+            topic: &topic,
+            partition: None,
+            key,
+            value,
+            timestamp,
+            headers,
+        };
         self.producer.send(record)?;
         self.producer.flush()?;
         self.settle()
@@ -285,7 +297,8 @@ impl TopologyTestDriver {
     /// # Errors
     /// What the topology fails with.
     pub fn advance_wall_clock_time(&mut self, by: Duration) -> Result<(), DriverError> {
-        self.clock.advance(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+        self.clock
+            .advance(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
         self.settle()
     }
 
@@ -304,7 +317,10 @@ impl TopologyTestDriver {
         store: &str,
         key: &str,
     ) -> Result<Option<serde_json::Value>, DriverError> {
-        Ok(self.queries.get(store, key)?.map(|Found { value, .. }| value))
+        Ok(self
+            .queries
+            .get(store, key)?
+            .map(|Found { value, .. }| value))
     }
 
     /// Returns all committed entries of a store, decoded, in key order of each partition.
@@ -320,7 +336,9 @@ impl TopologyTestDriver {
         let mut entries = Vec::new();
         for (key, stored) in self.queries.dump(store)? {
             let plain = value::decode(&stored).map(|(_, plain)| plain);
-            let key = key_serde.deserialize(Some(&key)).map_err(DriverError::Serde)?;
+            let key = key_serde
+                .deserialize(Some(&key))
+                .map_err(DriverError::Serde)?;
             let value = value_serde.deserialize(plain).map_err(DriverError::Serde)?;
             entries.push((key, value));
         }
@@ -395,7 +413,9 @@ pub struct TestInputTopic<K, V> {
 
 impl<K, V> fmt::Debug for TestInputTopic<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestInputTopic").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("TestInputTopic")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
     }
 }
 
@@ -424,10 +444,14 @@ impl<K: 'static, V: 'static> TestInputTopic<K, V> {
         record: &Record<K, V>,
     ) -> Result<(), DriverError> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        let has_key =
-            self.key_serde.serialize(&record.key, &mut key).map_err(DriverError::Serde)?;
-        let has_value =
-            self.value_serde.serialize(&record.value, &mut value).map_err(DriverError::Serde)?;
+        let has_key = self
+            .key_serde
+            .serialize(&record.key, &mut key)
+            .map_err(DriverError::Serde)?;
+        let has_value = self
+            .value_serde
+            .serialize(&record.value, &mut value)
+            .map_err(DriverError::Serde)?;
         driver.pipe_bytes(
             &self.topic,
             has_key.then_some(&key),
@@ -447,7 +471,9 @@ pub struct TestOutputTopic<K, V> {
 
 impl<K, V> fmt::Debug for TestOutputTopic<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestOutputTopic").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("TestOutputTopic")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
     }
 }
 
@@ -490,7 +516,11 @@ impl<K: 'static, V: 'static> TestOutputTopic<K, V> {
         &self,
         driver: &mut TopologyTestDriver,
     ) -> Result<Vec<(K, V)>, DriverError> {
-        Ok(self.read_records(driver)?.into_iter().map(|record| (record.key, record.value)).collect())
+        Ok(self
+            .read_records(driver)?
+            .into_iter()
+            .map(|record| (record.key, record.value))
+            .collect())
     }
 
     /// Takes every record's value.
@@ -498,6 +528,10 @@ impl<K: 'static, V: 'static> TestOutputTopic<K, V> {
     /// # Errors
     /// As [`read_records`](Self::read_records).
     pub fn read_values(&self, driver: &mut TopologyTestDriver) -> Result<Vec<V>, DriverError> {
-        Ok(self.read_records(driver)?.into_iter().map(|record| record.value).collect())
+        Ok(self
+            .read_records(driver)?
+            .into_iter()
+            .map(|record| record.value)
+            .collect())
     }
 }

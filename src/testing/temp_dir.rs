@@ -10,7 +10,11 @@ impl TempDir {
     pub(crate) fn new(prefix: &str) -> std::io::Result<Self> {
         // Memory is enough, and spares the disk, where there is such a place.
         let shared = Path::new("/dev/shm");
-        let parent = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+        let parent = if shared.is_dir() {
+            shared.to_path_buf()
+        } else {
+            std::env::temp_dir()
+        };
         let path = parent.join(format!("{prefix}-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&path)?;
         Ok(Self(path))

@@ -16,8 +16,9 @@ const OFFSETS_REFRESH_MS: i64 = 60 * 60 * 1000;
 
 impl<L: Log> StreamThread<L> {
     pub(super) fn commit_if_due(&mut self, now: Timestamp) -> Result<bool, Fault> {
-        let requested =
-            self.live_mut().fold(false, |requested, task| task.take_commit_request() | requested);
+        let requested = self.live_mut().fold(false, |requested, task| {
+            task.take_commit_request() | requested
+        });
         let facts = CommitFacts {
             since_last_ms: now.saturating_sub(self.last_commit).max(0),
             has_results: self.live().any(Task::has_results),
@@ -25,7 +26,9 @@ impl<L: Log> StreamThread<L> {
             inputs_dry: self.inputs_dry,
             uncommitted_bytes: self.uncommitted_bytes(),
             requested,
-            offsets_stale: self.live().any(|task| now - task.committed_at >= OFFSETS_REFRESH_MS),
+            offsets_stale: self
+                .live()
+                .any(|task| now - task.committed_at >= OFFSETS_REFRESH_MS),
         };
         if now < self.last_commit {
             // The clock was set back: intervals count from here.
@@ -48,7 +51,8 @@ impl<L: Log> StreamThread<L> {
     /// When an idle thread has to look again, because something waits for a commit.
     pub(super) fn next_commit_due(&self) -> Option<Timestamp> {
         let interval = |limit: std::time::Duration| {
-            self.last_commit.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+            self.last_commit
+                .saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
         };
         if self.live().any(Task::has_results) {
             Some(interval(self.spec.config.commit_min_interval))
@@ -62,8 +66,7 @@ impl<L: Log> StreamThread<L> {
     /// Commits everything there is; returns whether there was anything. The stage tells the outcome.
     pub(super) fn commit(&mut self, now: Timestamp) -> Result<bool, Fault> {
         let stale = |task: &Task<L::Message>| now - task.committed_at >= OFFSETS_REFRESH_MS;
-        let ids =
-            self.live_ids(|task| task.has_results() || task.has_positions() || stale(task));
+        let ids = self.live_ids(|task| task.has_results() || task.has_positions() || stale(task));
         if ids.is_empty() {
             self.end_empty_transaction()?;
             return Ok(false);
@@ -74,7 +77,10 @@ impl<L: Log> StreamThread<L> {
             let (batch, positions) = self.with_task(id, |task, producer, probe| {
                 Ok((task.prepare_commit(producer, probe)?, task.offsets()))
             })?;
-            assert!(!positions.is_empty(), "task {id} has no input offset to fence its commit with");
+            assert!(
+                !positions.is_empty(),
+                "task {id} has no input offset to fence its commit with"
+            );
             offsets.extend(positions);
             batches.push_back((id, batch));
         }
@@ -129,8 +135,14 @@ impl<L: Log> StreamThread<L> {
                 if self.spec.probe.planted(PlantedBug::CheckpointAheadOfData) {
                     let mut ahead = task.db.batch();
                     task.seal_batch(&mut ahead, &acknowledged, requested_at);
-                    let fault = |source| Fault::State { task: task.id, source };
-                    task.db.apply(ahead, now).and_then(|()| task.db.flush()).map_err(fault)?;
+                    let fault = |source| Fault::State {
+                        task: task.id,
+                        source,
+                    };
+                    task.db
+                        .apply(ahead, now)
+                        .and_then(|()| task.db.flush())
+                        .map_err(fault)?;
                 }
             }
         }
@@ -142,11 +154,18 @@ impl<L: Log> StreamThread<L> {
     /// Applies the committed batches. Where a store fails, recovery reopens its task, which finds the
     /// batch in its changelogs; the rest is applied by the next step.
     pub(super) fn apply(&mut self, now: Timestamp) -> Result<(), Fault> {
-        assert!(self.transaction.may_apply(), "stores are written after the commit only");
+        assert!(
+            self.transaction.may_apply(),
+            "stores are written after the commit only"
+        );
         while let Some((id, batch)) = self.pending.pop_front() {
-            let Some(Slot::Live(task)) = self.slots.get_mut(&id) else { continue };
+            let Some(Slot::Live(task)) = self.slots.get_mut(&id) else {
+                continue;
+            };
             self.spec.probe.reached(CrashPoint::BeforeStoreBatch)?;
-            task.db.apply(batch, now).map_err(|source| Fault::State { task: id, source })?;
+            task.db
+                .apply(batch, now)
+                .map_err(|source| Fault::State { task: id, source })?;
             self.spec.probe.reached(CrashPoint::AfterStoreBatch)?;
             task.finish_commit(self.spec.clock.now_ms());
             task.publish_lag(|partition| self.consumer.high_watermark(partition));
@@ -191,12 +210,20 @@ impl<L: Log> StreamThread<L> {
     }
 
     pub(super) fn flush_if_due(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let interval = i64::try_from(self.spec.config.flush_interval.as_millis()).unwrap_or(i64::MAX);
+        let interval =
+            i64::try_from(self.spec.config.flush_interval.as_millis()).unwrap_or(i64::MAX);
         let probe = std::sync::Arc::clone(&self.spec.probe);
         for task in self.live_mut() {
-            if task.db.dirty_since().is_some_and(|since| now.saturating_sub(since) >= interval) {
+            if task
+                .db
+                .dirty_since()
+                .is_some_and(|since| now.saturating_sub(since) >= interval)
+            {
                 probe.reached(CrashPoint::BeforeFlush)?;
-                task.db.flush().map_err(|source| Fault::State { task: task.id, source })?;
+                task.db.flush().map_err(|source| Fault::State {
+                    task: task.id,
+                    source,
+                })?;
                 probe.reached(CrashPoint::AfterFlush)?;
             }
         }

@@ -61,7 +61,10 @@ impl<L: Log> StreamThread<L> {
         for partition in partitions {
             for (index, sub) in self.spec.topology.sub_topologies.iter().enumerate() {
                 if sub.driver == partition.topic {
-                    let task = TaskId { sub_topology: sub.id, partition: partition.partition };
+                    let task = TaskId {
+                        sub_topology: sub.id,
+                        partition: partition.partition,
+                    };
                     tasks.insert((index, task));
                 }
             }
@@ -74,11 +77,25 @@ impl<L: Log> StreamThread<L> {
         let mut created = Vec::new();
         for (sub_index, task) in self.tasks_of(partitions) {
             let inputs = self.spec.topology.inputs(sub_index, task.partition);
-            let partitions: Vec<TopicPartition> =
-                inputs.iter().map(|(partition, _)| partition.clone()).collect();
+            let partitions: Vec<TopicPartition> = inputs
+                .iter()
+                .map(|(partition, _)| partition.clone())
+                .collect();
             let starts = self.start_offsets(&partitions)?;
-            assignment.extend(partitions.into_iter().zip(starts.iter().map(|start| start.offset)));
-            created.push((task, Created { sub_index, inputs, starts: Some(starts), not_before: 0 }));
+            assignment.extend(
+                partitions
+                    .into_iter()
+                    .zip(starts.iter().map(|start| start.offset)),
+            );
+            created.push((
+                task,
+                Created {
+                    sub_index,
+                    inputs,
+                    starts: Some(starts),
+                    not_before: 0,
+                },
+            ));
         }
         self.spec.probe.reached(CrashPoint::BeforeTakeover)?;
         self.consumer.assign(&assignment)?;
@@ -96,7 +113,9 @@ impl<L: Log> StreamThread<L> {
     ) -> Result<Vec<StartOffset>, Fault> {
         let committed = self.consumer.committed(partitions)?;
         let ranges = if committed.iter().any(Option::is_none) {
-            self.spec.log.log_ranges(partitions, Isolation::ReadUncommitted)?
+            self.spec
+                .log
+                .log_ranges(partitions, Isolation::ReadUncommitted)?
         } else {
             Vec::new()
         };

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::format::topic_config;
 use crate::log::{CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicPartition};
+use crate::metrics::{SetAsideReason, TaskState};
 use crate::reset::PENDING_KEY;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
@@ -22,7 +23,6 @@ use crate::runtime::protocol::restore::{
 };
 use crate::runtime::restore::{ChangelogRestore, RestoreError, TaskRestore};
 use crate::runtime::restore_pool::Finished;
-use crate::metrics::{SetAsideReason, TaskState};
 use crate::runtime::task::{Progress, Task, TaskParts};
 use crate::runtime::topics::Changelog;
 use crate::runtime::{CrashPoint, PlantedBug};
@@ -100,7 +100,10 @@ impl<L: Log> StreamThread<L> {
 
     /// A store that another thread is still closing, or a disk that is full, holds up one task only.
     fn postpone(&mut self, id: TaskId, fault: Fault, now: Timestamp) -> Result<(), Fault> {
-        let Fault::State { source: StateError::Locked { .. } | StateError::Io { .. }, .. } = &fault
+        let Fault::State {
+            source: StateError::Locked { .. } | StateError::Io { .. },
+            ..
+        } = &fault
         else {
             return Err(fault);
         };
@@ -118,8 +121,11 @@ impl<L: Log> StreamThread<L> {
             return Err(Fault::Bug("a task is opened that is not waiting for it"));
         };
         let sub_index = created.sub_index;
-        let partitions: Vec<TopicPartition> =
-            created.inputs.iter().map(|(partition, _)| partition.clone()).collect();
+        let partitions: Vec<TopicPartition> = created
+            .inputs
+            .iter()
+            .map(|(partition, _)| partition.clone())
+            .collect();
         let starts = match created.starts.clone() {
             Some(starts) => starts,
             None => {
@@ -157,17 +163,26 @@ impl<L: Log> StreamThread<L> {
         if behind.is_empty() {
             return self.go_live(id, created, &stable, db, now);
         }
-        let records: i64 = behind.iter().map(|part| part.target.offset() - part.from).sum();
+        let records: i64 = behind
+            .iter()
+            .map(|part| part.target.offset() - part.from)
+            .sum();
         tracing::info!(task = %id, records, "restoring from changelogs");
         let planted = self.spec.probe.planted(PlantedBug::RestoreReadsUncommitted);
-        let isolation =
-            if planted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
+        let isolation = if planted {
+            Isolation::ReadUncommitted
+        } else {
+            Isolation::ReadCommitted
+        };
         let reader = self.spec.log.reader(isolation)?;
         let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
         let restore = TaskRestore::new(reader, db, behind, stable.clone(), now, &metrics)?;
         let waker = self.consumer.waker();
-        self.spec.restores.submit(id, restore, &self.spec.probe, &self.spec.clock, waker);
-        self.slots.insert(id, Slot::Restoring(Restoring { created, stable }));
+        self.spec
+            .restores
+            .submit(id, restore, &self.spec.probe, &self.spec.clock, waker);
+        self.slots
+            .insert(id, Slot::Restoring(Restoring { created, stable }));
         Ok(())
     }
 
@@ -179,7 +194,12 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn sub_topology(&self, sub_index: usize) -> Result<&SubTopology, Fault> {
-        let id = self.spec.topology.sub_topologies.get(sub_index).map(|sub| sub.id);
+        let id = self
+            .spec
+            .topology
+            .sub_topologies
+            .get(sub_index)
+            .map(|sub| sub.id);
         self.spec
             .topology
             .topology
@@ -204,9 +224,15 @@ impl<L: Log> StreamThread<L> {
             .values()
             .map(|changelog| TopicPartition::new(changelog.topic.clone(), id.partition))
             .collect();
-        let planted = self.spec.probe.planted(PlantedBug::RestoreStopsAtLastStableOffset);
-        let isolation =
-            if planted { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+        let planted = self
+            .spec
+            .probe
+            .planted(PlantedBug::RestoreStopsAtLastStableOffset);
+        let isolation = if planted {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        };
         let ranges: Vec<LogRange> = self.spec.log.log_ranges(&partitions, isolation)?;
         let sub = self.sub_topology(sub_index)?;
         let mut facts = BTreeMap::new();
@@ -222,7 +248,11 @@ impl<L: Log> StreamThread<L> {
             let config = topic_config::key_value_changelog(&overrides);
             let tombstone_retention = topic_config::delete_retention_ms(&config)
                 .map(|retention| (retention - TOMBSTONE_MARGIN_MS).max(retention / 2));
-            let of_store = ChangelogFacts { topic_id: changelog.id, range, tombstone_retention };
+            let of_store = ChangelogFacts {
+                topic_id: changelog.id,
+                range,
+                tombstone_retention,
+            };
             facts.insert(store.clone(), (changelog.clone(), partition, of_store));
         }
         Ok(facts)
@@ -242,12 +272,19 @@ impl<L: Log> StreamThread<L> {
             .sub_topology(sub_index)?
             .stores
             .iter()
-            .map(|store| StoreDecl { name: store.name.clone(), persistence: store.persistence })
+            .map(|store| StoreDecl {
+                name: store.name.clone(),
+                persistence: store.persistence,
+            })
             .collect();
-        let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget).map_err(fault)?;
+        let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
+            .map_err(fault)?;
         let mut local = local_checkpoint(&db, &stores);
         if self.spec.probe.planted(PlantedBug::OldCheckpointTrusted) {
-            local.iter_mut().flat_map(|it| it.changelogs.values_mut()).for_each(|it| it.at_end = now);
+            local
+                .iter_mut()
+                .flat_map(|it| it.changelogs.values_mut())
+                .for_each(|it| it.at_end = now);
         }
         let facts = changelogs
             .iter()
@@ -262,7 +299,8 @@ impl<L: Log> StreamThread<L> {
                 drop(db);
                 self.spec.state.set_aside(id, now).map_err(fault)?;
                 self.spec.metrics.state_set_aside(reason(&distrust));
-                let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget).map_err(fault)?;
+                let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
+                    .map_err(fault)?;
                 Ok((db, from))
             }
         }
@@ -273,7 +311,11 @@ impl<L: Log> StreamThread<L> {
         let mut collected = false;
         while let Some(finished) = self.spec.restores.poll() {
             collected = true;
-            let Finished { task: id, restore, result } = finished;
+            let Finished {
+                task: id,
+                restore,
+                result,
+            } = finished;
             match self.slots.remove(&id) {
                 Some(Slot::Restoring(Restoring { created, stable })) => match result {
                     Ok(()) => {
@@ -308,7 +350,10 @@ impl<L: Log> StreamThread<L> {
         now: Timestamp,
     ) -> Result<(), Fault> {
         // Whatever happened: the next attempt reads offsets and watermarks afresh.
-        let again = Created { starts: None, ..created };
+        let again = Created {
+            starts: None,
+            ..created
+        };
         self.slots.insert(id, Slot::Created(again));
         match error {
             RestoreError::Cancelled => Ok(()),
@@ -321,7 +366,9 @@ impl<L: Log> StreamThread<L> {
                         .state
                         .set_aside(id, now)
                         .map_err(|source| Fault::State { task: id, source })?;
-                    self.spec.metrics.state_set_aside(SetAsideReason::OutOfRange);
+                    self.spec
+                        .metrics
+                        .state_set_aside(SetAsideReason::OutOfRange);
                 }
                 self.postpone_open(id, now);
                 Ok(())
@@ -336,7 +383,9 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn has_state(&self, db: &TaskDb, sub_index: usize) -> Result<bool, StateError> {
-        let Ok(sub) = self.sub_topology(sub_index) else { return Ok(false) };
+        let Ok(sub) = self.sub_topology(sub_index) else {
+            return Ok(false);
+        };
         for store in &sub.stores {
             if db.has_data(&store.name)? {
                 return Ok(true);
@@ -353,7 +402,9 @@ impl<L: Log> StreamThread<L> {
         db: TaskDb,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        let has_state = self.has_state(&db, created.sub_index).map_err(|source| Fault::State { task: id, source })?;
+        let has_state = self
+            .has_state(&db, created.sub_index)
+            .map_err(|source| Fault::State { task: id, source })?;
         check_restored(stable, has_state).map_err(|refusal| Fault::Refused(refusal.to_string()))?;
         let inputs = created
             .inputs
@@ -429,8 +480,13 @@ impl<L: Log> StreamThread<L> {
     /// directory has nothing to replay.
     pub(super) fn close_clean(&mut self, id: TaskId) -> Result<(), Fault> {
         if let Some(Slot::Live(task)) = self.slots.get_mut(&id) {
-            assert!(!task.has_results(), "task {id} is closed with uncommitted results");
-            task.db.flush().map_err(|source| Fault::State { task: id, source })?;
+            assert!(
+                !task.has_results(),
+                "task {id} is closed with uncommitted results"
+            );
+            task.db
+                .flush()
+                .map_err(|source| Fault::State { task: id, source })?;
         }
         self.close_dirty(id);
         Ok(())
@@ -453,7 +509,10 @@ impl<L: Log> StreamThread<L> {
 
 /// A reset that has begun may have deleted some topics and not others: nothing is to be built on
 /// what is left.
-fn refuse_pending_reset(partitions: &[TopicPartition], starts: &[StartOffset]) -> Result<(), Fault> {
+fn refuse_pending_reset(
+    partitions: &[TopicPartition],
+    starts: &[StartOffset],
+) -> Result<(), Fault> {
     for (partition, start) in partitions.iter().zip(starts) {
         let committed = start.committed.as_ref();
         let metadata =
@@ -479,7 +538,10 @@ fn stable_offsets(partitions: &[TopicPartition], starts: &[StartOffset]) -> Stab
         .iter()
         .zip(starts)
         .map(|(partition, start)| {
-            (partition.clone(), start.committed.as_ref().map(|committed| committed.offset))
+            (
+                partition.clone(),
+                start.committed.as_ref().map(|committed| committed.offset),
+            )
         })
         .collect();
     StableOffsets { inputs, generation }

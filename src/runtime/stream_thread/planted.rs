@@ -33,9 +33,13 @@ impl<L: Log> StreamThread<L> {
         }
         if self.planted(PlantedBug::AppliedBeforeCommit) {
             for (id, batch) in batches {
-                let Some(Slot::Live(task)) = self.slots.get_mut(id) else { continue };
+                let Some(Slot::Live(task)) = self.slots.get_mut(id) else {
+                    continue;
+                };
                 let early = std::mem::replace(batch, task.db.batch());
-                task.db.apply(early, now).map_err(|source| Fault::State { task: *id, source })?;
+                task.db
+                    .apply(early, now)
+                    .map_err(|source| Fault::State { task: *id, source })?;
             }
         }
         Ok(())

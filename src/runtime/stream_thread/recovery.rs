@@ -54,8 +54,8 @@ impl<L: Log> StreamThread<L> {
             | LogError::MemberUnknown { .. }
             | LogError::Fatal { .. } => {
                 self.note(&error);
-                let event = TransactionEvent::of_error(&error)
-                    .unwrap_or(TransactionEvent::AbortRequired);
+                let event =
+                    TransactionEvent::of_error(&error).unwrap_or(TransactionEvent::AbortRequired);
                 match self.transition(event) {
                     Ok(()) => Ok(self.back_off(now)),
                     Err(fault) => self.recover(fault, now),
@@ -91,9 +91,10 @@ impl<L: Log> StreamThread<L> {
             StateError::Decode { .. }
             | StateError::Encode { .. }
             | StateError::Closed { .. }
-            | StateError::UnknownStore { .. } => {
-                Err(ThreadError::State { task, source: error })
-            }
+            | StateError::UnknownStore { .. } => Err(ThreadError::State {
+                task,
+                source: error,
+            }),
         }
     }
 
@@ -143,7 +144,12 @@ impl<L: Log> StreamThread<L> {
         let restoring = matches!(self.slots.get(&id), Some(Slot::Restoring(_)));
         self.close_dirty(id);
         let inputs = self.spec.topology.inputs(sub_index, id.partition);
-        let created = Created { sub_index, inputs, starts: None, not_before: 0 };
+        let created = Created {
+            sub_index,
+            inputs,
+            starts: None,
+            not_before: 0,
+        };
         if restoring {
             // The restore still holds the store: it reopens when the restore has ended.
             self.reopen.insert(id, created);

@@ -24,7 +24,9 @@ pub(super) fn records(
     partition: i32,
 ) -> Result<Vec<InspectedRecord>, Wrong> {
     let partition = TopicPartition::new(TopicName::from(topic), partition);
-    site.log.inspect_records(&partition).map_err(|error| error.to_string())
+    site.log
+        .inspect_records(&partition)
+        .map_err(|error| error.to_string())
 }
 
 /// The committed records of an output, which must hold nothing else but aborted ones.
@@ -46,12 +48,17 @@ fn committed(site: &Site, topic: &str, partition: i32) -> Result<Vec<InspectedRe
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
-    bytes.map_or_else(|| "(null)".to_owned(), |it| String::from_utf8_lossy(it).into_owned())
+    bytes.map_or_else(
+        || "(null)".to_owned(),
+        |it| String::from_utf8_lossy(it).into_owned(),
+    )
 }
 
 fn integer(bytes: Option<&[u8]>) -> Result<i64, Wrong> {
     let bytes = bytes.ok_or("a null where a number belongs")?;
-    let array = bytes.try_into().map_err(|_| format!("{bytes:?} is no number"))?;
+    let array = bytes
+        .try_into()
+        .map_err(|_| format!("{bytes:?} is no number"))?;
     Ok(i64::from_be_bytes(array))
 }
 
@@ -81,7 +88,9 @@ fn same<T: PartialEq + std::fmt::Debug>(
 ) -> Result<(), Wrong> {
     for (position, (found, expected)) in found.iter().zip(expected).enumerate() {
         if found != expected {
-            return Err(format!("{what}[{position}] is {found:?}, expected {expected:?}"));
+            return Err(format!(
+                "{what}[{position}] is {found:?}, expected {expected:?}"
+            ));
         }
     }
     if found.len() == expected.len() {
@@ -106,7 +115,10 @@ pub(super) fn outputs(site: &Site) -> Result<BTreeMap<(TaskId, &'static str), Co
     for partition in 0..site.plan.partitions {
         let expected = Expected::of(&inputs(site, partition)?);
         let ticks = partition_outputs(site, partition, &expected)?;
-        let task = TaskId { sub_topology: 0, partition };
+        let task = TaskId {
+            sub_topology: 0,
+            partition,
+        };
         stores.insert((task, TICKS), ticks);
         for (store, content) in &expected.stores {
             stores.insert((task, *store), content.clone());
@@ -115,7 +127,16 @@ pub(super) fn outputs(site: &Site) -> Result<BTreeMap<(TaskId, &'static str), Co
     }
     dead_letters(site, &all)?;
     for (partition, content) in repartitioned(site, &all)? {
-        stores.insert((TaskId { sub_topology: 1, partition }, COUNT_STORE), content);
+        stores.insert(
+            (
+                TaskId {
+                    sub_topology: 1,
+                    partition,
+                },
+                COUNT_STORE,
+            ),
+            content,
+        );
     }
     Ok(stores)
 }
@@ -123,22 +144,32 @@ pub(super) fn outputs(site: &Site) -> Result<BTreeMap<(TaskId, &'static str), Co
 fn partition_outputs(site: &Site, partition: i32, expected: &Expected) -> Result<Content, Wrong> {
     let echo: Vec<_> = committed(site, ECHO, partition)?
         .iter()
-        .map(|it| (sequence(it), text(it.key.as_deref()), text(it.value.as_deref())))
+        .map(|it| {
+            (
+                sequence(it),
+                text(it.key.as_deref()),
+                text(it.value.as_deref()),
+            )
+        })
         .collect();
     same(&format!("{ECHO}-{partition}"), &echo, &expected.echo)?;
     let mut ticks = Content::new();
     for (topic, expected) in &expected.numbers {
         let mut found = Vec::new();
         for record in committed(site, topic, partition)? {
-            let (key, number) =
-                (text(record.key.as_deref()), integer(record.value.as_deref())?);
+            let (key, number) = (
+                text(record.key.as_deref()),
+                integer(record.value.as_deref())?,
+            );
             if tick_partition(&key).is_none() {
                 found.push((key, number));
                 continue;
             }
             let before = ticks.insert(key, number).unwrap_or(0);
             if number != before + 1 {
-                return Err(format!("{topic}-{partition}: tick {number} follows tick {before}"));
+                return Err(format!(
+                    "{topic}-{partition}: tick {number} follows tick {before}"
+                ));
             }
         }
         same(&format!("{topic}-{partition}"), &found, expected)?;
@@ -165,7 +196,9 @@ fn dead_letters(site: &Site, all: &[Expected]) -> Result<(), Wrong> {
         .iter()
         .enumerate()
         .flat_map(|(partition, one)| {
-            one.refused.iter().map(move |offset| (partition.to_string(), offset.to_string()))
+            one.refused
+                .iter()
+                .map(move |offset| (partition.to_string(), offset.to_string()))
         })
         .collect();
     found.sort();
@@ -189,18 +222,27 @@ fn repartitioned(site: &Site, all: &[Expected]) -> Result<Vec<(i32, Content)>, W
     for partition in 0..site.plan.partitions {
         let mut keys = Vec::new();
         for record in committed(site, &topic, partition)? {
-            let found =
-                (sequence(&record), text(record.key.as_deref()), text(record.value.as_deref()));
+            let found = (
+                sequence(&record),
+                text(record.key.as_deref()),
+                text(record.value.as_deref()),
+            );
             let Some((origin, position, expected)) = by_sequence.get(&found.0) else {
-                return Err(format!("{topic}-{partition} has {found:?}, which nobody wrote"));
+                return Err(format!(
+                    "{topic}-{partition} has {found:?}, which nobody wrote"
+                ));
             };
             if found != **expected {
-                return Err(format!("{topic}-{partition} has {found:?}, expected {expected:?}"));
+                return Err(format!(
+                    "{topic}-{partition} has {found:?}, expected {expected:?}"
+                ));
             }
             // Of one origin: a later record may not come first, nor one come twice.
             let before = last.insert((*origin, partition), *position);
             if before.is_some_and(|before| before >= *position) {
-                return Err(format!("{topic}-{partition}: {found:?} comes twice or out of order"));
+                return Err(format!(
+                    "{topic}-{partition}: {found:?} comes twice or out of order"
+                ));
             }
             total += 1;
             keys.push(found.1);
@@ -208,13 +250,19 @@ fn repartitioned(site: &Site, all: &[Expected]) -> Result<Vec<(i32, Content)>, W
         let (expected, content) = counts(keys);
         let mut found = Vec::new();
         for record in committed(site, COUNT, partition)? {
-            found.push((text(record.key.as_deref()), integer(record.value.as_deref())?));
+            found.push((
+                text(record.key.as_deref()),
+                integer(record.value.as_deref())?,
+            ));
         }
         same(&format!("{COUNT}-{partition}"), &found, &expected)?;
         stores.push((partition, content));
     }
     if total != by_sequence.len() {
-        return Err(format!("{topic} has {total} records, expected {}", by_sequence.len()));
+        return Err(format!(
+            "{topic} has {total} records, expected {}",
+            by_sequence.len()
+        ));
     }
     Ok(stores)
 }
@@ -232,7 +280,9 @@ pub(super) fn changelogs(
         let fold = mirror.fold(&partition, mirror.end(&partition));
         let found = plain(fold)?;
         if found != *content {
-            return Err(format!("changelog {partition} folds to {found:?}, expected {content:?}"));
+            return Err(format!(
+                "changelog {partition} folds to {found:?}, expected {content:?}"
+            ));
         }
     }
     Ok(())
@@ -276,9 +326,15 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Data
         let checkpoint = db.checkpoint();
         for store in stores {
             let partition = changelog(&store.name, task.partition);
-            let end = checkpoint.changelogs.get(&store.name).map_or(0, |it| it.next_offset);
+            let end = checkpoint
+                .changelogs
+                .get(&store.name)
+                .map_or(0, |it| it.next_offset);
             if end > mirror.end(&partition) {
-                return Err(format!("{} is at {end} of {partition}, past its end", path.display()));
+                return Err(format!(
+                    "{} is at {end} of {partition}, past its end",
+                    path.display()
+                ));
             }
             let content = dump(&db, &store.name)?;
             let expected = mirror.fold(&partition, end);
@@ -298,7 +354,10 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Data
 
 fn sub_topology(site: &Site, task: TaskId) -> Option<&SubTopology> {
     let topology = Arc::as_ref(&site.topology.topology);
-    topology.sub_topologies().iter().find(|sub| sub.id == task.sub_topology)
+    topology
+        .sub_topologies()
+        .iter()
+        .find(|sub| sub.id == task.sub_topology)
 }
 
 fn dump(db: &TaskDb, store: &str) -> Result<Fold, Wrong> {
@@ -317,12 +376,20 @@ fn difference(found: &Fold, expected: &Fold) -> String {
     let mut keys: Vec<_> = found.keys().chain(expected.keys()).collect();
     keys.sort();
     keys.dedup();
-    let differing = keys.into_iter().filter(|key| found.get(*key) != expected.get(*key));
+    let differing = keys
+        .into_iter()
+        .filter(|key| found.get(*key) != expected.get(*key));
     let lines = differing.map(|key| {
         let show = |fold: &Fold| {
-            fold.get(key).map(|(value, time)| (integer(Some(value)), *time))
+            fold.get(key)
+                .map(|(value, time)| (integer(Some(value)), *time))
         };
-        format!("{}: {:?}, expected {:?}", text(Some(key)), show(found), show(expected))
+        format!(
+            "{}: {:?}, expected {:?}",
+            text(Some(key)),
+            show(found),
+            show(expected)
+        )
     });
     lines.take(4).collect::<Vec<_>>().join("; ")
 }

@@ -60,8 +60,13 @@ pub(super) struct Faults(Arc<Mutex<Shared>>);
 
 impl Faults {
     pub(super) fn new(rng: Rng, rate: u32) -> Self {
-        let shared =
-            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: None };
+        let shared = Shared {
+            rng,
+            rate,
+            fired: Fired::default(),
+            doomed: Vec::new(),
+            armed: None,
+        };
         Self(Arc::new(Mutex::new(shared)))
     }
 
@@ -80,7 +85,11 @@ impl Faults {
     }
 
     pub(super) fn arm(&self, process: usize, point: CrashPoint, countdown: u32) {
-        self.shared().armed = Some(Armed { process, point, countdown });
+        self.shared().armed = Some(Armed {
+            process,
+            point,
+            countdown,
+        });
     }
 
     /// Returns the client ids that are to die now.
@@ -120,7 +129,11 @@ impl FaultPlan for Faults {
         if in_doubt && shared.rng.u32(0..4) == 0 {
             shared.doomed.push(site.client_id.to_owned());
         }
-        *shared.fired.log.entry((site.point, format!("{fault:?}"))).or_default() += 1;
+        *shared
+            .fired
+            .log
+            .entry((site.point, format!("{fault:?}")))
+            .or_default() += 1;
         Some(fault)
     }
 }
@@ -136,7 +149,9 @@ pub(super) struct SimulationProbe {
 impl Probe for SimulationProbe {
     fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
         let mut shared = self.faults.shared();
-        let Some(armed) = &mut shared.armed else { return Ok(()) };
+        let Some(armed) = &mut shared.armed else {
+            return Ok(());
+        };
         if armed.process != self.process || armed.point != point {
             return Ok(());
         }

@@ -20,7 +20,12 @@ pub(super) struct Mirror(BTreeMap<TopicPartition, Copy>);
 
 impl Mirror {
     pub(super) fn of(partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
-        Self(partitions.into_iter().map(|partition| (partition, Copy::default())).collect())
+        Self(
+            partitions
+                .into_iter()
+                .map(|partition| (partition, Copy::default()))
+                .collect(),
+        )
     }
 
     /// Copies what is new. Called before compaction can pass.
@@ -49,7 +54,11 @@ impl Mirror {
     /// Folds what was committed below `end`.
     pub(super) fn fold(&self, partition: &TopicPartition, end: Offset) -> Fold {
         let mut fold = Fold::new();
-        let records = self.0.get(partition).into_iter().flat_map(|copy| copy.records.range(..end));
+        let records = self
+            .0
+            .get(partition)
+            .into_iter()
+            .flat_map(|copy| copy.records.range(..end));
         for (_, record) in records {
             if record.status != RecordStatus::Committed {
                 continue;

@@ -41,14 +41,20 @@ impl Options {
     /// Creates the options of a plain run.
     #[must_use]
     pub const fn seed(seed: u64) -> Self {
-        Self { seed, planted: None }
+        Self {
+            seed,
+            planted: None,
+        }
     }
 
     /// Plants a mistake.
     #[doc(hidden)]
     #[must_use]
     pub const fn with_bug(self, bug: PlantedBug) -> Self {
-        Self { planted: Some(bug), ..self }
+        Self {
+            planted: Some(bug),
+            ..self
+        }
     }
 }
 
@@ -97,8 +103,13 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// [`Failure`] with the first guarantee that was broken.
 pub fn run(options: Options) -> Result<Report, Box<Failure>> {
-    let failure = |wrong, trace| Box::new(Failure { options, wrong, trace });
-    let mut world =
-        world::World::new(&options).map_err(|wrong| failure(wrong, Vec::new()))?;
+    let failure = |wrong, trace| {
+        Box::new(Failure {
+            options,
+            wrong,
+            trace,
+        })
+    };
+    let mut world = world::World::new(&options).map_err(|wrong| failure(wrong, Vec::new()))?;
     world.run().map_err(|wrong| failure(wrong, world.trace()))
 }

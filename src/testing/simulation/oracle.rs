@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::topology::{
-    COUNT, JOURNAL, MAX, MIN, POISON, SEEN, SUM, bucket, deletes, number,
-};
+use super::topology::{COUNT, JOURNAL, MAX, MIN, POISON, SEEN, SUM, bucket, deletes, number};
 
 /// A record that was put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +58,17 @@ impl Expected {
 
     fn add(&mut self, input: &Input, value: &str) {
         let (sequence, key) = (&input.sequence, &input.key);
-        self.echo.push((sequence.clone(), key.clone(), value.to_owned()));
-        self.bucketed.push((sequence.clone(), bucket(value), value.to_owned()));
+        self.echo
+            .push((sequence.clone(), key.clone(), value.to_owned()));
+        self.bucketed
+            .push((sequence.clone(), bucket(value), value.to_owned()));
         self.fold(SUM, key, |before| before.unwrap_or(0) + number(value));
-        self.fold(MIN, key, |before| before.unwrap_or(i64::MAX).min(number(value)));
-        self.fold(MAX, key, |before| before.unwrap_or(i64::MIN).max(number(value)));
+        self.fold(MIN, key, |before| {
+            before.unwrap_or(i64::MAX).min(number(value))
+        });
+        self.fold(MAX, key, |before| {
+            before.unwrap_or(i64::MIN).max(number(value))
+        });
         let seen = self.stores.entry(SEEN).or_default();
         let result = if deletes(value) {
             seen.remove(key);
@@ -74,14 +78,20 @@ impl Expected {
             *count += 1;
             *count
         };
-        self.numbers.entry(JOURNAL).or_default().push((key.clone(), result));
+        self.numbers
+            .entry(JOURNAL)
+            .or_default()
+            .push((key.clone(), result));
     }
 
     fn fold(&mut self, name: &'static str, key: &str, fold: impl Fn(Option<i64>) -> i64) {
         let store = self.stores.entry(name).or_default();
         let value = fold(store.get(key).copied());
         store.insert(key.to_owned(), value);
-        self.numbers.entry(name).or_default().push((key.to_owned(), value));
+        self.numbers
+            .entry(name)
+            .or_default()
+            .push((key.to_owned(), value));
     }
 }
 

@@ -84,10 +84,11 @@ impl Process {
         let identity = self.identity.clone();
         let state = StateDir::open(&self.dir, || identity).map_err(|error| error.to_string())?;
         let state = Arc::new(state);
-        let queries = QueryRegistry::new(site.topology.sub_topologies.iter().flat_map(|resolved| {
-            stores_of(&site.topology.topology, resolved.id)
-                .map(move |store| (store, resolved.id, resolved.tasks))
-        }));
+        let queries =
+            QueryRegistry::new(site.topology.sub_topologies.iter().flat_map(|resolved| {
+                stores_of(&site.topology.topology, resolved.id)
+                    .map(move |store| (store, resolved.id, resolved.tasks))
+            }));
         let probe: Arc<dyn Probe> = Arc::new(SimulationProbe {
             process: self.index,
             faults: site.faults.clone(),
@@ -117,7 +118,12 @@ impl Process {
             .map_err(|error| error.to_string())?;
             threads.push(Some(thread));
         }
-        let running = Running { threads, queries, frozen_until: 0, stopping: false };
+        let running = Running {
+            threads,
+            queries,
+            frozen_until: 0,
+            stopping: false,
+        };
         self.life = Life::Running(running);
         Ok(())
     }
@@ -147,7 +153,10 @@ impl Running {
     /// Asks all threads to drain and leave.
     pub(super) fn stop(&mut self) {
         self.stopping = true;
-        self.threads.iter_mut().flatten().for_each(StreamThread::stop);
+        self.threads
+            .iter_mut()
+            .flatten()
+            .for_each(StreamThread::stop);
     }
 
     /// Steps one thread; returns whether all threads have left.
@@ -155,7 +164,9 @@ impl Running {
     /// # Errors
     /// The thread has ended.
     pub(super) fn step(&mut self, index: usize) -> Result<(Option<Step>, bool), ThreadError> {
-        let Some(slot) = self.threads.get_mut(index) else { return Ok((None, false)) };
+        let Some(slot) = self.threads.get_mut(index) else {
+            return Ok((None, false));
+        };
         let step = slot.as_mut().map(StreamThread::step).transpose()?;
         if step == Some(Step::Stopped) {
             *slot = None;

@@ -51,10 +51,7 @@ struct Journal {
 }
 
 impl Processor<String, String, String, i64> for Journal {
-    fn init(
-        &mut self,
-        context: &mut ProcessorContext<'_, String, i64>,
-    ) -> Result<Init, BoxError> {
+    fn init(&mut self, context: &mut ProcessorContext<'_, String, i64>) -> Result<Init, BoxError> {
         context.schedule(Duration::from_millis(40), PunctuationType::WallClockTime);
         Ok(Init::Ready)
     }
@@ -119,12 +116,16 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
     let numbers = || Produced::with(serdes::string(), serdes::i64());
     let policy = if dead_letters {
         builder.declare_topic(DEAD_LETTERS, [("retention.ms", "-1")]);
-        ErrorPolicy::DeadLetter { topic: DEAD_LETTERS.to_owned() }
+        ErrorPolicy::DeadLetter {
+            topic: DEAD_LETTERS.to_owned(),
+        }
     } else {
         ErrorPolicy::Skip
     };
-    let input = builder
-        .stream(INPUT, Consumed::with(serdes::string(), serdes::string()).on_error(policy));
+    let input = builder.stream(
+        INPUT,
+        Consumed::with(serdes::string(), serdes::string()).on_error(policy),
+    );
     input.to(ECHO, Produced::with(serdes::string(), serdes::string()));
     let by_key = input.group_by_key(Grouped::as_name("by-key"));
     let folds: [(&str, fn() -> i64, fn(i64, i64) -> i64); 3] = [
@@ -134,9 +135,17 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
     ];
     for (name, initial, fold) in folds {
         let store = store(name, ageing);
-        let store = if name == MAX { store.in_memory() } else { store };
+        let store = if name == MAX {
+            store.in_memory()
+        } else {
+            store
+        };
         by_key
-            .aggregate(initial, move |_, value: String, sum| fold(number(&value), sum), store)
+            .aggregate(
+                initial,
+                move |_, value: String, sum| fold(number(&value), sum),
+                store,
+            )
             .to_stream()
             .map_values(|value| value.unwrap_or(0))
             .to(name, numbers());
@@ -150,7 +159,10 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
             ticks,
             news: false,
         })
-        .to(JOURNAL, numbers().partitioned_by(|key, _, _| tick_partition(key)));
+        .to(
+            JOURNAL,
+            numbers().partitioned_by(|key, _, _| tick_partition(key)),
+        );
     input
         .group_by(
             |_, value| bucket(value),
@@ -162,7 +174,11 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
         .to(COUNT, numbers());
     // Last: everything above has staged its outputs and writes when this refuses.
     input.try_for_each(|_, value| {
-        if value == POISON { Err("poison".into()) } else { Ok(()) }
+        if value == POISON {
+            Err("poison".into())
+        } else {
+            Ok(())
+        }
     });
     builder.build()
 }

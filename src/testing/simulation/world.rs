@@ -82,7 +82,14 @@ impl World {
         }));
         let planted = options.planted;
         let topology = Arc::new(topology);
-        let site = Site { plan, log, clock, faults, planted, topology };
+        let site = Site {
+            plan,
+            log,
+            clock,
+            faults,
+            planted,
+            topology,
+        };
         Ok(Self {
             rng,
             site,
@@ -121,7 +128,12 @@ impl World {
         self.check_all()?;
         let fired = self.site.faults.fired();
         let records = self.sent;
-        Ok(Report { records, steps: self.steps, digest: self.commits_digest, fired })
+        Ok(Report {
+            records,
+            steps: self.steps,
+            digest: self.commits_digest,
+            fired,
+        })
     }
 
     fn now(&self) -> Timestamp {
@@ -132,7 +144,8 @@ impl World {
         if self.trace.len() == TRACE_LENGTH {
             self.trace.pop_front();
         }
-        self.trace.push_back(format!("{:>7} {}", self.now() - START, line.into()));
+        self.trace
+            .push_back(format!("{:>7} {}", self.now() - START, line.into()));
     }
 
     fn chance(&mut self, thousandths: u32) -> bool {
@@ -235,11 +248,20 @@ impl World {
     /// Sometimes another process takes on its identity meanwhile.
     fn freeze(&mut self, index: usize) -> Result<(), Wrong> {
         let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
-        let Some(running) = self.processes[index].running() else { return Ok(()) };
+        let Some(running) = self.processes[index].running() else {
+            return Ok(());
+        };
         running.frozen_until = frozen_until;
         self.site.faults.count("frozen");
-        self.note(format!("process {index} freezes until {}", frozen_until - START));
-        let living = self.processes.iter().filter(|it| !matches!(it.life, Life::Gone)).count();
+        self.note(format!(
+            "process {index} freezes until {}",
+            frozen_until - START
+        ));
+        let living = self
+            .processes
+            .iter()
+            .filter(|it| !matches!(it.life, Life::Gone))
+            .count();
         if living < 5 && self.rng.u32(0..5) == 0 {
             let twin = self.processes.len();
             self.processes.push(Process {
@@ -249,7 +271,9 @@ impl World {
                 life: Life::Down(self.now()),
             });
             self.site.faults.count("twin");
-            self.note(format!("process {twin} takes on the identity of process {index}"));
+            self.note(format!(
+                "process {twin} takes on the identity of process {index}"
+            ));
         }
         Ok(())
     }
@@ -282,8 +306,13 @@ impl World {
                 }
             }
             if self.chance(200) {
-                self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
-                self.site.log.maintain().map_err(|error| error.to_string())?;
+                self.mirror
+                    .refresh(&self.site.log)
+                    .map_err(|error| error.to_string())?;
+                self.site
+                    .log
+                    .maintain()
+                    .map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -305,7 +334,9 @@ impl World {
 
     /// Steps a thread of a running process and meets what comes of it.
     fn step(&mut self, index: usize, thread: usize) -> Result<Option<Step>, Wrong> {
-        let Some(running) = self.processes[index].running() else { return Ok(None) };
+        let Some(running) = self.processes[index].running() else {
+            return Ok(None);
+        };
         self.steps += 1;
         let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| running.step(thread)));
         let outcome = match stepped {
@@ -327,7 +358,9 @@ impl World {
             self.kill_client(&client)?;
         }
         if self.site.plan.ageing {
-            self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+            self.mirror
+                .refresh(&self.site.log)
+                .map_err(|error| error.to_string())?;
         }
         self.digest(index, outcome);
         Ok(outcome)
@@ -399,13 +432,21 @@ impl World {
             }
             self.site.clock.advance(if worked { 3 } else { 30 });
             // Punctuators work for ever: at rest is what stays finished.
-            quiet_rounds = if self.unfinished()?.is_none() { quiet_rounds + 1 } else { 0 };
+            quiet_rounds = if self.unfinished()?.is_none() {
+                quiet_rounds + 1
+            } else {
+                0
+            };
             if quiet_rounds > QUIET_ROUNDS {
                 return Ok(());
             }
         }
-        let what = self.unfinished()?.unwrap_or_else(|| "it never rests".to_owned());
-        Err(format!("no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"))
+        let what = self
+            .unfinished()?
+            .unwrap_or_else(|| "it never rests".to_owned());
+        Err(format!(
+            "no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"
+        ))
     }
 
     /// What still has to happen, if anything.
@@ -435,12 +476,16 @@ impl World {
     }
 
     fn check_all(&mut self) -> Result<(), Wrong> {
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let expected = check::outputs(&self.site)?;
         check::changelogs(&self.mirror, &expected)?;
         self.check_queries(&expected)?;
         self.stop_all()?;
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let mut found: Vec<Databases> = Vec::new();
         for index in 0..self.processes.len() {
             found.push(self.check_directory(index)?);
@@ -450,9 +495,13 @@ impl World {
                 continue;
             }
             let key = (*task, (*store).to_owned());
-            let whole = found.iter().any(|databases| databases.get(&key) == Some(content));
+            let whole = found
+                .iter()
+                .any(|databases| databases.get(&key) == Some(content));
             if !whole && !content.is_empty() {
-                return Err(format!("no process has all of store `{store}` of task {task}"));
+                return Err(format!(
+                    "no process has all of store `{store}` of task {task}"
+                ));
             }
         }
         Ok(())
@@ -471,7 +520,9 @@ impl World {
             for (key, number) in content.iter().filter(|_| *store != topology::TICKS) {
                 let mut answers = Vec::new();
                 for process in &mut self.processes {
-                    let Some(running) = process.running() else { continue };
+                    let Some(running) = process.running() else {
+                        continue;
+                    };
                     if let Ok(Some(found)) = running.queries.get(store, key) {
                         answers.push(found.value);
                     }
@@ -507,11 +558,15 @@ impl World {
             }
             self.site.clock.advance(20);
         }
-        Err(format!("a process does not stop within {SETTLE_MAX_MS} ms of virtual time"))
+        Err(format!(
+            "a process does not stop within {SETTLE_MAX_MS} ms of virtual time"
+        ))
     }
 
     fn check_directory(&mut self, index: usize) -> Result<Databases, Wrong> {
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let dir = self.processes[index].dir.clone();
         if !dir.exists() {
             return Ok(Databases::new());
@@ -522,5 +577,6 @@ impl World {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
 }
