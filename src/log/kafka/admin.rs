@@ -129,7 +129,7 @@ impl KafkaAdmin {
                 note_failure(operation, &mut failed, entry)
             })
             .map_err(of(operation))?;
-        failed.map_or(Ok(()), |error| Err(self.after_leader_change(error)))
+        failed.map_or(Ok(()), |error| Err(self.refused(operation, error)))
     }
 
     pub(super) fn log_ranges(
@@ -168,7 +168,7 @@ impl KafkaAdmin {
             })
             .map_err(|error| self.without_leader(partitions, of(operation), error))?;
         if let Some(error) = failed {
-            return Err(self.after_leader_change(error));
+            return Err(self.refused(operation, error));
         }
         partitions
             .iter()
@@ -181,9 +181,19 @@ impl KafkaAdmin {
             .collect()
     }
 
-    /// Prepares for the next attempt. An admin request goes by the leaders that are known, and their
-    /// refusal (they lead no longer, or in another epoch) does not make librdkafka ask anew.
-    fn after_leader_change(&self, error: LogError) -> LogError {
+    /// Judges a refusal of one broker, and prepares for the next attempt.
+    ///
+    /// A broker may not know yet of a topic that others know. And an admin request goes by the
+    /// leaders that are known, whose refusal (they lead no longer, or in another epoch) does not
+    /// make librdkafka ask anew.
+    fn refused(&self, operation: &'static str, error: LogError) -> LogError {
+        if let LogError::UnknownTopic { topic } = &error
+            && let Ok(described) = self.describe_topics(&[topic])
+            && described.iter().any(Option::is_some)
+        {
+            let message = format!("a broker does not know topic `{topic}` yet");
+            return LogError::Retriable { operation, message };
+        }
         if error.is_retriable()
             && let Err(error) = self.0.refresh()
         {
@@ -287,7 +297,9 @@ impl KafkaAdmin {
                 note_failure(operation, &mut failed, entry);
             })
             .map_err(|error| has_members(operation, of(operation)(error)))?;
-        failed.map_or(Ok(()), |error| Err(has_members(operation, error)))
+        failed.map_or(Ok(()), |error| {
+            Err(self.refused(operation, has_members(operation, error)))
+        })
     }
 }
 
