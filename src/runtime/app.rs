@@ -81,6 +81,7 @@ pub struct App<L: Log> {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     queries: Arc<QueryRegistry>,
+    memory: Arc<MemoryBudget>,
     log: L,
     topology: Arc<ResolvedTopology>,
 }
@@ -172,13 +173,19 @@ impl<L: Log> App<L> {
                 }
             }
         }
-        Ok(Self { shared, threads, queries, log, topology })
+        Ok(Self { shared, threads, queries, memory: budget, log, topology })
     }
 
     /// Returns the committed stores.
     #[must_use]
     pub fn queries(&self) -> &Arc<QueryRegistry> {
         &self.queries
+    }
+
+    /// Returns the memory budget, which tells what RocksDB uses.
+    #[must_use]
+    pub const fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// Returns the log.
