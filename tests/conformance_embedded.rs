@@ -124,6 +124,18 @@ impl Fixture<EmbeddedLog> for InDirectory {
     }
 }
 
+/// Makes a `#[test]` of each case, on a fresh fixture.
+macro_rules! conformance_tests {
+    ($fixture:expr; $($module:ident::$case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                crate::conformance::$module::$case(&mut $fixture);
+            }
+        )*
+    };
+}
+
 mod virtual_time {
     use super::VirtualTime;
 

@@ -40,7 +40,7 @@ fn every_update_goes_downstream_and_the_store_has_the_last() {
 #[test]
 fn a_record_that_fails_after_a_write_leaves_no_half_effect_and_is_dead_lettered() {
     let builder = StreamsBuilder::new();
-    let totals = builder.add_state_store(StoreBuilder::key_value(
+    let totals = builder.add_state_store(StoreBuilder::as_store(
         "totals",
         serdes::string(),
         serdes::i64(),
@@ -67,7 +67,7 @@ fn a_record_that_fails_after_a_write_leaves_no_half_effect_and_is_dead_lettered(
             Consumed::with(serdes::string(), serdes::i64())
                 .on_error(ErrorPolicy::DeadLetter { topic: "dead".to_owned() }),
         )
-        .process("adder", totals, |totals, _| Adder(totals))
+        .process("adder", (totals,), |_, (totals,)| Adder(totals))
         .to("totals-out", Produced::with(serdes::string(), serdes::i64()));
     let mut driver = TopologyTestDriver::new(builder.build().unwrap()).unwrap();
     let amounts = driver.input_topic("amounts", serdes::string(), serdes::i64());
@@ -142,7 +142,7 @@ fn punctuators_follow_both_times() {
     let builder = StreamsBuilder::new();
     builder
         .stream("in", Consumed::with(serdes::string(), serdes::string()))
-        .process("ticker", (), |(), _| Ticker)
+        .process("ticker", (), |_, ()| Ticker)
         .to("ticks", Produced::with(serdes::string(), serdes::string()));
     let mut driver = TopologyTestDriver::new(builder.build().unwrap()).unwrap();
     let input = driver.input_topic("in", serdes::string(), serdes::string());

@@ -164,7 +164,6 @@ impl<A: Aggregate> Then<A> {
     /// # Panics
     /// When others happened, or when one would not follow if another system had written it.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "a scenario may end here")]
     pub fn then(self, expected: impl IntoIterator<Item = A::Event>) -> Given<A> {
         let expected: Vec<_> = expected.into_iter().collect();
         let mut state = self.state;
@@ -199,7 +198,6 @@ impl<A: Aggregate> Then<A> {
     /// # Panics
     /// When the command was accepted or rejected with another code.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "a scenario may end here")]
     pub fn then_rejected(self, code: ReasonCode) -> Given<A> {
         let found = self.outcome.as_ref().map_err(Rejection::code);
         assert!(

@@ -61,9 +61,11 @@ pub(super) struct Bench {
     pub(super) slices: usize,
 }
 
+type Bytes = Box<[u8]>;
+
 /// Takes what the overlay held, in the local form.
 #[derive(Default)]
-struct Entries(Vec<(Box<[u8]>, Option<Box<[u8]>>)>);
+struct Entries(Vec<(Bytes, Option<Bytes>)>);
 
 impl DirtySink for Entries {
     fn entry(

@@ -357,7 +357,13 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_told_apart_from_what_is_no_envelope() {
-        for text in ["", "hello", "{\"eventId\":", &EXAMPLE[..100], "\u{0}"] {
+        for text in [
+            "",
+            "hello",
+            "{\"eventId\":",
+            EXAMPLE.get(..100).unwrap(),
+            "\u{0}",
+        ] {
             let error = Envelope::parse(text.as_bytes()).unwrap_err();
             assert_eq!(error.code(), reasons::NOT_JSON, "{text}");
         }

@@ -58,8 +58,7 @@ pub use serde_json::value::RawValue;
 pub use stores::{CommandKey, RebuildPosition, RebuildProgress, RememberedCommand};
 pub use time::{TimeError, format_timestamp, parse_timestamp};
 pub use topology::{
-    AggregateRoute, AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic,
-    expiring_topic,
+    AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic, expiring_topic,
 };
 pub use upcast::{Event, EventError, FirstVersion, Versioned};
 

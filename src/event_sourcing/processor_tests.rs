@@ -138,9 +138,9 @@ fn owned(totals: &[(&str, u64, u64)]) -> Vec<(String, u64, u64)> {
 fn the_topology_declares_its_topics_and_durabilities() {
     let builder = StreamsBuilder::new();
     let counter = EventSourced::<Counter>::new("counter", topics());
-    let route = counter.route();
+    let endpoint = counter.endpoint();
     assert_eq!(
-        (route.aggregate_type, route.state_store.as_str()),
+        (endpoint.aggregate_type(), endpoint.store()),
         ("Counter", "counter-state")
     );
     counter.draw(&builder).for_each(|_, _| {});
@@ -685,7 +685,7 @@ proptest! {
                 Step::Foreign { aggregate, skip, by, wrong } => {
                     let id = format!("x-{aggregate}");
                     let last = bench.history().into_iter().filter(|(key, _)| key.aggregate_id == id);
-                    let version = last.last().map_or(0, |(key, _)| key.version) + skip;
+                    let version = last.max_by_key(|(key, _)| key.version).map_or(0, |(key, _)| key.version) + skip;
                     let mut event = foreign_json(&id, version.max(1), 0, by);
                     if !wrong {
                         event["data"]["before"] = Value::Null;

@@ -36,6 +36,7 @@ use crate::dsl::{
     Consumed, KStream, ProcessorSetup, Produced, StoreBuilder, StoreHandle, StreamsBuilder,
 };
 use crate::format::topic_config::MAX_MESSAGE_BYTES;
+use crate::packaged::AggregateEndpoint;
 use crate::processor::{BoxError, ErrorPolicy, Reject};
 use crate::serde as serdes;
 
@@ -129,22 +130,6 @@ fn topic<const N: usize>(config: [(&str, String); N]) -> BTreeMap<String, String
         .collect()
 }
 
-/// Where an aggregate type is to be found from outside: what `http` needs to send a command and to
-/// show an aggregate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AggregateRoute {
-    /// `aggregateType`, as in the envelope.
-    pub aggregate_type: &'static str,
-    /// The declared name of its command topic.
-    pub commands: String,
-    /// The store of its current state, by aggregate id.
-    pub state_store: String,
-    /// The store of its events, by aggregate id and version.
-    pub history_store: String,
-    /// Command types that are answered 202 with a transaction id: a process carries them out.
-    pub asynchronous_commands: &'static [&'static str],
-}
-
 /// An aggregate as part of a topology.
 ///
 /// ```text
@@ -232,16 +217,14 @@ impl<A: Aggregate> EventSourced<A> {
         format!("{}-{what}", self.name)
     }
 
-    /// Returns where the aggregate is to be found from outside.
+    /// Returns how the aggregate is reached from outside: its command topic, its state, its replies.
     #[must_use]
-    pub fn route(&self) -> AggregateRoute {
-        AggregateRoute {
-            aggregate_type: A::TYPE,
-            commands: self.topics.commands.clone(),
-            state_store: self.store_name("state"),
-            history_store: self.store_name("history"),
-            asynchronous_commands: &[],
-        }
+    pub fn endpoint(&self) -> AggregateEndpoint {
+        AggregateEndpoint::of::<A>(
+            self.topics.commands.clone(),
+            self.store_name("state"),
+            self.replies.clone(),
+        )
     }
 
     /// Adds the aggregate to a topology and declares its topics. Returns every change of an
@@ -269,22 +252,22 @@ impl<A: Aggregate> EventSourced<A> {
         let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
         let changed = effects.default_branch();
         appended
-            .filter_map(|id, effect| match effect {
-                Effect::Appended(event) => Some((id, event)),
+            .flat_map_values(|effect| match effect {
+                Effect::Appended(event) => Some(event),
                 Effect::Changed(_) | Effect::Replied(_) => None,
             })
             .to(events, Produced::with(serdes::string(), serdes::bytes()));
         replied
-            .filter_map(|id, effect| match effect {
-                Effect::Replied(reply) => Some((id, reply)),
+            .flat_map_values(|effect| match effect {
+                Effect::Replied(reply) => Some(reply),
                 Effect::Changed(_) | Effect::Appended(_) => None,
             })
             .to(
                 replies,
                 Produced::with(serdes::string(), serdes::json::<Reply>()),
             );
-        changed.filter_map(|id, effect| match effect {
-            Effect::Changed(record) => Some((id, record)),
+        changed.flat_map_values(|effect| match effect {
+            Effect::Changed(record) => Some(record),
             Effect::Appended(_) | Effect::Replied(_) => None,
         })
     }

@@ -40,6 +40,9 @@ pub(crate) enum Fault {
     /// Something the operator has to decide.
     #[error("{0}")]
     Refused(String),
+    /// Another process runs under this one's identity.
+    #[error("another process runs with the identity of this one: {0}")]
+    FencedInstance(String),
     /// Simulation only.
     #[error(transparent)]
     Crash(#[from] Crash),

@@ -29,8 +29,8 @@ mod topics;
 
 pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError, TaskStatus};
 pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
-pub use config::{RuntimeConfig, TopicOverride};
 pub(crate) use dead_letter::chain as error_chain;
+pub use config::{RuntimeConfig, TopicOverride};
 pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
 pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};

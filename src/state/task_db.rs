@@ -16,19 +16,23 @@
 //! open again (RocksDB accepts no writes after a failed flush; what it had not flushed is replayed);
 //! [`StateError::Locked`] → another process, or a query of this one that is about to end.
 
+mod batch;
+mod read;
+
+pub use batch::CommitBatch;
+pub use read::{CommittedEntry, ReadHandle};
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
 
 use super::rocks::{self, RocksStore, state_error};
 use super::{BytesStore, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
-use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{OFFSETS_COLUMN_FAMILY, store_column_family};
-use crate::format::value;
-use crate::log::TopicPartition;
 use crate::topology::{Persistence, StoreSpec};
 
 /// A store to open.
@@ -379,177 +383,6 @@ fn read_checkpoint(db: &DB, dir: &Path) -> Result<Checkpoint, StateError> {
             })?;
     }
     Ok(checkpoint)
-}
-
-type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
-
-/// Everything that one commit, or one step of a restore, changes in a task's state.
-pub struct CommitBatch {
-    inner: Arc<Inner>,
-    batch: WriteBatch,
-    /// By store; empty until an in-memory store is written.
-    memory: Vec<MemoryEntries>,
-    change: Checkpoint,
-    scratch: Vec<u8>,
-    entries: usize,
-    memory_bytes: usize,
-}
-
-impl fmt::Debug for CommitBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommitBatch")
-            .field("entries", &self.entries)
-            .field("change", &self.change)
-            .finish_non_exhaustive()
-    }
-}
-
-impl CommitBatch {
-    /// Writes a plain value with its timestamp under `key`; `None` deletes.
-    ///
-    /// # Errors
-    /// [`StateError::UnknownStore`] when the id is another database's.
-    pub fn entry(
-        &mut self,
-        store: StoreId,
-        key: &[u8],
-        plain: Option<&[u8]>,
-        timestamp: Timestamp,
-    ) -> Result<(), StateError> {
-        let Some(slot) = self.inner.stores.get(store.0) else {
-            return Err(StateError::UnknownStore {
-                store: format!("number {}", store.0),
-            });
-        };
-        self.entries += 1;
-        self.scratch.clear();
-        if let Some(plain) = plain {
-            value::encode(timestamp, plain, &mut self.scratch);
-        }
-        if slot.memory.is_some() {
-            self.memory_bytes += key.len() + self.scratch.len();
-            self.memory.resize_with(self.inner.stores.len(), Vec::new);
-            if let Some(entries) = self.memory.get_mut(store.0) {
-                entries.push((key.into(), plain.map(|_| self.scratch.as_slice().into())));
-            }
-            return Ok(());
-        }
-        let handle = rocks::handle(&self.inner.db, &self.inner.path, &slot.column_family)?;
-        match plain {
-            Some(_) => self.batch.put_cf(handle, key, &self.scratch),
-            None => self.batch.delete_cf(handle, key),
-        }
-        Ok(())
-    }
-
-    /// Sets how far a store has its changelog. Ignored for a store in memory.
-    pub fn set_changelog(&mut self, store: StoreId, position: ChangelogPosition) {
-        if let Some(slot) = self.inner.stores.get(store.0)
-            && slot.memory.is_none()
-        {
-            self.change.changelogs.insert(slot.name.clone(), position);
-        }
-    }
-
-    /// Sets how far an input partition was read.
-    pub fn set_input(&mut self, partition: TopicPartition, position: InputPosition) {
-        self.change.inputs.insert(partition, position);
-    }
-
-    /// Sets the reset generation.
-    pub const fn set_generation(&mut self, generation: u64) {
-        self.change.generation = Some(generation);
-    }
-
-    /// Sets the task's stream time.
-    pub const fn set_stream_time(&mut self, stream_time: Timestamp) {
-        self.change.stream_time = Some(stream_time);
-    }
-
-    /// Returns the number of entries.
-    #[must_use]
-    pub const fn entries(&self) -> usize {
-        self.entries
-    }
-
-    /// Returns what the batch holds in memory, roughly.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.batch.size_in_bytes() + self.memory_bytes
-    }
-}
-
-/// Committed bytes under a key: `int64 BE timestamp ‖ value`.
-pub type CommittedEntry = (Box<[u8]>, Box<[u8]>);
-
-/// Reads a task's committed state from any thread. Does not keep the database open: after the task
-/// has moved, every call answers [`StateError::Closed`].
-#[derive(Debug, Clone)]
-pub struct ReadHandle {
-    inner: Weak<Inner>,
-    path: PathBuf,
-}
-
-impl ReadHandle {
-    /// Returns the committed bytes under `key`: timestamp and value
-    /// ([`format::value`](crate::format::value)).
-    ///
-    /// # Errors
-    /// [`StateError::Closed`], [`StateError::UnknownStore`], or what reading answers.
-    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        self.open()?.backend(store)?.get(key)
-    }
-
-    /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
-    /// in key order or backwards from the end of the range, all of one committed state.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn range(
-        &self,
-        store: &str,
-        from: &[u8],
-        to: Option<&[u8]>,
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<CommittedEntry>, StateError> {
-        use std::ops::Bound;
-
-        let db = self.open()?;
-        if let Some(memory) = &db.inner.slot(store)?.memory {
-            let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-            return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
-        }
-        // A RocksDB iterator reads from one implicit snapshot.
-        let backend = db.backend(store)?;
-        backend.range(from, to, reverse).take(limit).collect()
-    }
-
-    /// Returns the number of keys of a store, roughly.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn approximate_count(&self, store: &str) -> Result<u64, StateError> {
-        self.open()?.backend(store)?.approximate_count()
-    }
-
-    /// Returns how far the committed state reaches.
-    ///
-    /// # Errors
-    /// [`StateError::Closed`].
-    pub fn checkpoint(&self) -> Result<Checkpoint, StateError> {
-        Ok(self.open()?.checkpoint())
-    }
-
-    fn open(&self) -> Result<TaskDb, StateError> {
-        let inner = self.inner.upgrade();
-        let closed = || StateError::Closed {
-            path: self.path.clone(),
-        };
-        Ok(TaskDb {
-            inner: inner.ok_or_else(closed)?,
-        })
-    }
 }
 
 #[cfg(test)]

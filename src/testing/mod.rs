@@ -1,6 +1,7 @@
 //! Testing topologies without a broker.
 
 mod driver;
+pub mod simulation;
 mod temp_dir;
 
 pub use driver::{DriverBuilder, DriverError, TestInputTopic, TestOutputTopic, TopologyTestDriver};

@@ -141,17 +141,19 @@ pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Reads a partition from `from` up to its end under `isolation`.
+/// Reads a partition from `from` up to its end, under `isolation`.
 pub(crate) fn read_all(
     log: &KafkaLog,
     at: &TopicPartition,
     from: Offset,
     isolation: Isolation,
 ) -> Vec<KafkaMessage> {
-    let range = retry("log_ranges", || {
-        log.log_ranges(std::slice::from_ref(at), isolation)
+    // The high watermark: a commit is answered before its markers are written, so that the last
+    // stable offset may still be the one before it.
+    let ranges = retry("log_ranges", || {
+        log.log_ranges(std::slice::from_ref(at), Isolation::ReadUncommitted)
     });
-    let end = range.first().expect("one range per partition").end;
+    let end = ranges.first().expect("one range per partition").end;
     let mut reader = log.reader(isolation).expect("the reader is created");
     reader
         .assign(&[(at.clone(), from)])
@@ -247,6 +249,6 @@ impl Drop for OwnCluster {
     fn drop(&mut self) {
         self.run(&["clean"]);
         // What is left is the lock file.
-        let _ = std::fs::remove_dir_all(&self.directory);
+        drop(std::fs::remove_dir_all(&self.directory));
     }
 }

@@ -1,5 +1,7 @@
 //! Transactions on a real broker.
 
+#![expect(clippy::print_stdout, reason = "a test shows what it measured")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -436,18 +436,6 @@ pub(crate) fn stable_offsets<L: Log, F: Fixture<L>>(
         .collect()
 }
 
-/// Makes a `#[test]` of each case, on a fresh fixture.
-macro_rules! conformance_tests {
-    ($fixture:expr; $($module:ident::$case:ident),* $(,)?) => {
-        $(
-            #[test]
-            fn $case() {
-                crate::conformance::$module::$case(&mut $fixture);
-            }
-        )*
-    };
-}
-
 /// All cases that take no more time than their round trips.
 macro_rules! conformance_suite {
     ($fixture:expr) => {

@@ -129,7 +129,7 @@ impl KafkaAdmin {
                 note_failure(operation, &mut failed, entry)
             })
             .map_err(of(operation))?;
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |error| Err(self.after_leader_change(error)))
     }
 
     pub(super) fn log_ranges(
@@ -168,7 +168,7 @@ impl KafkaAdmin {
             })
             .map_err(|error| self.without_leader(partitions, of(operation), error))?;
         if let Some(error) = failed {
-            return Err(error);
+            return Err(self.after_leader_change(error));
         }
         partitions
             .iter()
@@ -179,6 +179,17 @@ impl KafkaAdmin {
                 })
             })
             .collect()
+    }
+
+    /// Prepares for the next attempt. An admin request goes by the leaders that are known, and their
+    /// refusal (they lead no longer, or in another epoch) does not make librdkafka ask anew.
+    fn after_leader_change(&self, error: LogError) -> LogError {
+        if error.is_retriable()
+            && let Err(error) = self.0.refresh()
+        {
+            tracing::debug!("leaders could not be refreshed: {}", error.message);
+        }
+        error
     }
 
     /// Tells partitions without a leader at the moment from those that do not exist: both are "no

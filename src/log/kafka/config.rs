@@ -2,6 +2,7 @@
 //! exactly-once and the seam's contract rest on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::ffi::{Conf, ConfError};
@@ -106,6 +107,15 @@ const CONSUMER: &[(&str, &str)] = &[
 pub(super) struct Config {
     bootstrap_servers: String,
     properties: BTreeMap<String, String>,
+}
+
+// Properties hold secrets: none are shown.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {

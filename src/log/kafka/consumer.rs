@@ -11,7 +11,11 @@
 //! - Records hold the client alive; dropping the consumer closes it without leaving the group.
 //! # Failure
 //! A fatal client error (another process under our static identity) surfaces in
-//! [`poll_membership`](LogConsumer::poll_membership), after which every call answers it.
+//! [`poll_membership`](LogConsumer::poll_membership), after which every call answers it. One case is
+//! our own: when an outage outlasts the session, librdkafka joins again as a new member of the same
+//! static identity, and the coordinator fences the old one, whose last request may still be under
+//! way. librdkafka takes that for its own end. A member whose partitions were lost has nothing left
+//! that could be fenced: it goes on with a new client.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -47,11 +51,15 @@ pub struct KafkaConsumer {
     partitions: HashMap<TopicPartition, Partition>,
     events: Queue,
     waker: ConsumerWaker,
-    name: String,
     /// Whether the group has given this member an assignment, possibly an empty one.
     joined: bool,
+    /// Whether the membership was lost, and has not come back since.
+    lost: bool,
     left: bool,
     client: Arc<Client>,
+    subscription: Vec<TopicName>,
+    config: Arc<Config>,
+    spec: ConsumerSpec,
 }
 
 /// An assigned partition.
@@ -70,26 +78,57 @@ struct Partition {
 }
 
 impl KafkaConsumer {
-    pub(super) fn new(config: &Config, spec: &ConsumerSpec) -> Result<Self, LogError> {
+    pub(super) fn new(config: Arc<Config>, spec: &ConsumerSpec) -> Result<Self, LogError> {
+        let waker = ConsumerWaker::default();
+        let (client, events) = Self::open(&config, spec, &waker)?;
+        Ok(Self {
+            partitions: HashMap::new(),
+            events,
+            waker,
+            joined: false,
+            lost: false,
+            left: false,
+            client,
+            subscription: Vec::new(),
+            config,
+            spec: spec.clone(),
+        })
+    }
+
+    fn open(
+        config: &Config,
+        spec: &ConsumerSpec,
+        waker: &ConsumerWaker,
+    ) -> Result<(Arc<Client>, Queue), LogError> {
         const CREATE: &str = "create a consumer";
         let client = Client::new(ClientKind::Consumer, config.consumer(spec)?)
             .map_err(|error| errors::log_error(CREATE, error))?;
         let client = Arc::new(client);
-        let waker = ConsumerWaker::default();
         let mut events = Queue::consumer(&client).ok_or_else(|| LogError::Fatal {
             operation: CREATE,
             message: "the client has no consumer queue".to_owned(),
         })?;
         events.wake_when_filled(waker.clone());
-        Ok(Self {
-            partitions: HashMap::new(),
-            events,
-            waker,
-            name: spec.client_id.clone(),
-            joined: false,
-            left: false,
-            client,
-        })
+        Ok((client, events))
+    }
+
+    /// Goes on with a new client, if the fatal error of this one concerns a membership that was
+    /// lost before.
+    fn revive(&mut self, error: &LogError) -> Result<bool, LogError> {
+        if !self.lost || !self.partitions.is_empty() || !matches!(error, LogError::Fenced { .. }) {
+            return Ok(false);
+        }
+        tracing::warn!(
+            client = self.spec.client_id,
+            %error,
+            "the former member of this static identity was fenced, joining with a new client"
+        );
+        let (client, events) = Self::open(&self.config, &self.spec, &self.waker)?;
+        self.client.abandon_group();
+        (self.client, self.events) = (client, events);
+        let subscription = std::mem::take(&mut self.subscription);
+        self.subscribe(&subscription)?;
+        Ok(true)
     }
 
     fn error(&self, operation: &'static str, error: NativeError) -> LogError {
@@ -119,18 +158,25 @@ impl KafkaConsumer {
         match body {
             EventBody::Assign(partitions) => {
                 self.joined = true;
+                self.lost = false;
                 Ok(Some(MembershipEvent::Assigned(partitions)))
             }
             EventBody::Revoke(partitions) if self.client.assignment_lost() => {
                 self.joined = false;
+                self.lost = true;
                 Ok(Some(MembershipEvent::Lost(partitions)))
             }
             EventBody::Revoke(partitions) => Ok(Some(MembershipEvent::Revoked(partitions))),
             EventBody::Error(error) => {
-                events::client_error(&self.name, &error);
+                events::client_error(&self.spec.client_id, &error);
                 if error.fatal {
                     self.joined = false;
-                    return Err(self.error("membership", error));
+                    let error = self.error("membership", error);
+                    return if self.revive(&error)? {
+                        Ok(None)
+                    } else {
+                        Err(error)
+                    };
                 }
                 if error.code == Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED {
                     self.joined = false;
@@ -162,7 +208,7 @@ impl KafkaConsumer {
                     self.give_up(&all)
                         .map_err(|error| self.error(operation, error))?;
                 }
-                EventBody::Error(error) => events::client_error(&self.name, &error),
+                EventBody::Error(error) => events::client_error(&self.spec.client_id, &error),
                 EventBody::Reports | EventBody::Other => {}
             }
         }
@@ -305,7 +351,7 @@ impl LogConsumer for KafkaConsumer {
     fn group_metadata(&self) -> Result<KafkaGroupMetadata, LogError> {
         self.client
             .group_metadata()
-            .filter(|metadata| metadata.is_member())
+            .filter(|metadata| self.joined && metadata.is_member())
             .map(KafkaGroupMetadata)
             .ok_or_else(|| LogError::MemberUnknown {
                 operation: "take the group's metadata",

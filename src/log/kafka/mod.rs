@@ -40,7 +40,7 @@ use config::Config;
 pub struct KafkaLog(Arc<Inner>);
 
 struct Inner {
-    config: Config,
+    config: Arc<Config>,
     /// Created by the first administrative request.
     admin: Mutex<Option<Arc<KafkaAdmin>>>,
 }
@@ -62,7 +62,7 @@ impl KafkaLog {
         bootstrap_servers: &str,
         properties: BTreeMap<String, String>,
     ) -> Result<Self, LogError> {
-        let config = Config::new(bootstrap_servers, properties)?;
+        let config = Arc::new(Config::new(bootstrap_servers, properties)?);
         Ok(Self(Arc::new(Inner {
             config,
             admin: Mutex::new(None),
@@ -97,7 +97,7 @@ impl Log for KafkaLog {
     type Reader = KafkaReader;
 
     fn consumer(&self, spec: &ConsumerSpec) -> Result<KafkaConsumer, LogError> {
-        KafkaConsumer::new(&self.0.config, spec)
+        KafkaConsumer::new(Arc::clone(&self.0.config), spec)
     }
 
     fn producer(&self, spec: &ProducerSpec) -> Result<KafkaProducer, LogError> {

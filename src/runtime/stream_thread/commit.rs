@@ -65,6 +65,7 @@ impl<L: Log> StreamThread<L> {
         let ids =
             self.live_ids(|task| task.has_results() || task.has_positions() || stale(task));
         if ids.is_empty() {
+            self.end_empty_transaction()?;
             return Ok(false);
         }
         let mut batches = VecDeque::with_capacity(ids.len());
@@ -92,6 +93,19 @@ impl<L: Log> StreamThread<L> {
             self.apply(now)?;
         }
         Ok(true)
+    }
+
+    /// Ends a transaction in which nothing has happened: a punctuator that found nothing to do, a
+    /// record that waits for its retry. Left open it would hold up whoever waits for a thread without
+    /// a transaction: a revocation, a shutdown.
+    fn end_empty_transaction(&mut self) -> Result<(), Fault> {
+        if self.transaction == TransactionState::Open {
+            self.transition(TransactionEvent::AbortDecided)?;
+            self.producer()?.abort_transaction()?;
+            self.transition(TransactionEvent::AbortSucceeded)?;
+            self.transition(TransactionEvent::RolledBack)?;
+        }
+        Ok(())
     }
 
     /// Asks for the commit, for the first time or again.

@@ -13,7 +13,7 @@ use crate::topology::TaskId;
 
 impl<L: Log> StreamThread<L> {
     pub(super) fn poll_membership(&mut self) -> Result<(), Fault> {
-        while let Some(event) = self.consumer.poll_membership()? {
+        while let Some(event) = self.consumer.poll_membership().map_err(fenced_instance)? {
             tracing::debug!(thread = %self.id, ?event, "membership");
             self.meters.rebalances.inc();
             self.events.push_back(event);
@@ -129,5 +129,21 @@ impl<L: Log> StreamThread<L> {
             Ok(()) | Err(LogError::MemberUnknown { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A membership that is fenced is another process under this one's identity, whatever the log calls the
+/// operation: to take the identity back would make two processes fence each other for ever.
+fn fenced_instance(error: LogError) -> Fault {
+    match error {
+        LogError::Fenced { message, .. } => Fault::FencedInstance(message),
+        other @ (LogError::Retriable { .. }
+        | LogError::AbortRequired { .. }
+        | LogError::UnknownOutcome { .. }
+        | LogError::MemberUnknown { .. }
+        | LogError::OffsetOutOfRange { .. }
+        | LogError::UnknownTopic { .. }
+        | LogError::RecordTooLarge { .. }
+        | LogError::Fatal { .. }) => other.into(),
     }
 }

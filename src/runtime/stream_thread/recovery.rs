@@ -20,6 +20,7 @@ impl<L: Log> StreamThread<L> {
         match fault {
             Fault::Crash(crash) => Err(ThreadError::Crash(crash)),
             Fault::Refused(text) => Err(ThreadError::Refused(text)),
+            Fault::FencedInstance(message) => Err(ThreadError::FencedInstance { message }),
             Fault::Bug(text) => Err(ThreadError::Bug(text.to_owned())),
             Fault::Illegal(transition) => Err(ThreadError::Bug(transition.to_string())),
             Fault::Processing { task, at, source } => {
@@ -47,9 +48,6 @@ impl<L: Log> StreamThread<L> {
             LogError::UnknownTopic { topic } => Err(ThreadError::Refused(format!(
                 "topic `{topic}` has been deleted under the running application; restart to create it again"
             ))),
-            LogError::Fenced { operation: "membership", message } => {
-                Err(ThreadError::FencedInstance { message: message.clone() })
-            }
             LogError::AbortRequired { .. }
             | LogError::RecordTooLarge { .. }
             | LogError::Fenced { .. }

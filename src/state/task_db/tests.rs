@@ -3,6 +3,9 @@
 use std::fs;
 
 use super::*;
+use crate::format::checkpoint::{ChangelogPosition, InputPosition};
+use crate::format::value;
+use crate::log::TopicPartition;
 
 const INPUT: &str = "events";
 

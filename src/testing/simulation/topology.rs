@@ -118,11 +118,11 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
     let builder = StreamsBuilder::new();
     let numbers = || Produced::with(serdes::string(), serdes::i64());
     let policy = if dead_letters {
+        builder.declare_topic(DEAD_LETTERS, [("retention.ms", "-1")]);
         ErrorPolicy::DeadLetter { topic: DEAD_LETTERS.to_owned() }
     } else {
         ErrorPolicy::Skip
     };
-    builder.declare_topic(DEAD_LETTERS, [("retention.ms", "-1")]);
     let input = builder
         .stream(INPUT, Consumed::with(serdes::string(), serdes::string()).on_error(policy));
     input.to(ECHO, Produced::with(serdes::string(), serdes::string()));

@@ -1,9 +1,10 @@
 //! The packaged topology `account`: billing accounts, event-sourced.
 //!
 //! # Position
-//! The rules of an account, pure: [`Account`], its [commands](AccountCommand) and
-//! [events](AccountEvent), its money and its read model. Everything around them (envelopes, replies,
-//! history, ownership) is `millstream::event_sourcing`.
+//! A binary registers [`AccountTopology`]. Here are the rules of an account, pure: [`Account`], its
+//! [commands](AccountCommand) and [events](AccountEvent), its money, its read model, and the drawing.
+//! Everything around them (envelopes, replies, history, ownership) is
+//! [`millstream::event_sourcing`].
 //! # Invariants
 //! - An account's balance is the sum of the signed amounts of its events, exactly.
 //! - No command brings a balance below zero, and none moves money on a frozen or closed account.
@@ -18,6 +19,7 @@ mod events;
 mod money;
 mod read_model;
 mod rejection;
+mod topology;
 
 pub use account::Account;
 pub use commands::{
@@ -30,3 +32,13 @@ pub use events::{
 pub use money::{Amount, AmountInput, Currency, MoneyError};
 pub use read_model::Balance;
 pub use rejection::{AccountRejection, codes};
+pub use topology::{
+    AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS, DEAD_LETTERS, EVENTS,
+    REPLIES,
+};
+
+/// Returns the packaged topology, for a binary to register.
+#[must_use]
+pub const fn topology() -> AccountTopology {
+    AccountTopology
+}

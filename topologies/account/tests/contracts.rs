@@ -1,6 +1,12 @@
 //! The contracts of `contracts/account`: what the code writes fits the schemas and equals the golden
 //! records, and the golden records are read.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Administrative requests: each is sent, and waited for on a queue of its own.
 
-use std::ffi::{CStr, CString, c_char};
-use std::ptr::{self, NonNull};
+use std::ffi::{CString, c_char};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::client::{Client, NativeError, c_name, text};
 use super::list::{self, Entry, PartitionList};
 use super::queue::{Event, Queue};
 use super::{Code, millis};
-use crate::log::{Isolation, TopicPartition, TopicSpec};
+use crate::log::{Isolation, TopicSpec};
 
 /// How much longer than its request time-out a request is waited for: librdkafka answers itself
 /// when the time-out has passed.
@@ -22,7 +22,7 @@ const ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// Makes administrative requests.
 #[derive(Debug, Clone)]
 pub(in crate::log::kafka) struct Admin {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     timeout: Duration,
 }
 
@@ -33,14 +33,6 @@ pub(in crate::log::kafka) struct TopicFacts {
     pub(in crate::log::kafka) id: [u8; 16],
     pub(in crate::log::kafka) partitions: usize,
     pub(in crate::log::kafka) result: Result<(), NativeError>,
-}
-
-/// What the coordinator says of a member.
-#[derive(Debug, Clone)]
-pub(in crate::log::kafka) struct GroupMemberFacts {
-    pub(in crate::log::kafka) client_id: String,
-    pub(in crate::log::kafka) group_instance_id: Option<String>,
-    pub(in crate::log::kafka) assignment: Vec<TopicPartition>,
 }
 
 /// A topic's name, and what became of the request for it.
@@ -60,7 +52,10 @@ impl Drop for Options {
 }
 
 /// Destroys request objects when the request has been sent.
-struct Owned<T>(Vec<*mut T>, unsafe extern "C" fn(*mut T));
+pub(super) struct Owned<T>(
+    pub(super) Vec<*mut T>,
+    pub(super) unsafe extern "C" fn(*mut T),
+);
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
@@ -76,8 +71,13 @@ impl Admin {
         Self { client, timeout }
     }
 
+    /// Asks anew who leads which partition.
+    pub(in crate::log::kafka) fn refresh(&self) -> Result<(), NativeError> {
+        self.client.refresh(self.timeout)
+    }
+
     /// Sends a request and waits for its answer.
-    fn request(
+    pub(super) fn request(
         &self,
         operation: Operation,
         configure: impl FnOnce(*mut sys::rd_kafka_AdminOptions_t) -> Result<(), NativeError>,
@@ -110,7 +110,7 @@ impl Admin {
         Ok(event)
     }
 
-    fn unexpected(event: &Event) -> NativeError {
+    pub(super) fn unexpected(event: &Event) -> NativeError {
         NativeError::invalid(format!("unexpected answer `{}`", event.name()))
     }
 
@@ -339,148 +339,15 @@ impl Admin {
         }
         Ok(())
     }
-
-    /// Returns a group's members.
-    pub(in crate::log::kafka) fn group_members(
-        &self,
-        group: &str,
-    ) -> Result<Vec<GroupMemberFacts>, NativeError> {
-        let name = c_name(group)?;
-        let mut names = [name.as_ptr()];
-        let event = self.request(
-            Operation::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-            |_| Ok(()),
-            // SAFETY: all pointers are alive; librdkafka copies the names.
-            |options, queue| unsafe {
-                sys::rd_kafka_DescribeConsumerGroups(
-                    self.client.as_ptr(),
-                    names.as_mut_ptr(),
-                    names.len(),
-                    options,
-                    queue,
-                );
-            },
-        )?;
-        // SAFETY: the event is alive while its results are read and copied; arrays have the
-        // counts that come with them. The group's error belongs to the event and is only read.
-        unsafe {
-            let answer = sys::rd_kafka_event_DescribeConsumerGroups_result(event.as_ptr());
-            if answer.is_null() {
-                return Err(Self::unexpected(&event));
-            }
-            let mut count = 0;
-            let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(answer, &raw mut count);
-            let mut members = Vec::new();
-            for index in 0..count {
-                let described = *groups.add(index);
-                borrowed_error(sys::rd_kafka_ConsumerGroupDescription_error(described))?;
-                let size = sys::rd_kafka_ConsumerGroupDescription_member_count(described);
-                members.extend((0..size).map(|member| {
-                    member_facts(sys::rd_kafka_ConsumerGroupDescription_member(
-                        described, member,
-                    ))
-                }));
-            }
-            Ok(members)
-        }
-    }
-
-    /// Fetches a group's stable committed offsets.
-    pub(in crate::log::kafka) fn group_offsets(
-        &self,
-        group: &str,
-        partitions: &PartitionList,
-        each: Collect<'_>,
-    ) -> Result<(), NativeError> {
-        let name = c_name(group)?;
-        // SAFETY: name and list are alive and copied; never null.
-        let request = unsafe {
-            sys::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), partitions.as_ptr())
-        };
-        let mut request = Owned(
-            vec![request],
-            sys::rd_kafka_ListConsumerGroupOffsets_destroy,
-        );
-        let event = self.request(
-            Operation::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS,
-            // SAFETY: the options are alive, the error is ours.
-            |options| unsafe {
-                NativeError::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(
-                    options, 1,
-                ))
-            },
-            // SAFETY: all pointers are alive; librdkafka copies the request.
-            |options, queue| unsafe {
-                sys::rd_kafka_ListConsumerGroupOffsets(
-                    self.client.as_ptr(),
-                    request.0.as_mut_ptr(),
-                    request.0.len(),
-                    options,
-                    queue,
-                );
-            },
-        )?;
-        // SAFETY: the event is alive while its results are read.
-        unsafe {
-            let answer = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event.as_ptr());
-            if answer.is_null() {
-                return Err(Self::unexpected(&event));
-            }
-            let mut count = 0;
-            let groups =
-                sys::rd_kafka_ListConsumerGroupOffsets_result_groups(answer, &raw mut count);
-            group_results(groups, count, each)
-        }
-    }
-
-    /// Sets a group's committed offsets.
-    pub(in crate::log::kafka) fn alter_group_offsets(
-        &self,
-        group: &str,
-        offsets: &PartitionList,
-        each: Collect<'_>,
-    ) -> Result<(), NativeError> {
-        let name = c_name(group)?;
-        // SAFETY: name and list are alive and copied; never null.
-        let request =
-            unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(name.as_ptr(), offsets.as_ptr()) };
-        let mut request = Owned(
-            vec![request],
-            sys::rd_kafka_AlterConsumerGroupOffsets_destroy,
-        );
-        let event = self.request(
-            Operation::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS,
-            |_| Ok(()),
-            // SAFETY: all pointers are alive; librdkafka copies the request.
-            |options, queue| unsafe {
-                sys::rd_kafka_AlterConsumerGroupOffsets(
-                    self.client.as_ptr(),
-                    request.0.as_mut_ptr(),
-                    request.0.len(),
-                    options,
-                    queue,
-                );
-            },
-        )?;
-        // SAFETY: the event is alive while its results are read.
-        unsafe {
-            let answer = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(event.as_ptr());
-            if answer.is_null() {
-                return Err(Self::unexpected(&event));
-            }
-            let mut count = 0;
-            let groups =
-                sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(answer, &raw mut count);
-            group_results(groups, count, each)
-        }
-    }
 }
 
 /// Reads an error that belongs to an answer; null is success.
 ///
 /// # Safety
 /// `error` is null or valid.
-unsafe fn borrowed_error(error: *const sys::rd_kafka_error_t) -> Result<(), NativeError> {
+pub(super) unsafe fn borrowed_error(
+    error: *const sys::rd_kafka_error_t,
+) -> Result<(), NativeError> {
     if error.is_null() {
         return Ok(());
     }
@@ -523,24 +390,6 @@ unsafe fn topic_results(
 }
 
 /// # Safety
-/// `groups` has `count` valid results.
-unsafe fn group_results(
-    groups: *mut *const sys::rd_kafka_group_result_t,
-    count: usize,
-    mut each: Collect<'_>,
-) -> Result<(), NativeError> {
-    for index in 0..count {
-        // SAFETY: by contract; error and list belong to the answer.
-        unsafe {
-            let group = *groups.add(index);
-            borrowed_error(sys::rd_kafka_group_result_error(group))?;
-            list::entries(sys::rd_kafka_group_result_partitions(group)).for_each(&mut each);
-        }
-    }
-    Ok(())
-}
-
-/// # Safety
 /// `topic` is valid.
 unsafe fn topic_facts(topic: *const sys::rd_kafka_TopicDescription_t) -> TopicFacts {
     // SAFETY: by contract; everything read belongs to the description and is copied.
@@ -559,30 +408,6 @@ unsafe fn topic_facts(topic: *const sys::rd_kafka_TopicDescription_t) -> TopicFa
             id,
             partitions,
             result: borrowed_error(sys::rd_kafka_TopicDescription_error(topic)),
-        }
-    }
-}
-
-/// # Safety
-/// `member` is valid.
-unsafe fn member_facts(member: *const sys::rd_kafka_MemberDescription_t) -> GroupMemberFacts {
-    // SAFETY: by contract; everything read belongs to the description and is copied.
-    unsafe {
-        let instance = sys::rd_kafka_MemberDescription_group_instance_id(member);
-        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-        let partitions = if assignment.is_null() {
-            ptr::null()
-        } else {
-            sys::rd_kafka_MemberAssignment_partitions(assignment)
-        };
-        GroupMemberFacts {
-            client_id: text(sys::rd_kafka_MemberDescription_client_id(member)),
-            group_instance_id: (!instance.is_null())
-                .then(|| CStr::from_ptr(instance).to_string_lossy().into_owned())
-                .filter(|instance| !instance.is_empty()),
-            assignment: list::entries(partitions)
-                .map(|entry| entry.topic_partition())
-                .collect(),
         }
     }
 }

@@ -241,12 +241,22 @@ impl Client {
 
     /// Waits until a broker has answered, so that later calls find a connection.
     pub(in crate::log::kafka) fn connect(&self, timeout: Duration) -> Result<(), NativeError> {
+        self.metadata(0, timeout)
+    }
+
+    /// Asks anew who leads which partition.
+    pub(in crate::log::kafka) fn refresh(&self, timeout: Duration) -> Result<(), NativeError> {
+        self.metadata(1, timeout)
+    }
+
+    fn metadata(&self, all_topics: c_int, timeout: Duration) -> Result<(), NativeError> {
         let mut metadata: *const sys::rd_kafka_metadata = ptr::null();
-        // SAFETY: asks for locally known topics only; the result is destroyed when there is one.
+        // SAFETY: the client is alive; null names no topic; the result is destroyed when there is
+        // one.
         let code = unsafe {
             let code = sys::rd_kafka_metadata(
                 self.as_ptr(),
-                0,
+                all_topics,
                 ptr::null_mut(),
                 &raw mut metadata,
                 millis(timeout),

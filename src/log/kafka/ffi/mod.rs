@@ -22,6 +22,7 @@
 mod admin;
 mod client;
 mod consumer;
+mod groups;
 mod list;
 mod message;
 mod producer;

@@ -1,0 +1,111 @@
+//! What one commit changes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rocksdb::WriteBatch;
+
+use super::{Inner, StoreId};
+use crate::clock::Timestamp;
+use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
+use crate::format::value;
+use crate::log::TopicPartition;
+use crate::state::{StateError, rocks};
+
+type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
+
+/// Everything that one commit, or one step of a restore, changes in a task's state.
+pub struct CommitBatch {
+    pub(super) inner: Arc<Inner>,
+    pub(super) batch: WriteBatch,
+    /// By store; empty until an in-memory store is written.
+    pub(super) memory: Vec<MemoryEntries>,
+    pub(super) change: Checkpoint,
+    pub(super) scratch: Vec<u8>,
+    pub(super) entries: usize,
+    pub(super) memory_bytes: usize,
+}
+
+impl fmt::Debug for CommitBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitBatch")
+            .field("entries", &self.entries)
+            .field("change", &self.change)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CommitBatch {
+    /// Writes a plain value with its timestamp under `key`; `None` deletes.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownStore`] when the id is another database's.
+    pub fn entry(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+        plain: Option<&[u8]>,
+        timestamp: Timestamp,
+    ) -> Result<(), StateError> {
+        let Some(slot) = self.inner.stores.get(store.0) else {
+            return Err(StateError::UnknownStore {
+                store: format!("number {}", store.0),
+            });
+        };
+        self.entries += 1;
+        self.scratch.clear();
+        if let Some(plain) = plain {
+            value::encode(timestamp, plain, &mut self.scratch);
+        }
+        if slot.memory.is_some() {
+            self.memory_bytes += key.len() + self.scratch.len();
+            self.memory.resize_with(self.inner.stores.len(), Vec::new);
+            if let Some(entries) = self.memory.get_mut(store.0) {
+                entries.push((key.into(), plain.map(|_| self.scratch.as_slice().into())));
+            }
+            return Ok(());
+        }
+        let handle = rocks::handle(&self.inner.db, &self.inner.path, &slot.column_family)?;
+        match plain {
+            Some(_) => self.batch.put_cf(handle, key, &self.scratch),
+            None => self.batch.delete_cf(handle, key),
+        }
+        Ok(())
+    }
+
+    /// Sets how far a store has its changelog. Ignored for a store in memory.
+    pub fn set_changelog(&mut self, store: StoreId, position: ChangelogPosition) {
+        if let Some(slot) = self.inner.stores.get(store.0)
+            && slot.memory.is_none()
+        {
+            self.change.changelogs.insert(slot.name.clone(), position);
+        }
+    }
+
+    /// Sets how far an input partition was read.
+    pub fn set_input(&mut self, partition: TopicPartition, position: InputPosition) {
+        self.change.inputs.insert(partition, position);
+    }
+
+    /// Sets the reset generation.
+    pub const fn set_generation(&mut self, generation: u64) {
+        self.change.generation = Some(generation);
+    }
+
+    /// Sets the task's stream time.
+    pub const fn set_stream_time(&mut self, stream_time: Timestamp) {
+        self.change.stream_time = Some(stream_time);
+    }
+
+    /// Returns the number of entries.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Returns what the batch holds in memory, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batch.size_in_bytes() + self.memory_bytes
+    }
+}

@@ -1,0 +1,80 @@
+//! Committed state for queries.
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Weak;
+
+use super::{Inner, TaskDb};
+use crate::format::checkpoint::Checkpoint;
+use crate::state::StateError;
+
+/// Committed bytes under a key: `int64 BE timestamp ‖ value`.
+pub type CommittedEntry = (Box<[u8]>, Box<[u8]>);
+
+/// Reads a task's committed state from any thread. Does not keep the database open: after the task
+/// has moved, every call answers [`StateError::Closed`].
+#[derive(Debug, Clone)]
+pub struct ReadHandle {
+    pub(super) inner: Weak<Inner>,
+    pub(super) path: PathBuf,
+}
+
+impl ReadHandle {
+    /// Returns the committed bytes under `key`: timestamp and value
+    /// ([`format::value`](crate::format::value)).
+    ///
+    /// # Errors
+    /// [`StateError::Closed`], [`StateError::UnknownStore`], or what reading answers.
+    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.open()?.backend(store)?.get(key)
+    }
+
+    /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
+    /// in key order or backwards from the end of the range, all of one committed state.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn range(
+        &self,
+        store: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<CommittedEntry>, StateError> {
+        let db = self.open()?;
+        if let Some(memory) = &db.inner.slot(store)?.memory {
+            let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
+            return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
+        }
+        // A RocksDB iterator reads from one implicit snapshot.
+        let backend = db.backend(store)?;
+        backend.range(from, to, reverse).take(limit).collect()
+    }
+
+    /// Returns the number of keys of a store, roughly.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn approximate_count(&self, store: &str) -> Result<u64, StateError> {
+        self.open()?.backend(store)?.approximate_count()
+    }
+
+    /// Returns how far the committed state reaches.
+    ///
+    /// # Errors
+    /// [`StateError::Closed`].
+    pub fn checkpoint(&self) -> Result<Checkpoint, StateError> {
+        Ok(self.open()?.checkpoint())
+    }
+
+    fn open(&self) -> Result<TaskDb, StateError> {
+        let inner = self.inner.upgrade();
+        let closed = || StateError::Closed {
+            path: self.path.clone(),
+        };
+        Ok(TaskDb {
+            inner: inner.ok_or_else(closed)?,
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! The production runtime under simulation: seeds, faults, and planted bugs.
+
+use std::collections::BTreeMap;
+
+use millstream::log::embedded::FaultPoint;
+use millstream::runtime::{CrashPoint, PlantedBug};
+use millstream::testing::simulation::{Fired, Options, run};
+
+/// Seeds of the ordinary run; `MILLSTREAM_SIM_SEEDS` asks for more.
+const SEEDS: u64 = 80;
+/// Seeds that once found a bug; each stays.
+const REGRESSIONS: &[u64] = &[];
+/// Within how many seeds each planted bug must be found.
+const SEEDS_PER_BUG: u64 = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn every_seed_keeps_every_guarantee_and_every_fault_fires() {
+    if let Some(seed) = number("MILLSTREAM_SIM_SEED") {
+        match run(Options::seed(seed)) {
+            Ok(report) => println!("{report:#?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let seeds = number("MILLSTREAM_SIM_SEEDS").unwrap_or(SEEDS);
+    let mut fired = Fired::default();
+    let mut failures = Vec::new();
+    for seed in REGRESSIONS.iter().copied().chain(0..seeds) {
+        match run(Options::seed(seed)) {
+            Ok(report) => fired.add(&report.fired),
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n\n"));
+    println!("{fired:#?}");
+    assert_fired(&fired);
+}
+
+fn assert_fired(fired: &Fired) {
+    for point in CrashPoint::ALL {
+        assert!(fired.crashes.contains_key(&point), "no crash at {point:?} has fired");
+    }
+    let expected: [(FaultPoint, &[&str]); 6] = [
+        (FaultPoint::Commit, &["ReplyLost", "RequestLost", "AbortRequired", "Fatal", "Retriable"]),
+        (FaultPoint::Init, &["Fatal", "Retriable"]),
+        (FaultPoint::Send, &["AbortRequired", "Fatal"]),
+        (FaultPoint::SendOffsets, &["AbortRequired", "Retriable"]),
+        (FaultPoint::Committed, &["Retriable"]),
+        (FaultPoint::Fetch, &["Retriable"]),
+    ];
+    for (point, faults) in expected {
+        for fault in faults {
+            let key = (point, (*fault).to_owned());
+            assert!(fired.log.contains_key(&key), "{fault} at {point:?} has never fired");
+        }
+    }
+    for name in
+        ["killed", "killed in doubt", "frozen", "twin", "identity fenced", "clean stop", "aged"]
+    {
+        assert!(fired.other.contains_key(name), "`{name}` has never happened");
+    }
+}
+
+#[test]
+fn a_seed_replays_to_the_same_step() {
+    for seed in 0..4 {
+        let (first, second) = (run(Options::seed(seed)), run(Options::seed(seed)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let mut found = BTreeMap::new();
+    for bug in PlantedBug::ALL {
+        let first = (0..SEEDS_PER_BUG)
+            .find_map(|seed| run(Options::seed(seed).with_bug(bug)).err().map(|it| (seed, it)));
+        println!("{bug:?}: {:?}", first.as_ref().map(|(seed, failure)| (seed, &failure.wrong)));
+        found.insert(bug, first);
+    }
+    let missed: Vec<_> = found.iter().filter(|(_, it)| it.is_none()).map(|(bug, _)| bug).collect();
+    assert!(missed.is_empty(), "not found within {SEEDS_PER_BUG} seeds: {missed:?}");
+}
