@@ -29,22 +29,36 @@ pub(super) fn load(
         Exit::new(ExitCode::Config, message)
     })?;
     let environment = |name: &str| std::env::var(name).ok();
-    let config =
-        Config::parse(&file, &text, &deployment.sets, &environment, deployment.log_kind())?;
+    let config = Config::parse(
+        &file,
+        &text,
+        &deployment.sets,
+        &environment,
+        deployment.log_kind(),
+    )?;
     let names: Vec<&str> = topologies.iter().map(|topology| topology.name()).collect();
     config.check_topology(&names)?;
-    let chosen = topologies.iter().find(|topology| topology.name() == config.topology);
+    let chosen = topologies
+        .iter()
+        .find(|topology| topology.name() == config.topology);
     let chosen = chosen.ok_or_else(|| Exit::new(ExitCode::Bug, "the topology is not there"))?;
     let built = chosen.build(&config.parameters, &BuildEnv::new(&config.application_id));
     let packaged = built.map_err(|error| match error {
         BuildError::Parameters(errors) => errors.into(),
         BuildError::Topology(errors) => Exit::new(
             ExitCode::Bug,
-            format!("error: topology `{}` cannot be built: {errors}", config.topology),
+            format!(
+                "error: topology `{}` cannot be built: {errors}",
+                config.topology
+            ),
         ),
     })?;
-    let declared: Vec<&str> =
-        packaged.topology.declared_topics().iter().map(|topic| topic.name.as_str()).collect();
+    let declared: Vec<&str> = packaged
+        .topology
+        .declared_topics()
+        .iter()
+        .map(|topic| topic.name.as_str())
+        .collect();
     config.check_topics(&declared)?;
     check_endpoints(&packaged.topology, &packaged.aggregates)?;
     Ok(Loaded {
@@ -60,7 +74,10 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
         let (store, topic) = (endpoint.store(), endpoint.command_topic());
         let mut subs = topology.sub_topologies().iter();
         let has_store = subs.any(|sub| sub.stores.iter().any(|spec| spec.name == store));
-        let has_topic = topology.declared_topics().iter().any(|known| known.name == topic);
+        let has_topic = topology
+            .declared_topics()
+            .iter()
+            .any(|known| known.name == topic);
         if !has_store || !has_topic {
             let message = format!(
                 "error: aggregate `{}` names store `{store}` and command topic `{topic}`, which \

@@ -13,7 +13,11 @@ use crate::log::kafka::KafkaLog;
 
 /// Creates the cluster's clients' factory; connects to nothing yet.
 pub(super) fn kafka(config: &Config) -> Result<KafkaLog, Exit> {
-    let servers = config.kafka.bootstrap_servers.as_deref().unwrap_or_default();
+    let servers = config
+        .kafka
+        .bootstrap_servers
+        .as_deref()
+        .unwrap_or_default();
     let properties: BTreeMap<String, String> = config
         .kafka
         .properties
@@ -21,7 +25,10 @@ pub(super) fn kafka(config: &Config) -> Result<KafkaLog, Exit> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     KafkaLog::new(servers, properties).map_err(|error| {
-        Exit::new(ExitCode::Config, format!("error: kafka.properties: {error}"))
+        Exit::new(
+            ExitCode::Config,
+            format!("error: kafka.properties: {error}"),
+        )
     })
 }
 

@@ -78,9 +78,17 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
             Ok(())
         }
         Command::Topologies => {
-            let width = topologies.iter().map(|topology| topology.name().len()).max().unwrap_or(0);
+            let width = topologies
+                .iter()
+                .map(|topology| topology.name().len())
+                .max()
+                .unwrap_or(0);
             for topology in topologies {
-                print(format_args!("{:width$}  {}", topology.name(), topology.about()));
+                print(format_args!(
+                    "{:width$}  {}",
+                    topology.name(),
+                    topology.about()
+                ));
             }
             Ok(())
         }
@@ -95,7 +103,10 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
 fn log_to_stderr(default: &str) -> Result<(), Exit> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).map_err(|error| {
-            Exit::new(ExitCode::Config, format!("error: RUST_LOG `{filter}`: {error}"))
+            Exit::new(
+                ExitCode::Config,
+                format!("error: RUST_LOG `{filter}`: {error}"),
+            )
         })?,
         Ok(_) | Err(_) => EnvFilter::new(default),
     };
@@ -105,6 +116,9 @@ fn log_to_stderr(default: &str) -> Result<(), Exit> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     subscriber.try_init().map_err(|error| {
-        Exit::new(ExitCode::Bug, format!("error: logging is set up already: {error}"))
+        Exit::new(
+            ExitCode::Bug,
+            format!("error: logging is set up already: {error}"),
+        )
     })
 }

@@ -16,9 +16,10 @@ pub(super) fn reset(arguments: &Reset, topologies: &[&dyn PackagedTopology]) -> 
             let log = log_choice::in_directory(&dir, ExitCode::Refused)?;
             reset_on(&log, &loaded, arguments)
         }
-        LogChoice::EmbeddedInMemory => {
-            Err(Exit::new(ExitCode::Usage, "a log in memory has nothing to reset"))
-        }
+        LogChoice::EmbeddedInMemory => Err(Exit::new(
+            ExitCode::Usage,
+            "a log in memory has nothing to reset",
+        )),
     }
 }
 
@@ -43,7 +44,10 @@ fn reset_on<L: Log>(log: &L, loaded: &Loaded, arguments: &Reset) -> Result<(), E
         return Ok(());
     }
     execute(log, &config, steps).map_err(|error| exit(&error))?;
-    print(format!("\nDone. `{}` starts over with its next run.", facts.application_id));
+    print(format!(
+        "\nDone. `{}` starts over with its next run.",
+        facts.application_id
+    ));
     Ok(())
 }
 
@@ -54,6 +58,10 @@ fn exit(error: &ResetError) -> Exit {
         }
         ResetError::Topics(_) | ResetError::Moved(_) | ResetError::TopicPending { .. } => false,
     };
-    let code = if unavailable { ExitCode::Unavailable } else { ExitCode::Failure };
+    let code = if unavailable {
+        ExitCode::Unavailable
+    } else {
+        ExitCode::Failure
+    };
     Exit::because(code, error)
 }

@@ -59,9 +59,11 @@ pub(super) fn run(deployment: &Deployment, loaded: Loaded) -> Result<(), Exit> {
     match deployment.log() {
         LogChoice::Kafka => run_on(log_choice::kafka(&loaded.config)?, loaded, state),
         LogChoice::EmbeddedInMemory => run_on(log_choice::in_memory(), loaded, state),
-        LogChoice::EmbeddedIn(dir) => {
-            run_on(log_choice::in_directory(&dir, ExitCode::StateDir)?, loaded, state)
-        }
+        LogChoice::EmbeddedIn(dir) => run_on(
+            log_choice::in_directory(&dir, ExitCode::StateDir)?,
+            loaded,
+            state,
+        ),
     }
 }
 
@@ -75,11 +77,17 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
     let failed = |what: &str, error: io::Error| {
         Exit::new(ExitCode::Failure, format!("error: {what}: {error}"))
     };
-    let Loaded { config, topology, aggregates } = loaded;
+    let Loaded {
+        config,
+        topology,
+        aggregates,
+    } = loaded;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
         .map_err(|error| failed(&format!("cannot listen on {listen} (`http.listen`)"), error))?;
-    let bound = listener.local_addr().map_err(|error| failed("no address to listen on", error))?;
+    let bound = listener
+        .local_addr()
+        .map_err(|error| failed("no address to listen on", error))?;
     let advertised = config.http.advertised_as(bound);
     if advertised.is_none() {
         tracing::warn!("no `http.advertised`: other processes cannot redirect to this one");
@@ -191,7 +199,8 @@ impl<L: Log> Process<L> {
             state: Arc::clone(&self.state),
         })
         .map_err(|error| Exit::because(start_exit_code(&error), &error))?;
-        self.server.serve(Serving::new(&app, group, self.state.process_id(), commands));
+        self.server
+            .serve(Serving::new(&app, group, self.state.process_id(), commands));
         let mut is_ready = false;
         while !app.is_finished() {
             match events.recv_timeout(TICK) {
@@ -213,7 +222,8 @@ impl<L: Log> Process<L> {
         }
         self.server.drain();
         app.stop();
-        app.join().map_err(|error| Exit::because(thread_exit_code(&error), &error))
+        app.join()
+            .map_err(|error| Exit::because(thread_exit_code(&error), &error))
     }
 
     fn observe_memory(&self, app: &App<L>) {
@@ -222,8 +232,10 @@ impl<L: Log> Process<L> {
         // Memtables are charged to the block cache.
         let blocks = memory.rocksdb_usage_bytes().saturating_sub(write_buffers);
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.metrics.set_memory_used(MemoryUser::BlockCache, bytes(blocks));
-        self.metrics.set_memory_used(MemoryUser::WriteBuffers, bytes(write_buffers));
+        self.metrics
+            .set_memory_used(MemoryUser::BlockCache, bytes(blocks));
+        self.metrics
+            .set_memory_used(MemoryUser::WriteBuffers, bytes(write_buffers));
     }
 }
 
@@ -247,9 +259,9 @@ fn prepare<L: Log>(
             }
         };
         let reason = format!("the log cannot be used yet: {}", error_chain(&error));
-        let is_news = last.as_ref().is_none_or(|(last, at)| {
-            *last != reason || at.elapsed() > REMIND_AFTER
-        });
+        let is_news = last
+            .as_ref()
+            .is_none_or(|(last, at)| *last != reason || at.elapsed() > REMIND_AFTER);
         if is_news {
             tracing::warn!(%error, "the log cannot be used yet, trying again");
             last = Some((reason.clone(), Instant::now()));

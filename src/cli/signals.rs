@@ -32,7 +32,10 @@ pub(super) fn listen<E: Send + 'static>(
         // A receiver that is gone has stopped already.
         drop(events.send(event(first)));
         let second = next().await;
-        tracing::warn!(signal = second, "second signal: ending at once, without a commit");
+        tracing::warn!(
+            signal = second,
+            "second signal: ending at once, without a commit"
+        );
         end_at_once();
     });
     Ok(())

@@ -81,7 +81,9 @@ pub(super) async fn command(
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     let malformed = |message| Problem::malformed("MALFORMED_HEADER", message);
     if values.any(|other| other != value) {
         return Err(malformed("`Idempotency-Key` is given twice, differently"));
@@ -126,7 +128,9 @@ async fn read<'a>(
             Err(error) => Err(Problem::malformed("MALFORMED_BODY", error)),
         }
     };
-    tokio::time::timeout(BODY_TIMEOUT, receive).await.map_err(slow)?
+    tokio::time::timeout(BODY_TIMEOUT, receive)
+        .await
+        .map_err(slow)?
 }
 
 fn complete(

@@ -39,7 +39,9 @@ pub(super) struct Owners {
 
 impl fmt::Debug for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Owners").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Owners")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,10 @@ impl Owners {
                 let asked = tokio::task::spawn_blocking(move || ask()).await;
                 let members = asked.unwrap_or_else(|panic| {
                     let message = panic.to_string();
-                    Err(LogError::Retriable { operation: "ask for the group's members", message })
+                    Err(LogError::Retriable {
+                        operation: "ask for the group's members",
+                        message,
+                    })
                 })?;
                 &known.insert((Instant::now(), members)).1
             }
@@ -77,7 +82,10 @@ impl Owners {
 }
 
 fn owner_among(members: &[GroupMember], partition: &TopicPartition, identity: &str) -> Owner {
-    let Some(member) = members.iter().find(|member| member.assignment.contains(partition)) else {
+    let Some(member) = members
+        .iter()
+        .find(|member| member.assignment.contains(partition))
+    else {
         return Owner::Nobody;
     };
     if member.client_id.starts_with(identity) {
@@ -108,8 +116,13 @@ mod tests {
             member("app-bb-0@node-2:80", 1),
             member("app-cc-0", 2),
         ];
-        let owner =
-            |partition| owner_among(&members, &TopicPartition::new("commands", partition), "app-aa-");
+        let owner = |partition| {
+            owner_among(
+                &members,
+                &TopicPartition::new("commands", partition),
+                "app-aa-",
+            )
+        };
         assert_eq!(owner(0), Owner::Here);
         assert_eq!(owner(1), Owner::At("node-2:80".to_owned()));
         assert_eq!(owner(2), Owner::Unreachable("app-cc-0".to_owned()));

@@ -16,9 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
-use crate::log::{
-    Headers, Log, LogError, LogProducer, ProducerRecord, ProducerSpec, TopicName,
-};
+use crate::log::{Headers, Log, LogError, LogProducer, ProducerRecord, ProducerSpec, TopicName};
 
 /// Commands that wait for the thread at most.
 const QUEUE_MAX: usize = 4096;

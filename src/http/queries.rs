@@ -21,7 +21,11 @@ use crate::topology::TaskId;
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], shared.metrics.render()).into_response()
+    (
+        [(header::CONTENT_TYPE, METRICS_TYPE)],
+        shared.metrics.render(),
+    )
+        .into_response()
 }
 
 pub(super) async fn live() -> Response {
@@ -36,10 +40,17 @@ struct Ready {
 
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let health = shared.serving()?.health();
-    let tasks: BTreeMap<String, &str> =
-        health.tasks.iter().map(|(task, state)| (task.to_string(), state.label())).collect();
+    let tasks: BTreeMap<String, &str> = health
+        .tasks
+        .iter()
+        .map(|(task, state)| (task.to_string(), state.label()))
+        .collect();
     if health.ready {
-        return Ok(Json(Ready { status: "ready", tasks }).into_response());
+        return Ok(Json(Ready {
+            status: "ready",
+            tasks,
+        })
+        .into_response());
     }
     let mut reasons = health.problems;
     let waiting = tasks.iter().filter(|(_, state)| **state != "running");
@@ -76,7 +87,13 @@ pub(super) async fn entry(
         let message = format!("store `{store}` has no key `{key}`");
         return Err(Problem::not_found("UNKNOWN_KEY", message));
     };
-    Ok(Json(Entry { store, key, value, timestamp }).into_response())
+    Ok(Json(Entry {
+        store,
+        key,
+        value,
+        timestamp,
+    })
+    .into_response())
 }
 
 #[derive(Serialize)]
@@ -104,7 +121,12 @@ pub(super) async fn aggregate(
         Value::Object(fields) => fields,
         other => serde_json::Map::from_iter([("state".to_owned(), other)]),
     };
-    Ok(Json(Aggregate { aggregate_type, aggregate_id, record }).into_response())
+    Ok(Json(Aggregate {
+        aggregate_type,
+        aggregate_id,
+        record,
+    })
+    .into_response())
 }
 
 async fn look_up(
@@ -122,9 +144,19 @@ async fn look_up(
         Err(error @ QueryError::BadKey { .. }) => {
             Err(Problem::malformed("MALFORMED_KEY", chain(&error)))
         }
-        Err(QueryError::NotHere { partition, sub_topology, .. }) => {
-            Err(serving.not_here(TaskId { sub_topology, partition }, path_and_query).await)
-        }
+        Err(QueryError::NotHere {
+            partition,
+            sub_topology,
+            ..
+        }) => Err(serving
+            .not_here(
+                TaskId {
+                    sub_topology,
+                    partition,
+                },
+                path_and_query,
+            )
+            .await),
         Err(error @ QueryError::Failed { .. }) => {
             tracing::error!(error = %chain(&error), "query failed");
             Err(Problem::internal(error.to_string()))
@@ -143,14 +175,22 @@ async fn blocking<T: Send + 'static>(
 }
 
 pub(super) fn path_and_query(uri: &Uri) -> String {
-    uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string)
+    uri.path_and_query()
+        .map_or_else(|| uri.path().to_owned(), ToString::to_string)
 }
 
 pub(super) async fn no_such_route(uri: Uri) -> Problem {
-    Problem::not_found("UNKNOWN_ROUTE", format!("there is nothing at `{}`", uri.path()))
+    Problem::not_found(
+        "UNKNOWN_ROUTE",
+        format!("there is nothing at `{}`", uri.path()),
+    )
 }
 
 pub(super) async fn wrong_method() -> Problem {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    Problem::new(status, "METHOD_NOT_ALLOWED", "this path does not take that method")
+    Problem::new(
+        status,
+        "METHOD_NOT_ALLOWED",
+        "this path does not take that method",
+    )
 }

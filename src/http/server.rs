@@ -32,7 +32,9 @@ use crate::packaged::AggregateEndpoint;
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 8] = [METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATE, COMMAND];
+const ROUTES: [&str; 8] = [
+    METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATE, COMMAND,
+];
 const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
@@ -101,19 +103,31 @@ impl Shared {
     pub(super) async fn stopped(&self) {
         let mut phase = self.phase.clone();
         // A server that is gone has stopped, too.
-        drop(phase.wait_for(|phase| matches!(phase, Phase::Stopped)).await);
+        drop(
+            phase
+                .wait_for(|phase| matches!(phase, Phase::Stopped))
+                .await,
+        );
     }
 
     pub(super) fn endpoint(&self, aggregate_type: &str) -> Result<&AggregateEndpoint, Problem> {
         let mut endpoints = self.aggregates.iter();
-        endpoints.find(|endpoint| endpoint.aggregate_type() == aggregate_type).ok_or_else(|| {
-            let known: Vec<&str> =
-                self.aggregates.iter().map(AggregateEndpoint::aggregate_type).collect();
-            let known =
-                if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let message = format!("unknown aggregate type `{aggregate_type}`; known: {known}");
-            Problem::not_found("UNKNOWN_AGGREGATE_TYPE", message)
-        })
+        endpoints
+            .find(|endpoint| endpoint.aggregate_type() == aggregate_type)
+            .ok_or_else(|| {
+                let known: Vec<&str> = self
+                    .aggregates
+                    .iter()
+                    .map(AggregateEndpoint::aggregate_type)
+                    .collect();
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                let message = format!("unknown aggregate type `{aggregate_type}`; known: {known}");
+                Problem::not_found("UNKNOWN_AGGREGATE_TYPE", message)
+            })
     }
 }
 
@@ -141,7 +155,9 @@ pub struct HttpServer {
 
 impl fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpServer").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("HttpServer")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -170,12 +186,19 @@ impl HttpServer {
         let until = Arc::clone(&shared);
         let task = runtime.spawn(async move {
             let service = axum::serve(listener, router(shared));
-            let served = service.with_graceful_shutdown(async move { until.stopped().await }).await;
+            let served = service
+                .with_graceful_shutdown(async move { until.stopped().await })
+                .await;
             if let Err(error) = served {
                 tracing::error!(%error, "the HTTP server has ended");
             }
         });
-        Ok(Self { phase, address, task, runtime: runtime.clone() })
+        Ok(Self {
+            phase,
+            address,
+            task,
+            runtime: runtime.clone(),
+        })
     }
 
     /// Returns the address that it listens on.
@@ -198,7 +221,9 @@ impl HttpServer {
     /// waiting.
     pub fn drain(&self) {
         self.phase.send_if_modified(|phase| {
-            let Phase::Serving(serving) = phase else { return false };
+            let Phase::Serving(serving) = phase else {
+                return false;
+            };
             *phase = Phase::Draining(Arc::clone(serving));
             true
         });
@@ -209,9 +234,9 @@ impl HttpServer {
     pub fn stop(self, patience: Duration) {
         self.phase.send_replace(Phase::Stopped);
         let abort = self.task.abort_handle();
-        let ended = self.runtime.block_on(async {
-            tokio::time::timeout(patience, self.task).await
-        });
+        let ended = self
+            .runtime
+            .block_on(async { tokio::time::timeout(patience, self.task).await });
         if ended.is_err() {
             tracing::warn!("HTTP requests cut off: they took too long to end");
             abort.abort();

@@ -23,7 +23,9 @@ pub struct Serving {
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").field("owners", &self.owners).finish_non_exhaustive()
+        f.debug_struct("Serving")
+            .field("owners", &self.owners)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,12 +73,16 @@ impl Serving {
         let reference = TopicRef::Declared(declared.to_owned());
         let topic = self.topology.topics.get(&reference)?;
         let subs = self.topology.topology.sub_topologies();
-        let reader =
-            subs.iter().find(|sub| sub.sources.iter().any(|source| source.topic == reference))?;
+        let reader = subs
+            .iter()
+            .find(|sub| sub.sources.iter().any(|source| source.topic == reference))?;
         let partition = partition_for_key(key.as_bytes(), topic.partitions);
         Some(CommandPlace {
             topic: TopicName::clone(&topic.name),
-            task: TaskId { sub_topology: reader.id, partition },
+            task: TaskId {
+                sub_topology: reader.id,
+                partition,
+            },
         })
     }
 
@@ -85,7 +91,11 @@ impl Serving {
         if let Some(state) = self.health().tasks.get(&task) {
             return Problem::not_ready(format!("task {task} is {}", state.label()));
         }
-        let resolved = self.topology.sub_topologies.iter().find(|sub| sub.id == task.sub_topology);
+        let resolved = self
+            .topology
+            .sub_topologies
+            .iter()
+            .find(|sub| sub.id == task.sub_topology);
         let Some(resolved) = resolved else {
             return Problem::internal(format!("task {task} has no sub-topology"));
         };
@@ -99,9 +109,7 @@ impl Serving {
                 "member `{client_id}` owns task {task} and advertises no address: set \
                  `http.advertised` there"
             )),
-            Err(error) => {
-                Problem::not_ready(format!("cannot ask who owns task {task}: {error}"))
-            }
+            Err(error) => Problem::not_ready(format!("cannot ask who owns task {task}: {error}")),
         }
     }
 }

@@ -8,19 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::PENDING_KEY;
 use super::plan::{
     DeletionReason, PartitionFacts, Position, RepartitionFacts, ResetFacts, ResetSteps,
     SourceFacts, StoreFacts,
 };
-use super::PENDING_KEY;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::format::{names, topic_config};
 use crate::log::{
-    CommittedOffset, Isolation, Log, LogError, Offset, TopicDescription, TopicName,
-    TopicPartition, TopicSpec,
+    CommittedOffset, Isolation, Log, LogError, Offset, TopicDescription, TopicName, TopicPartition,
+    TopicSpec,
 };
 use crate::runtime::{RuntimeConfig, TopicsError, all_topic_names, physical_name, plan_topics};
-use crate::topology::{Topology, TopicRef};
+use crate::topology::{TopicRef, Topology};
 
 /// How long a step is tried. A transaction left open by a dead process is aborted well within it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,7 +68,10 @@ pub fn collect_facts<L: Log>(
     let group = &config.application_id;
     let members = patiently("ask for the group's members", || log.group_members(group))?;
     let topics = describe(log, all_topic_names(topology, config))?;
-    let counts = topics.iter().map(|(name, topic)| (name.to_string(), topic.partitions)).collect();
+    let counts = topics
+        .iter()
+        .map(|(name, topic)| (name.to_string(), topic.partitions))
+        .collect();
     let partitions = plan_topics(topology, config, &counts)?.partitions;
     let mut sources = Vec::new();
     let mut repartitions = Vec::new();
@@ -81,7 +84,11 @@ pub fn collect_facts<L: Log>(
             match source.topic {
                 TopicRef::Declared(_) => {
                     let rewindable = source.rewindable;
-                    sources.push(SourceFacts { topic, rewindable, partitions: facts });
+                    sources.push(SourceFacts {
+                        topic,
+                        rewindable,
+                        partitions: facts,
+                    });
                 }
                 TopicRef::Repartition(_) => repartitions.push(RepartitionFacts {
                     topic,
@@ -94,13 +101,15 @@ pub fn collect_facts<L: Log>(
                 }),
             }
         }
-        stores.extend(sub.stores.iter().map(|store| StoreFacts {
-            name: store.name.clone(),
-            durability: store.durability,
-            changelog: store
-                .changelog
-                .is_some()
-                .then(|| names::changelog_topic(group, &store.name).into()),
+        stores.extend(sub.stores.iter().map(|store| {
+            StoreFacts {
+                name: store.name.clone(),
+                durability: store.durability,
+                changelog: store
+                    .changelog
+                    .is_some()
+                    .then(|| names::changelog_topic(group, &store.name).into()),
+            }
         }));
     }
     let declared = topology.declared_topics().iter();
@@ -124,13 +133,15 @@ fn partition_facts<L: Log>(
     topic: &TopicName,
     count: i32,
 ) -> Result<Vec<PartitionFacts>, ResetError> {
-    let partitions: Vec<TopicPartition> =
-        (0..count).map(|partition| TopicPartition::new(Arc::clone(topic), partition)).collect();
+    let partitions: Vec<TopicPartition> = (0..count)
+        .map(|partition| TopicPartition::new(Arc::clone(topic), partition))
+        .collect();
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let committed =
-        patiently("fetch the committed offsets", || log.group_offsets(group, &partitions))?;
+    let committed = patiently("fetch the committed offsets", || {
+        log.group_offsets(group, &partitions)
+    })?;
     let ranges = patiently("ask for the ends of the log", || {
         log.log_ranges(&partitions, Isolation::ReadUncommitted)
     })?;
@@ -168,27 +179,44 @@ pub fn execute<L: Log>(
     let after: Vec<_> = steps
         .offsets_after()
         .map(|(partition, offset)| {
-            (partition, CommittedOffset { offset, metadata: metadata.clone() })
+            (
+                partition,
+                CommittedOffset {
+                    offset,
+                    metadata: metadata.clone(),
+                },
+            )
         })
         .collect();
     if !after.is_empty() {
-        patiently("commit the new offsets", || log.alter_group_offsets(group, &after))?;
+        patiently("commit the new offsets", || {
+            log.alter_group_offsets(group, &after)
+        })?;
     }
-    tracing::info!(offsets = after.len(), generation = steps.generation, "offsets committed");
+    tracing::info!(
+        offsets = after.len(),
+        generation = steps.generation,
+        "offsets committed"
+    );
     Ok(())
 }
 
 /// Marks the committed offsets, where they are and with the metadata that they have.
 fn mark<L: Log>(log: &L, group: &str, steps: &ResetSteps) -> Result<(), ResetError> {
-    let planned: Vec<(TopicPartition, Offset)> =
-        steps.offsets_before().map(|(partition, offset)| (partition.clone(), offset)).collect();
+    let planned: Vec<(TopicPartition, Offset)> = steps
+        .offsets_before()
+        .map(|(partition, offset)| (partition.clone(), offset))
+        .collect();
     if planned.is_empty() {
         return Ok(());
     }
-    let partitions: Vec<TopicPartition> =
-        planned.iter().map(|(partition, _)| partition.clone()).collect();
-    let committed =
-        patiently("fetch the committed offsets", || log.group_offsets(group, &partitions))?;
+    let partitions: Vec<TopicPartition> = planned
+        .iter()
+        .map(|(partition, _)| partition.clone())
+        .collect();
+    let committed = patiently("fetch the committed offsets", || {
+        log.group_offsets(group, &partitions)
+    })?;
     let pending = i64::try_from(steps.generation).unwrap_or(i64::MAX);
     let mut marked = Vec::new();
     for ((partition, offset), committed) in planned.into_iter().zip(committed) {
@@ -197,15 +225,27 @@ fn mark<L: Log>(log: &L, group: &str, steps: &ResetSteps) -> Result<(), ResetErr
         };
         let mut metadata = OffsetMetadata::decode_or_default(&committed.metadata);
         metadata.entries.insert(PENDING_KEY.to_owned(), pending);
-        marked.push((partition, CommittedOffset { offset, metadata: metadata.encode() }));
+        marked.push((
+            partition,
+            CommittedOffset {
+                offset,
+                metadata: metadata.encode(),
+            },
+        ));
     }
-    patiently("mark the committed offsets", || log.alter_group_offsets(group, &marked))?;
+    patiently("mark the committed offsets", || {
+        log.alter_group_offsets(group, &marked)
+    })?;
     tracing::info!(offsets = marked.len(), "offsets marked");
     Ok(())
 }
 
 fn delete<L: Log>(log: &L, steps: &ResetSteps) -> Result<(), ResetError> {
-    let doomed: Vec<&str> = steps.deletions.iter().map(|deletion| &*deletion.topic).collect();
+    let doomed: Vec<&str> = steps
+        .deletions
+        .iter()
+        .map(|deletion| &*deletion.topic)
+        .collect();
     if doomed.is_empty() {
         return Ok(());
     }
@@ -272,7 +312,11 @@ fn describe<L: Log>(
     let names: BTreeSet<String> = names.into_iter().collect();
     let refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let found = patiently("describe topics", || log.describe_topics(&refs))?;
-    Ok(found.into_iter().flatten().map(|topic| (Arc::clone(&topic.name), topic)).collect())
+    Ok(found
+        .into_iter()
+        .flatten()
+        .map(|topic| (Arc::clone(&topic.name), topic))
+        .collect())
 }
 
 /// Repeats a request while the log is busy, or has not heard of a topic that was just created.
