@@ -1,7 +1,5 @@
-//! The millstream daemon: runs the packaged topologies by name, from config files.
+//! The millstream daemon: the packaged topologies, run from configuration files.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    millstream::cli::main(&[&millstream_account::topology()])
+fn main() -> std::process::ExitCode {
+    millstream::cli::main(&[&millstream_account::AccountTopology])
 }

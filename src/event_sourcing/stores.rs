@@ -101,6 +101,10 @@ impl TextCodec for HistoryKeySerde {
         let key = HistoryKey::decode(bytes)?;
         Ok(json!({"aggregateId": key.aggregate_id, "version": key.version}))
     }
+
+    fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        aggregate_id(key)
+    }
 }
 
 /// The serde of [`HistoryEntry`].
@@ -174,6 +178,15 @@ impl TextCodec for CommandKeySerde {
         let key = self.deserialize(Some(bytes))?;
         Ok(json!({"aggregateId": key.aggregate_id, "commandId": key.command_id}))
     }
+
+    fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        aggregate_id(key)
+    }
+}
+
+/// The part of a key before U+0000: what the aggregate's records are keyed by.
+fn aggregate_id(key: &[u8]) -> &[u8] {
+    key.split(|byte| *byte == 0).next().unwrap_or(key)
 }
 
 #[cfg(test)]

@@ -54,6 +54,12 @@ pub trait TextCodec: Debug + Send + Sync {
     /// # Errors
     /// When the bytes do not decode.
     fn to_json(&self, bytes: &[u8]) -> Result<serde_json::Value, BoxError>;
+
+    /// Returns the part of a key that decides its partition: what the records that write it are
+    /// keyed by. All of it, unless the key carries more than that.
+    fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        key
+    }
 }
 
 impl<T: 'static> Serde<T> for Arc<dyn Serde<T>> {

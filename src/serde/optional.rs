@@ -44,4 +44,8 @@ impl<S: TextCodec> TextCodec for OptionalSerde<S> {
     fn to_json(&self, bytes: &[u8]) -> Result<Value, BoxError> {
         self.0.to_json(bytes)
     }
+
+    fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        self.0.partition_key(key)
+    }
 }
