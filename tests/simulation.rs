@@ -20,6 +20,13 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn every_seed_keeps_every_guarantee_and_every_fault_fires() {
     if let Some(seed) = number("MILLSTREAM_SIM_SEED") {
+        // `RUST_LOG=millstream=debug` shows what the threads say.
+        drop(
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .with_writer(std::io::stderr)
+                .try_init(),
+        );
         match run(Options::seed(seed)) {
             Ok(report) => println!("{report:#?}"),
             Err(failure) => panic!("{failure}"),

@@ -1,10 +1,12 @@
 //! What goes wrong: crashes at named points, and the log's faults.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
+use super::driver::Stepped;
 use crate::log::embedded::{Fault, FaultPlan, FaultPoint, FaultSite};
 use crate::runtime::{Crash, CrashPoint, PlantedBug, Probe};
 
@@ -13,6 +15,8 @@ use crate::runtime::{Crash, CrashPoint, PlantedBug, Probe};
 pub struct Fired {
     /// Crashes, by point.
     pub crashes: BTreeMap<CrashPoint, u64>,
+    /// Zombies, by the point at which they stopped for a while.
+    pub stalls: BTreeMap<CrashPoint, u64>,
     /// Faults of the log, by operation.
     pub log: BTreeMap<(FaultPoint, String), u64>,
     /// Everything else, by name.
@@ -24,6 +28,9 @@ impl Fired {
     pub fn add(&mut self, other: &Self) {
         for (point, count) in &other.crashes {
             *self.crashes.entry(*point).or_default() += count;
+        }
+        for (point, count) in &other.stalls {
+            *self.stalls.entry(*point).or_default() += count;
         }
         for (site, count) in &other.log {
             *self.log.entry(site.clone()).or_default() += count;
@@ -46,9 +53,19 @@ struct Shared {
     armed: Option<Armed>,
 }
 
-/// A crash to come: at a point of one process, the `countdown`-th time that it is reached.
+/// What waits at a named point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ambush {
+    /// The process dies there.
+    Crash,
+    /// The process stops there, and goes on later: a zombie in the middle of what it did.
+    Stall,
+}
+
+/// At a point of one process, the `countdown`-th time that it is reached.
 #[derive(Debug)]
 struct Armed {
+    ambush: Ambush,
     process: usize,
     point: CrashPoint,
     countdown: u32,
@@ -60,13 +77,8 @@ pub(super) struct Faults(Arc<Mutex<Shared>>);
 
 impl Faults {
     pub(super) fn new(rng: Rng, rate: u32) -> Self {
-        let shared = Shared {
-            rng,
-            rate,
-            fired: Fired::default(),
-            doomed: Vec::new(),
-            armed: None,
-        };
+        let shared =
+            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: None };
         Self(Arc::new(Mutex::new(shared)))
     }
 
@@ -84,12 +96,29 @@ impl Faults {
         *self.shared().fired.other.entry(name).or_default() += 1;
     }
 
-    pub(super) fn arm(&self, process: usize, point: CrashPoint, countdown: u32) {
-        self.shared().armed = Some(Armed {
-            process,
-            point,
-            countdown,
-        });
+    pub(super) fn arm(&self, ambush: Ambush, process: usize, point: CrashPoint, countdown: u32) {
+        self.shared().armed = Some(Armed { ambush, process, point, countdown });
+    }
+
+    /// What happens to `process` at `point`.
+    fn meet(&self, process: usize, point: CrashPoint) -> Option<Ambush> {
+        let mut shared = self.shared();
+        let armed = shared.armed.as_mut()?;
+        if armed.process != process || armed.point != point {
+            return None;
+        }
+        if armed.countdown > 0 {
+            armed.countdown -= 1;
+            return None;
+        }
+        let ambush = armed.ambush;
+        shared.armed = None;
+        let fired = match ambush {
+            Ambush::Crash => &mut shared.fired.crashes,
+            Ambush::Stall => &mut shared.fired.stalls,
+        };
+        *fired.entry(point).or_default() += 1;
+        Some(ambush)
     }
 
     /// Returns the client ids that are to die now.
@@ -129,39 +158,38 @@ impl FaultPlan for Faults {
         if in_doubt && shared.rng.u32(0..4) == 0 {
             shared.doomed.push(site.client_id.to_owned());
         }
-        *shared
-            .fired
-            .log
-            .entry((site.point, format!("{fault:?}")))
-            .or_default() += 1;
+        *shared.fired.log.entry((site.point, format!("{fault:?}"))).or_default() += 1;
         Some(fault)
     }
 }
 
-/// One process's probe.
-#[derive(Debug)]
+/// A thread's side of its stall: it tells the scheduler, and waits to be let go.
+pub(super) struct Gate {
+    pub(super) stalled: Sender<Stepped>,
+    /// Closed when the process is killed.
+    pub(super) resume: Receiver<()>,
+}
+
+/// One thread's probe.
 pub(super) struct SimulationProbe {
     pub(super) process: usize,
     pub(super) faults: Faults,
     pub(super) planted: Option<PlantedBug>,
+    pub(super) gate: Mutex<Gate>,
 }
 
 impl Probe for SimulationProbe {
     fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
-        let mut shared = self.faults.shared();
-        let Some(armed) = &mut shared.armed else {
-            return Ok(());
-        };
-        if armed.process != self.process || armed.point != point {
-            return Ok(());
+        match self.faults.meet(self.process, point) {
+            None => Ok(()),
+            Some(Ambush::Crash) => Err(Crash(point)),
+            Some(Ambush::Stall) => {
+                let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+                let told = gate.stalled.send(Stepped::Stalled(point)).is_ok();
+                // Nobody lets a killed process go on.
+                if told && gate.resume.recv().is_ok() { Ok(()) } else { Err(Crash(point)) }
+            }
         }
-        if armed.countdown > 0 {
-            armed.countdown -= 1;
-            return Ok(());
-        }
-        shared.armed = None;
-        *shared.fired.crashes.entry(point).or_default() += 1;
-        Err(Crash(point))
     }
 
     fn planted(&self, bug: PlantedBug) -> bool {

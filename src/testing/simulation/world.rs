@@ -1,14 +1,14 @@
 //! The scheduler: one seed decides who steps, when, and what goes wrong.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::check::{self, Databases, Wrong};
-use super::faults::Faults;
+use super::driver::Stepped;
+use super::faults::{Ambush, Faults};
 use super::mirror::Mirror;
 use super::plan::{Plan, pick};
 use super::process::{APPLICATION, Life, Process, SESSION_TIMEOUT_MS, Site, config};
@@ -24,9 +24,9 @@ use crate::testing::temp_dir::TempDir;
 const START: Timestamp = 1_704_067_200_000;
 /// Turns with faults after which a run settles, whatever its input has come to.
 const TURNS_MAX: usize = 20_000;
-/// Virtual time within which a run must come to rest once faults have stopped: sessions and
-/// transactions time out after 10 s each.
-const SETTLE_MAX_MS: i64 = 120_000;
+/// Virtual time within which a run must come to rest once faults have stopped: sessions time out after
+/// 10 s, transactions after a minute at most, a long absence lasts two.
+const SETTLE_MAX_MS: i64 = 300_000;
 /// Rounds in a row that find nothing unfinished before a run counts as at rest: longer than the
 /// punctuator's and the commit's intervals.
 const QUIET_ROUNDS: usize = 40;
@@ -82,14 +82,7 @@ impl World {
         }));
         let planted = options.planted;
         let topology = Arc::new(topology);
-        let site = Site {
-            plan,
-            log,
-            clock,
-            faults,
-            planted,
-            topology,
-        };
+        let site = Site { plan, log, clock, faults, planted, topology };
         Ok(Self {
             rng,
             site,
@@ -128,12 +121,7 @@ impl World {
         self.check_all()?;
         let fired = self.site.faults.fired();
         let records = self.sent;
-        Ok(Report {
-            records,
-            steps: self.steps,
-            digest: self.commits_digest,
-            fired,
-        })
+        Ok(Report { records, steps: self.steps, digest: self.commits_digest, fired })
     }
 
     fn now(&self) -> Timestamp {
@@ -144,8 +132,7 @@ impl World {
         if self.trace.len() == TRACE_LENGTH {
             self.trace.pop_front();
         }
-        self.trace
-            .push_back(format!("{:>7} {}", self.now() - START, line.into()));
+        self.trace.push_back(format!("{:>7} {}", self.now() - START, line.into()));
     }
 
     fn chance(&mut self, thousandths: u32) -> bool {
@@ -222,7 +209,9 @@ impl World {
         if self.chance(plan.crash_rate) {
             let point = *pick(&mut self.rng, &CrashPoint::ALL);
             let countdown = self.rng.u32(0..4);
-            self.site.faults.arm(index, point, countdown);
+            let stall = plan.freeze_rate > 0 && self.rng.bool();
+            let ambush = if stall { Ambush::Stall } else { Ambush::Crash };
+            self.site.faults.arm(ambush, index, point, countdown);
         }
         if plan.crash_rate > 0 && self.chance(plan.crash_rate / 3) {
             self.kill(index, "kill")?;
@@ -248,20 +237,11 @@ impl World {
     /// Sometimes another process takes on its identity meanwhile.
     fn freeze(&mut self, index: usize) -> Result<(), Wrong> {
         let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
-        let Some(running) = self.processes[index].running() else {
-            return Ok(());
-        };
+        let Some(running) = self.processes[index].running() else { return Ok(()) };
         running.frozen_until = frozen_until;
         self.site.faults.count("frozen");
-        self.note(format!(
-            "process {index} freezes until {}",
-            frozen_until - START
-        ));
-        let living = self
-            .processes
-            .iter()
-            .filter(|it| !matches!(it.life, Life::Gone))
-            .count();
+        self.note(format!("process {index} freezes until {}", frozen_until - START));
+        let living = self.processes.iter().filter(|it| !matches!(it.life, Life::Gone)).count();
         if living < 5 && self.rng.u32(0..5) == 0 {
             let twin = self.processes.len();
             self.processes.push(Process {
@@ -271,9 +251,7 @@ impl World {
                 life: Life::Down(self.now()),
             });
             self.site.faults.count("twin");
-            self.note(format!(
-                "process {twin} takes on the identity of process {index}"
-            ));
+            self.note(format!("process {twin} takes on the identity of process {index}"));
         }
         Ok(())
     }
@@ -306,13 +284,8 @@ impl World {
                 }
             }
             if self.chance(200) {
-                self.mirror
-                    .refresh(&self.site.log)
-                    .map_err(|error| error.to_string())?;
-                self.site
-                    .log
-                    .maintain()
-                    .map_err(|error| error.to_string())?;
+                self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+                self.site.log.maintain().map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -322,7 +295,7 @@ impl World {
         if self.processes[index].running().is_none() {
             return Ok(());
         }
-        let back_at = self.now() + *pick(&mut self.rng, &[0, 50, 2_000, 15_000]);
+        let back_at = self.now() + *pick(&mut self.rng, &[0, 50, 2_000, 15_000, 40_000]);
         self.note(format!("process {index} dies: {why}"));
         self.site.faults.count("killed");
         self.processes[index].kill(back_at);
@@ -334,33 +307,36 @@ impl World {
 
     /// Steps a thread of a running process and meets what comes of it.
     fn step(&mut self, index: usize, thread: usize) -> Result<Option<Step>, Wrong> {
-        let Some(running) = self.processes[index].running() else {
-            return Ok(None);
-        };
+        let Some(running) = self.processes[index].running() else { return Ok(None) };
         self.steps += 1;
-        let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| running.step(thread)));
+        let stepped = running.step(thread);
+        let all_left = running.all_left();
         let outcome = match stepped {
-            Ok(Ok((step, all_left))) => {
-                if all_left {
-                    let back_at = self.now() + self.rng.i64(0..=3_000);
-                    self.note(format!("process {index} has left"));
-                    self.processes[index].kill(back_at);
+            None | Some(Stepped::Started) => None,
+            Some(Stepped::Done(step)) => Some(step),
+            Some(Stepped::Stalled(point)) => {
+                let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
+                self.note(format!("process {index} stalls at {point:?} until {}", frozen_until - START));
+                if let Some(running) = self.processes[index].running() {
+                    running.frozen_until = frozen_until;
                 }
-                step
+                None
             }
-            Ok(Err(error)) => {
+            Some(Stepped::Ended(error)) => {
                 self.thread_ended(index, &error)?;
                 None
             }
-            Err(panic) => return Err(format!("process {index} panicked: {}", panic_text(&*panic))),
         };
+        if all_left {
+            let back_at = self.now() + self.rng.i64(0..=3_000);
+            self.note(format!("process {index} has left"));
+            self.processes[index].kill(back_at);
+        }
         for client in self.site.faults.take_doomed() {
             self.kill_client(&client)?;
         }
         if self.site.plan.ageing {
-            self.mirror
-                .refresh(&self.site.log)
-                .map_err(|error| error.to_string())?;
+            self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
         }
         self.digest(index, outcome);
         Ok(outcome)
@@ -432,21 +408,25 @@ impl World {
             }
             self.site.clock.advance(if worked { 3 } else { 30 });
             // Punctuators work for ever: at rest is what stays finished.
-            quiet_rounds = if self.unfinished()?.is_none() {
-                quiet_rounds + 1
-            } else {
-                0
-            };
+            quiet_rounds = if self.unfinished()?.is_none() { quiet_rounds + 1 } else { 0 };
             if quiet_rounds > QUIET_ROUNDS {
                 return Ok(());
             }
         }
-        let what = self
-            .unfinished()?
-            .unwrap_or_else(|| "it never rests".to_owned());
-        Err(format!(
-            "no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"
-        ))
+        let what = self.unfinished()?.unwrap_or_else(|| "it never rests".to_owned());
+        self.describe();
+        Err(format!("no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"))
+    }
+
+    /// Notes where everybody stands.
+    fn describe(&mut self) {
+        let mut lines = vec![format!("{:?}", self.site.log.inspect_group(APPLICATION))];
+        for process in &mut self.processes {
+            let index = process.index;
+            let threads = process.running().map(|running| running.describe()).unwrap_or_default();
+            lines.push(format!("process {index}: {threads:?}"));
+        }
+        lines.into_iter().for_each(|line| self.note(line));
     }
 
     /// What still has to happen, if anything.
@@ -476,16 +456,12 @@ impl World {
     }
 
     fn check_all(&mut self) -> Result<(), Wrong> {
-        self.mirror
-            .refresh(&self.site.log)
-            .map_err(|error| error.to_string())?;
+        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
         let expected = check::outputs(&self.site)?;
         check::changelogs(&self.mirror, &expected)?;
         self.check_queries(&expected)?;
         self.stop_all()?;
-        self.mirror
-            .refresh(&self.site.log)
-            .map_err(|error| error.to_string())?;
+        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
         let mut found: Vec<Databases> = Vec::new();
         for index in 0..self.processes.len() {
             found.push(self.check_directory(index)?);
@@ -495,13 +471,9 @@ impl World {
                 continue;
             }
             let key = (*task, (*store).to_owned());
-            let whole = found
-                .iter()
-                .any(|databases| databases.get(&key) == Some(content));
+            let whole = found.iter().any(|databases| databases.get(&key) == Some(content));
             if !whole && !content.is_empty() {
-                return Err(format!(
-                    "no process has all of store `{store}` of task {task}"
-                ));
+                return Err(format!("no process has all of store `{store}` of task {task}"));
             }
         }
         Ok(())
@@ -520,9 +492,7 @@ impl World {
             for (key, number) in content.iter().filter(|_| *store != topology::TICKS) {
                 let mut answers = Vec::new();
                 for process in &mut self.processes {
-                    let Some(running) = process.running() else {
-                        continue;
-                    };
+                    let Some(running) = process.running() else { continue };
                     if let Ok(Some(found)) = running.queries.get(store, key) {
                         answers.push(found.value);
                     }
@@ -558,25 +528,15 @@ impl World {
             }
             self.site.clock.advance(20);
         }
-        Err(format!(
-            "a process does not stop within {SETTLE_MAX_MS} ms of virtual time"
-        ))
+        Err(format!("a process does not stop within {SETTLE_MAX_MS} ms of virtual time"))
     }
 
     fn check_directory(&mut self, index: usize) -> Result<Databases, Wrong> {
-        self.mirror
-            .refresh(&self.site.log)
-            .map_err(|error| error.to_string())?;
+        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
         let dir = self.processes[index].dir.clone();
         if !dir.exists() {
             return Ok(Databases::new());
         }
         check::directory(&self.site, &self.mirror, &dir)
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default()
 }
