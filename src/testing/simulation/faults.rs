@@ -41,6 +41,9 @@ impl Fired {
     }
 }
 
+/// How many ambushes wait at a time: points of rare events must not keep out the others for ever.
+const ARMED_MAX: usize = 12;
+
 /// What the log, the probes and the scheduler of one run share.
 #[derive(Debug)]
 struct Shared {
@@ -50,7 +53,7 @@ struct Shared {
     fired: Fired,
     /// Processes to kill once their step has returned: the reply that they wait for never comes.
     doomed: Vec<String>,
-    armed: Option<Armed>,
+    armed: Vec<Armed>,
 }
 
 /// What waits at a named point.
@@ -78,7 +81,7 @@ pub(super) struct Faults(Arc<Mutex<Shared>>);
 impl Faults {
     pub(super) fn new(rng: Rng, rate: u32) -> Self {
         let shared =
-            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: None };
+            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: Vec::new() };
         Self(Arc::new(Mutex::new(shared)))
     }
 
@@ -89,7 +92,7 @@ impl Faults {
     pub(super) fn stop(&self) {
         let mut shared = self.shared();
         shared.rate = 0;
-        shared.armed = None;
+        shared.armed.clear();
     }
 
     pub(super) fn count(&self, name: &'static str) {
@@ -97,22 +100,23 @@ impl Faults {
     }
 
     pub(super) fn arm(&self, ambush: Ambush, process: usize, point: CrashPoint, countdown: u32) {
-        self.shared().armed = Some(Armed { ambush, process, point, countdown });
+        let mut shared = self.shared();
+        if shared.armed.len() < ARMED_MAX {
+            shared.armed.push(Armed { ambush, process, point, countdown });
+        }
     }
 
     /// What happens to `process` at `point`.
     fn meet(&self, process: usize, point: CrashPoint) -> Option<Ambush> {
         let mut shared = self.shared();
-        let armed = shared.armed.as_mut()?;
-        if armed.process != process || armed.point != point {
-            return None;
-        }
+        let here = |armed: &Armed| armed.process == process && armed.point == point;
+        let index = shared.armed.iter().position(here)?;
+        let armed = shared.armed.get_mut(index)?;
         if armed.countdown > 0 {
             armed.countdown -= 1;
             return None;
         }
-        let ambush = armed.ambush;
-        shared.armed = None;
+        let ambush = shared.armed.swap_remove(index).ambush;
         let fired = match ambush {
             Ambush::Crash => &mut shared.fired.crashes,
             Ambush::Stall => &mut shared.fired.stalls,

@@ -37,7 +37,7 @@ impl Plan {
             processes: rng.usize(2..=3),
             threads: rng.usize(1..=2),
             records: rng.usize(60..=240),
-            keys: rng.u64(2..=12),
+            keys: *pick(rng, &[2, 6, 12, 40]),
             commit_interval_ms: *pick(rng, &[0, 20, 100, 400]),
             flush_interval_ms: *pick(rng, &[50, 500, 5_000]),
             transaction_timeout_ms: *pick(rng, &[10_000, 60_000]),

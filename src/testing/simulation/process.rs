@@ -12,9 +12,11 @@ use crate::log::embedded::EmbeddedLog;
 use crate::metrics::Metrics;
 use crate::query::QueryRegistry;
 use crate::runtime::{
-    PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, ThreadSpec, ThreadStatus,
+    PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, TaskState, ThreadSpec,
+    ThreadStatus,
 };
 use crate::state::{MemoryBudget, StateDir};
+use crate::topology::TaskId;
 
 /// What all processes of a run have in common.
 #[derive(Debug, Clone)]
@@ -144,6 +146,16 @@ impl Process {
 }
 
 impl Running {
+    /// Returns the tasks that run here.
+    pub(super) fn tasks(&self) -> Vec<TaskId> {
+        let snapshots = self.statuses.iter().map(|status| status.snapshot());
+        snapshots
+            .flat_map(|one| one.tasks)
+            .filter(|(_, state)| *state == TaskState::Running)
+            .map(|(task, _)| task)
+            .collect()
+    }
+
     /// Returns what each thread says of itself.
     pub(super) fn describe(&self) -> Vec<String> {
         self.statuses.iter().map(|status| format!("{:?}", status.snapshot())).collect()

@@ -17,6 +17,7 @@ use super::{Options, Report};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::log::embedded::{EmbeddedLog, EmbeddedProducer, RecordStatus};
 use crate::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
+use crate::topology::TaskId;
 use crate::runtime::{CrashPoint, Step, ThreadError, ensure_topics};
 use crate::testing::temp_dir::TempDir;
 
@@ -208,7 +209,7 @@ impl World {
         let index = self.rng.usize(0..self.processes.len());
         if self.chance(plan.crash_rate) {
             let point = *pick(&mut self.rng, &CrashPoint::ALL);
-            let countdown = self.rng.u32(0..4);
+            let countdown = self.rng.u32(0..2);
             let stall = plan.freeze_rate > 0 && self.rng.bool();
             let ambush = if stall { Ambush::Stall } else { Ambush::Crash };
             self.site.faults.arm(ambush, index, point, countdown);
@@ -262,16 +263,18 @@ impl World {
         if self.processes[index].running().is_none() {
             return Ok(());
         }
-        let away = TOMBSTONES_LIVE_MS * 2;
+        let away = TOMBSTONES_LIVE_MS * 3;
         self.kill(index, "long absence")?;
         let back_at = self.now() + away;
         self.processes[index].kill(back_at);
         self.site.faults.count("aged");
         let until = self.now() + away;
+        // Then the input is quiet: what was deleted stays deleted, and its tombstones go.
+        let quiet_from = self.now() + away / 3;
         while self.now() < until {
             self.site.clock.advance(self.rng.i64(100..=3_000));
             self.start_those_due()?;
-            if self.chance(300) {
+            if self.now() < quiet_from && self.chance(300) {
                 self.produce()?;
             }
             let now = self.now();
@@ -430,7 +433,17 @@ impl World {
     }
 
     /// What still has to happen, if anything.
-    fn unfinished(&self) -> Result<Option<String>, Wrong> {
+    fn unfinished(&mut self) -> Result<Option<String>, Wrong> {
+        let running = self.processes.iter_mut().filter_map(Process::running);
+        let mut tasks: Vec<TaskId> = running.flat_map(|process| process.tasks()).collect();
+        tasks.sort();
+        let of_sub = |sub_topology| {
+            let partitions = 0..self.site.plan.partitions;
+            partitions.map(move |partition| TaskId { sub_topology, partition })
+        };
+        if tasks != [0, 1].into_iter().flat_map(of_sub).collect::<Vec<_>>() {
+            return Ok(Some(format!("only tasks {tasks:?} run")));
+        }
         if let Some(open) = self.site.log.inspect_transactions().first() {
             return Ok(Some(format!("transaction {open:?} is open")));
         }
@@ -483,7 +496,7 @@ impl World {
     fn check_queries(
         &mut self,
         expected: &std::collections::BTreeMap<
-            (crate::topology::TaskId, &'static str),
+            (TaskId, &'static str),
             super::oracle::Content,
         >,
     ) -> Result<(), Wrong> {
