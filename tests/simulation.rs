@@ -40,17 +40,34 @@ fn every_seed_keeps_every_guarantee_and_every_fault_fires() {
             Err(failure) => failures.push(failure.to_string()),
         }
     }
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} seeds failed:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
     println!("{fired:#?}");
     assert_fired(&fired);
 }
 
 fn assert_fired(fired: &Fired) {
     for point in CrashPoint::ALL {
-        assert!(fired.crashes.contains_key(&point), "no crash at {point:?} has fired");
+        assert!(
+            fired.crashes.contains_key(&point),
+            "no crash at {point:?} has fired"
+        );
     }
     let expected: [(FaultPoint, &[&str]); 6] = [
-        (FaultPoint::Commit, &["ReplyLost", "RequestLost", "AbortRequired", "Fatal", "Retriable"]),
+        (
+            FaultPoint::Commit,
+            &[
+                "ReplyLost",
+                "RequestLost",
+                "AbortRequired",
+                "Fatal",
+                "Retriable",
+            ],
+        ),
         (FaultPoint::Init, &["Fatal", "Retriable"]),
         (FaultPoint::Send, &["AbortRequired", "Fatal"]),
         (FaultPoint::SendOffsets, &["AbortRequired", "Retriable"]),
@@ -60,13 +77,25 @@ fn assert_fired(fired: &Fired) {
     for (point, faults) in expected {
         for fault in faults {
             let key = (point, (*fault).to_owned());
-            assert!(fired.log.contains_key(&key), "{fault} at {point:?} has never fired");
+            assert!(
+                fired.log.contains_key(&key),
+                "{fault} at {point:?} has never fired"
+            );
         }
     }
-    for name in
-        ["killed", "killed in doubt", "frozen", "twin", "identity fenced", "clean stop", "aged"]
-    {
-        assert!(fired.other.contains_key(name), "`{name}` has never happened");
+    for name in [
+        "killed",
+        "killed in doubt",
+        "frozen",
+        "twin",
+        "identity fenced",
+        "clean stop",
+        "aged",
+    ] {
+        assert!(
+            fired.other.contains_key(name),
+            "`{name}` has never happened"
+        );
     }
 }
 
@@ -94,5 +123,8 @@ fn every_planted_bug_is_found() {
             None => missed.push(bug),
         }
     }
-    assert!(missed.is_empty(), "not found within {SEEDS_PER_BUG} seeds: {missed:?}");
+    assert!(
+        missed.is_empty(),
+        "not found within {SEEDS_PER_BUG} seeds: {missed:?}"
+    );
 }

@@ -56,17 +56,28 @@ impl Driver {
         let (resume, resumed) = channel();
         let (commands, orders) = channel();
         let (reply, replies) = channel();
-        let probe = probe(Mutex::new(Gate { stalled: reply.clone(), resume: resumed }));
-        let thread = std::thread::Builder::new().name("simulated".to_owned()).spawn(move || {
-            let work = AssertUnwindSafe(|| work(spec(Arc::new(probe)), &orders, &reply));
-            if let Err(panic) = std::panic::catch_unwind(work) {
-                let error = ThreadError::Panicked(panic_text(&*panic));
-                drop(reply.send(Stepped::Ended(error)));
-            }
-        });
+        let probe = probe(Mutex::new(Gate {
+            stalled: reply.clone(),
+            resume: resumed,
+        }));
+        let thread = std::thread::Builder::new()
+            .name("simulated".to_owned())
+            .spawn(move || {
+                let work = AssertUnwindSafe(|| work(spec(Arc::new(probe)), &orders, &reply));
+                if let Err(panic) = std::panic::catch_unwind(work) {
+                    let error = ThreadError::Panicked(panic_text(&*panic));
+                    drop(reply.send(Stepped::Ended(error)));
+                }
+            });
         let thread = thread.map_err(|error| ThreadError::Panicked(error.to_string()))?;
         let (commands, resume, thread) = (Some(commands), Some(resume), Some(thread));
-        let mut driver = Self { state: State::Ready, commands, resume, replies, thread };
+        let mut driver = Self {
+            state: State::Ready,
+            commands,
+            resume,
+            replies,
+            thread,
+        };
         match driver.reply() {
             Stepped::Ended(error) => Err(error),
             Stepped::Started | Stepped::Done(_) | Stepped::Stalled(_) => Ok(driver),
@@ -105,7 +116,9 @@ impl Driver {
 
     fn reply(&mut self) -> Stepped {
         let reply = self.replies.recv().unwrap_or_else(|_| {
-            Stepped::Ended(ThreadError::Panicked("a thread has ended without a word".to_owned()))
+            Stepped::Ended(ThreadError::Panicked(
+                "a thread has ended without a word".to_owned(),
+            ))
         });
         self.state = match &reply {
             Stepped::Done(Step::Stopped) => State::Left,
@@ -128,11 +141,7 @@ impl Drop for Driver {
     }
 }
 
-fn work(
-    spec: ThreadSpec<EmbeddedLog>,
-    orders: &Receiver<Command>,
-    reply: &Sender<Stepped>,
-) {
+fn work(spec: ThreadSpec<EmbeddedLog>, orders: &Receiver<Command>, reply: &Sender<Stepped>) {
     let mut thread = match StreamThread::new(spec) {
         Ok(thread) => {
             drop(reply.send(Stepped::Started));
@@ -161,5 +170,6 @@ fn work(
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
 }

@@ -80,8 +80,13 @@ pub(super) struct Faults(Arc<Mutex<Shared>>);
 
 impl Faults {
     pub(super) fn new(rng: Rng, rate: u32) -> Self {
-        let shared =
-            Shared { rng, rate, fired: Fired::default(), doomed: Vec::new(), armed: Vec::new() };
+        let shared = Shared {
+            rng,
+            rate,
+            fired: Fired::default(),
+            doomed: Vec::new(),
+            armed: Vec::new(),
+        };
         Self(Arc::new(Mutex::new(shared)))
     }
 
@@ -102,7 +107,12 @@ impl Faults {
     pub(super) fn arm(&self, ambush: Ambush, process: usize, point: CrashPoint, countdown: u32) {
         let mut shared = self.shared();
         if shared.armed.len() < ARMED_MAX {
-            shared.armed.push(Armed { ambush, process, point, countdown });
+            shared.armed.push(Armed {
+                ambush,
+                process,
+                point,
+                countdown,
+            });
         }
     }
 
@@ -162,7 +172,11 @@ impl FaultPlan for Faults {
         if in_doubt && shared.rng.u32(0..4) == 0 {
             shared.doomed.push(site.client_id.to_owned());
         }
-        *shared.fired.log.entry((site.point, format!("{fault:?}"))).or_default() += 1;
+        *shared
+            .fired
+            .log
+            .entry((site.point, format!("{fault:?}")))
+            .or_default() += 1;
         Some(fault)
     }
 }
@@ -191,7 +205,11 @@ impl Probe for SimulationProbe {
                 let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
                 let told = gate.stalled.send(Stepped::Stalled(point)).is_ok();
                 // Nobody lets a killed process go on.
-                if told && gate.resume.recv().is_ok() { Ok(()) } else { Err(Crash(point)) }
+                if told && gate.resume.recv().is_ok() {
+                    Ok(())
+                } else {
+                    Err(Crash(point))
+                }
             }
         }
     }

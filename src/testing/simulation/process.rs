@@ -88,8 +88,9 @@ impl Process {
         let config = Arc::new(config(&site.plan, &self.dir));
         let budget = Arc::new(MemoryBudget::new(MEMORY));
         let metrics = Metrics::new();
-        let statuses: Vec<Arc<ThreadStatus>> =
-            (0..site.plan.threads).map(|_| Arc::new(ThreadStatus::default())).collect();
+        let statuses: Vec<Arc<ThreadStatus>> = (0..site.plan.threads)
+            .map(|_| Arc::new(ThreadStatus::default()))
+            .collect();
         let mut threads = Vec::new();
         for (index, status) in statuses.iter().enumerate() {
             let (index_of_process, faults, planted) = (self.index, &site.faults, site.planted);
@@ -99,8 +100,11 @@ impl Process {
                 planted,
                 gate,
             };
-            let (log, topology, config) =
-                (site.log.clone(), Arc::clone(&site.topology), Arc::clone(&config));
+            let (log, topology, config) = (
+                site.log.clone(),
+                Arc::clone(&site.topology),
+                Arc::clone(&config),
+            );
             let (clock, state, budget) =
                 (Arc::clone(&clock), Arc::clone(&state), Arc::clone(&budget));
             let (queries, metrics, status) =
@@ -123,7 +127,12 @@ impl Process {
             };
             threads.push(Driver::start(probe, spec).map_err(|error| error.to_string())?);
         }
-        let running = Running { statuses, threads, queries, frozen_until: 0 };
+        let running = Running {
+            statuses,
+            threads,
+            queries,
+            frozen_until: 0,
+        };
         self.life = Life::Running(running);
         Ok(())
     }
@@ -158,7 +167,10 @@ impl Running {
 
     /// Returns what each thread says of itself.
     pub(super) fn describe(&self) -> Vec<String> {
-        self.statuses.iter().map(|status| format!("{:?}", status.snapshot())).collect()
+        self.statuses
+            .iter()
+            .map(|status| format!("{:?}", status.snapshot()))
+            .collect()
     }
 
     /// Asks all threads to drain and leave.
@@ -168,7 +180,10 @@ impl Running {
 
     /// Steps one thread; `None` when it has left already.
     pub(super) fn step(&mut self, index: usize) -> Option<Stepped> {
-        let thread = self.threads.get_mut(index).filter(|thread| !thread.has_left())?;
+        let thread = self
+            .threads
+            .get_mut(index)
+            .filter(|thread| !thread.has_left())?;
         Some(thread.step())
     }
 

@@ -17,9 +17,9 @@ use super::{Options, Report};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::log::embedded::{EmbeddedLog, EmbeddedProducer, RecordStatus};
 use crate::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
-use crate::topology::TaskId;
 use crate::runtime::{CrashPoint, Step, ThreadError, ensure_topics};
 use crate::testing::temp_dir::TempDir;
+use crate::topology::TaskId;
 
 /// 2024-01-01T00:00:00Z.
 const START: Timestamp = 1_704_067_200_000;
@@ -83,7 +83,14 @@ impl World {
         }));
         let planted = options.planted;
         let topology = Arc::new(topology);
-        let site = Site { plan, log, clock, faults, planted, topology };
+        let site = Site {
+            plan,
+            log,
+            clock,
+            faults,
+            planted,
+            topology,
+        };
         Ok(Self {
             rng,
             site,
@@ -122,7 +129,12 @@ impl World {
         self.check_all()?;
         let fired = self.site.faults.fired();
         let records = self.sent;
-        Ok(Report { records, steps: self.steps, digest: self.commits_digest, fired })
+        Ok(Report {
+            records,
+            steps: self.steps,
+            digest: self.commits_digest,
+            fired,
+        })
     }
 
     fn now(&self) -> Timestamp {
@@ -133,7 +145,8 @@ impl World {
         if self.trace.len() == TRACE_LENGTH {
             self.trace.pop_front();
         }
-        self.trace.push_back(format!("{:>7} {}", self.now() - START, line.into()));
+        self.trace
+            .push_back(format!("{:>7} {}", self.now() - START, line.into()));
     }
 
     fn chance(&mut self, thousandths: u32) -> bool {
@@ -238,11 +251,20 @@ impl World {
     /// Sometimes another process takes on its identity meanwhile.
     fn freeze(&mut self, index: usize) -> Result<(), Wrong> {
         let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
-        let Some(running) = self.processes[index].running() else { return Ok(()) };
+        let Some(running) = self.processes[index].running() else {
+            return Ok(());
+        };
         running.frozen_until = frozen_until;
         self.site.faults.count("frozen");
-        self.note(format!("process {index} freezes until {}", frozen_until - START));
-        let living = self.processes.iter().filter(|it| !matches!(it.life, Life::Gone)).count();
+        self.note(format!(
+            "process {index} freezes until {}",
+            frozen_until - START
+        ));
+        let living = self
+            .processes
+            .iter()
+            .filter(|it| !matches!(it.life, Life::Gone))
+            .count();
         if living < 5 && self.rng.u32(0..5) == 0 {
             let twin = self.processes.len();
             self.processes.push(Process {
@@ -252,7 +274,9 @@ impl World {
                 life: Life::Down(self.now()),
             });
             self.site.faults.count("twin");
-            self.note(format!("process {twin} takes on the identity of process {index}"));
+            self.note(format!(
+                "process {twin} takes on the identity of process {index}"
+            ));
         }
         Ok(())
     }
@@ -287,8 +311,13 @@ impl World {
                 }
             }
             if self.chance(200) {
-                self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
-                self.site.log.maintain().map_err(|error| error.to_string())?;
+                self.mirror
+                    .refresh(&self.site.log)
+                    .map_err(|error| error.to_string())?;
+                self.site
+                    .log
+                    .maintain()
+                    .map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -310,7 +339,9 @@ impl World {
 
     /// Steps a thread of a running process and meets what comes of it.
     fn step(&mut self, index: usize, thread: usize) -> Result<Option<Step>, Wrong> {
-        let Some(running) = self.processes[index].running() else { return Ok(None) };
+        let Some(running) = self.processes[index].running() else {
+            return Ok(None);
+        };
         self.steps += 1;
         let stepped = running.step(thread);
         let all_left = running.all_left();
@@ -319,7 +350,10 @@ impl World {
             Some(Stepped::Done(step)) => Some(step),
             Some(Stepped::Stalled(point)) => {
                 let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
-                self.note(format!("process {index} stalls at {point:?} until {}", frozen_until - START));
+                self.note(format!(
+                    "process {index} stalls at {point:?} until {}",
+                    frozen_until - START
+                ));
                 if let Some(running) = self.processes[index].running() {
                     running.frozen_until = frozen_until;
                 }
@@ -339,7 +373,9 @@ impl World {
             self.kill_client(&client)?;
         }
         if self.site.plan.ageing {
-            self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+            self.mirror
+                .refresh(&self.site.log)
+                .map_err(|error| error.to_string())?;
         }
         self.digest(index, outcome);
         Ok(outcome)
@@ -411,14 +447,22 @@ impl World {
             }
             self.site.clock.advance(if worked { 3 } else { 30 });
             // Punctuators work for ever: at rest is what stays finished.
-            quiet_rounds = if self.unfinished()?.is_none() { quiet_rounds + 1 } else { 0 };
+            quiet_rounds = if self.unfinished()?.is_none() {
+                quiet_rounds + 1
+            } else {
+                0
+            };
             if quiet_rounds > QUIET_ROUNDS {
                 return Ok(());
             }
         }
-        let what = self.unfinished()?.unwrap_or_else(|| "it never rests".to_owned());
+        let what = self
+            .unfinished()?
+            .unwrap_or_else(|| "it never rests".to_owned());
         self.describe();
-        Err(format!("no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"))
+        Err(format!(
+            "no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"
+        ))
     }
 
     /// Notes where everybody stands.
@@ -426,7 +470,10 @@ impl World {
         let mut lines = vec![format!("{:?}", self.site.log.inspect_group(APPLICATION))];
         for process in &mut self.processes {
             let index = process.index;
-            let threads = process.running().map(|running| running.describe()).unwrap_or_default();
+            let threads = process
+                .running()
+                .map(|running| running.describe())
+                .unwrap_or_default();
             lines.push(format!("process {index}: {threads:?}"));
         }
         lines.into_iter().for_each(|line| self.note(line));
@@ -439,7 +486,10 @@ impl World {
         tasks.sort();
         let of_sub = |sub_topology| {
             let partitions = 0..self.site.plan.partitions;
-            partitions.map(move |partition| TaskId { sub_topology, partition })
+            partitions.map(move |partition| TaskId {
+                sub_topology,
+                partition,
+            })
         };
         if tasks != [0, 1].into_iter().flat_map(of_sub).collect::<Vec<_>>() {
             return Ok(Some(format!("only tasks {tasks:?} run")));
@@ -469,12 +519,16 @@ impl World {
     }
 
     fn check_all(&mut self) -> Result<(), Wrong> {
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let expected = check::outputs(&self.site)?;
         check::changelogs(&self.mirror, &expected)?;
         self.check_queries(&expected)?;
         self.stop_all()?;
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let mut found: Vec<Databases> = Vec::new();
         for index in 0..self.processes.len() {
             found.push(self.check_directory(index)?);
@@ -484,9 +538,13 @@ impl World {
                 continue;
             }
             let key = (*task, (*store).to_owned());
-            let whole = found.iter().any(|databases| databases.get(&key) == Some(content));
+            let whole = found
+                .iter()
+                .any(|databases| databases.get(&key) == Some(content));
             if !whole && !content.is_empty() {
-                return Err(format!("no process has all of store `{store}` of task {task}"));
+                return Err(format!(
+                    "no process has all of store `{store}` of task {task}"
+                ));
             }
         }
         Ok(())
@@ -495,17 +553,16 @@ impl World {
     /// Asks the processes for every key, as a user would.
     fn check_queries(
         &mut self,
-        expected: &std::collections::BTreeMap<
-            (TaskId, &'static str),
-            super::oracle::Content,
-        >,
+        expected: &std::collections::BTreeMap<(TaskId, &'static str), super::oracle::Content>,
     ) -> Result<(), Wrong> {
         for ((task, store), content) in expected {
             // Ticks are written to their task's partition, which is not where their key's hash points.
             for (key, number) in content.iter().filter(|_| *store != topology::TICKS) {
                 let mut answers = Vec::new();
                 for process in &mut self.processes {
-                    let Some(running) = process.running() else { continue };
+                    let Some(running) = process.running() else {
+                        continue;
+                    };
                     if let Ok(Some(found)) = running.queries.get(store, key) {
                         answers.push(found.value);
                     }
@@ -541,11 +598,15 @@ impl World {
             }
             self.site.clock.advance(20);
         }
-        Err(format!("a process does not stop within {SETTLE_MAX_MS} ms of virtual time"))
+        Err(format!(
+            "a process does not stop within {SETTLE_MAX_MS} ms of virtual time"
+        ))
     }
 
     fn check_directory(&mut self, index: usize) -> Result<Databases, Wrong> {
-        self.mirror.refresh(&self.site.log).map_err(|error| error.to_string())?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
         let dir = self.processes[index].dir.clone();
         if !dir.exists() {
             return Ok(Databases::new());
