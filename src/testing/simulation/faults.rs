@@ -158,14 +158,14 @@ impl FaultPlan for Faults {
         if shared.rate == 0 || shared.rng.u32(0..1000) >= rate {
             return None;
         }
-        let fault = match (site.point, shared.rng.u32(0..10)) {
-            (FaultPoint::Commit, 0..3) => Fault::ReplyLost,
-            (FaultPoint::Commit, 3..6) => Fault::RequestLost,
-            (FaultPoint::Commit, 6..8) | (FaultPoint::Send | FaultPoint::SendOffsets, 0..6) => {
-                Fault::AbortRequired
-            }
-            (FaultPoint::Fetch | FaultPoint::Committed, _) => Fault::Retriable,
-            (_, 9) => Fault::Fatal,
+        let draw = shared.rng.u32(0..10);
+        let fault = match site.point {
+            FaultPoint::Fetch | FaultPoint::Committed => Fault::Retriable,
+            _ if draw == 9 => Fault::Fatal,
+            FaultPoint::Commit if draw < 3 => Fault::ReplyLost,
+            FaultPoint::Commit if draw < 6 => Fault::RequestLost,
+            FaultPoint::Commit if draw < 8 => Fault::AbortRequired,
+            FaultPoint::Send | FaultPoint::SendOffsets if draw < 6 => Fault::AbortRequired,
             _ => Fault::Retriable,
         };
         let in_doubt = matches!(fault, Fault::ReplyLost | Fault::RequestLost);

@@ -93,7 +93,7 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "replay: scripts/test sim --seed {seed}")
+        write!(f, "replay: MILLSTREAM_SIM_SEED={seed} scripts/test sim")
     }
 }
 
