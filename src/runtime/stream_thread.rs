@@ -302,9 +302,12 @@ impl<L: Log> StreamThread<L> {
             })?,
         };
         // ORDER: before any committed offset is read. This settles what a predecessor left open.
-        let result = producer.init_transactions();
+        if let Err(error) = producer.init_transactions() {
+            // One that may still succeed is asked again; any other is of no more use.
+            self.producer = Some(producer).filter(|_| error.is_retriable());
+            return Err(error.into());
+        }
         self.producer = Some(producer);
-        result?;
         self.transition(TransactionEvent::Initialised)
     }
 

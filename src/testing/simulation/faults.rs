@@ -1,10 +1,12 @@
 //! What goes wrong: crashes at named points, and the log's faults.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
+use super::driver::Stepped;
 use crate::log::embedded::{Fault, FaultPlan, FaultPoint, FaultSite};
 use crate::runtime::{Crash, CrashPoint, PlantedBug, Probe};
 
@@ -13,6 +15,8 @@ use crate::runtime::{Crash, CrashPoint, PlantedBug, Probe};
 pub struct Fired {
     /// Crashes, by point.
     pub crashes: BTreeMap<CrashPoint, u64>,
+    /// Zombies, by the point at which they stopped for a while.
+    pub stalls: BTreeMap<CrashPoint, u64>,
     /// Faults of the log, by operation.
     pub log: BTreeMap<(FaultPoint, String), u64>,
     /// Everything else, by name.
@@ -25,6 +29,9 @@ impl Fired {
         for (point, count) in &other.crashes {
             *self.crashes.entry(*point).or_default() += count;
         }
+        for (point, count) in &other.stalls {
+            *self.stalls.entry(*point).or_default() += count;
+        }
         for (site, count) in &other.log {
             *self.log.entry(site.clone()).or_default() += count;
         }
@@ -33,6 +40,9 @@ impl Fired {
         }
     }
 }
+
+/// How many ambushes wait at a time: points of rare events must not keep out the others for ever.
+const ARMED_MAX: usize = 12;
 
 /// What the log, the probes and the scheduler of one run share.
 #[derive(Debug)]
@@ -43,12 +53,22 @@ struct Shared {
     fired: Fired,
     /// Processes to kill once their step has returned: the reply that they wait for never comes.
     doomed: Vec<String>,
-    armed: Option<Armed>,
+    armed: Vec<Armed>,
 }
 
-/// A crash to come: at a point of one process, the `countdown`-th time that it is reached.
+/// What waits at a named point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ambush {
+    /// The process dies there.
+    Crash,
+    /// The process stops there, and goes on later: a zombie in the middle of what it did.
+    Stall,
+}
+
+/// At a point of one process, the `countdown`-th time that it is reached.
 #[derive(Debug)]
 struct Armed {
+    ambush: Ambush,
     process: usize,
     point: CrashPoint,
     countdown: u32,
@@ -65,7 +85,7 @@ impl Faults {
             rate,
             fired: Fired::default(),
             doomed: Vec::new(),
-            armed: None,
+            armed: Vec::new(),
         };
         Self(Arc::new(Mutex::new(shared)))
     }
@@ -77,19 +97,42 @@ impl Faults {
     pub(super) fn stop(&self) {
         let mut shared = self.shared();
         shared.rate = 0;
-        shared.armed = None;
+        shared.armed.clear();
     }
 
     pub(super) fn count(&self, name: &'static str) {
         *self.shared().fired.other.entry(name).or_default() += 1;
     }
 
-    pub(super) fn arm(&self, process: usize, point: CrashPoint, countdown: u32) {
-        self.shared().armed = Some(Armed {
-            process,
-            point,
-            countdown,
-        });
+    pub(super) fn arm(&self, ambush: Ambush, process: usize, point: CrashPoint, countdown: u32) {
+        let mut shared = self.shared();
+        if shared.armed.len() < ARMED_MAX {
+            shared.armed.push(Armed {
+                ambush,
+                process,
+                point,
+                countdown,
+            });
+        }
+    }
+
+    /// What happens to `process` at `point`.
+    fn meet(&self, process: usize, point: CrashPoint) -> Option<Ambush> {
+        let mut shared = self.shared();
+        let here = |armed: &Armed| armed.process == process && armed.point == point;
+        let index = shared.armed.iter().position(here)?;
+        let armed = shared.armed.get_mut(index)?;
+        if armed.countdown > 0 {
+            armed.countdown -= 1;
+            return None;
+        }
+        let ambush = shared.armed.swap_remove(index).ambush;
+        let fired = match ambush {
+            Ambush::Crash => &mut shared.fired.crashes,
+            Ambush::Stall => &mut shared.fired.stalls,
+        };
+        *fired.entry(point).or_default() += 1;
+        Some(ambush)
     }
 
     /// Returns the client ids that are to die now.
@@ -115,14 +158,14 @@ impl FaultPlan for Faults {
         if shared.rate == 0 || shared.rng.u32(0..1000) >= rate {
             return None;
         }
-        let fault = match (site.point, shared.rng.u32(0..10)) {
-            (FaultPoint::Commit, 0..3) => Fault::ReplyLost,
-            (FaultPoint::Commit, 3..6) => Fault::RequestLost,
-            (FaultPoint::Commit, 6..8) | (FaultPoint::Send | FaultPoint::SendOffsets, 0..6) => {
-                Fault::AbortRequired
-            }
-            (FaultPoint::Fetch | FaultPoint::Committed, _) => Fault::Retriable,
-            (_, 9) => Fault::Fatal,
+        let draw = shared.rng.u32(0..10);
+        let fault = match site.point {
+            FaultPoint::Fetch | FaultPoint::Committed => Fault::Retriable,
+            _ if draw == 9 => Fault::Fatal,
+            FaultPoint::Commit if draw < 3 => Fault::ReplyLost,
+            FaultPoint::Commit if draw < 6 => Fault::RequestLost,
+            FaultPoint::Commit if draw < 8 => Fault::AbortRequired,
+            FaultPoint::Send | FaultPoint::SendOffsets if draw < 6 => Fault::AbortRequired,
             _ => Fault::Retriable,
         };
         let in_doubt = matches!(fault, Fault::ReplyLost | Fault::RequestLost);
@@ -138,30 +181,37 @@ impl FaultPlan for Faults {
     }
 }
 
-/// One process's probe.
-#[derive(Debug)]
+/// A thread's side of its stall: it tells the scheduler, and waits to be let go.
+pub(super) struct Gate {
+    pub(super) stalled: Sender<Stepped>,
+    /// Closed when the process is killed.
+    pub(super) resume: Receiver<()>,
+}
+
+/// One thread's probe.
 pub(super) struct SimulationProbe {
     pub(super) process: usize,
     pub(super) faults: Faults,
     pub(super) planted: Option<PlantedBug>,
+    pub(super) gate: Mutex<Gate>,
 }
 
 impl Probe for SimulationProbe {
     fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
-        let mut shared = self.faults.shared();
-        let Some(armed) = &mut shared.armed else {
-            return Ok(());
-        };
-        if armed.process != self.process || armed.point != point {
-            return Ok(());
+        match self.faults.meet(self.process, point) {
+            None => Ok(()),
+            Some(Ambush::Crash) => Err(Crash(point)),
+            Some(Ambush::Stall) => {
+                let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+                let told = gate.stalled.send(Stepped::Stalled(point)).is_ok();
+                // Nobody lets a killed process go on.
+                if told && gate.resume.recv().is_ok() {
+                    Ok(())
+                } else {
+                    Err(Crash(point))
+                }
+            }
         }
-        if armed.countdown > 0 {
-            armed.countdown -= 1;
-            return Ok(());
-        }
-        shared.armed = None;
-        *shared.fired.crashes.entry(point).or_default() += 1;
-        Err(Crash(point))
     }
 
     fn planted(&self, bug: PlantedBug) -> bool {

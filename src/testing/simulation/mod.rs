@@ -2,8 +2,8 @@
 //!
 //! # Position
 //! One seed makes a run: topology settings, input, who steps when, and what goes wrong. Several
-//! processes of one or two [`StreamThread`](crate::runtime::StreamThread)s each are stepped on one OS
-//! thread; checkers stand outside. `docs/simulation.md` tells how to use it.
+//! processes of one or two [`StreamThread`](crate::runtime::StreamThread)s each are stepped one at a
+//! time; checkers stand outside. `docs/simulation.md` tells how to use it.
 //! # Invariants
 //! - The same seed is the same run, so a failure is replayed by its seed alone.
 //! - Nothing but the log, the clock and the [`Probe`](crate::runtime::Probe) is replaced: what runs is
@@ -14,6 +14,7 @@
 //! tests against real Kafka and `kill -9` are for those.
 
 mod check;
+mod driver;
 mod faults;
 mod mirror;
 mod oracle;
@@ -92,7 +93,7 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "replay: scripts/test sim --seed {seed}")
+        write!(f, "replay: MILLSTREAM_SIM_SEED={seed} scripts/test sim")
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Plan {
     /// Virtual milliseconds between commits.
     pub(super) commit_interval_ms: u64,
     pub(super) flush_interval_ms: u64,
+    /// Longer than a session: a dead owner's transaction outlives its membership.
+    pub(super) transaction_timeout_ms: u64,
     pub(super) records_per_step: usize,
     /// In thousandths of the log's calls.
     pub(super) fault_rate: u32,
@@ -35,13 +37,14 @@ impl Plan {
             processes: rng.usize(2..=3),
             threads: rng.usize(1..=2),
             records: rng.usize(60..=240),
-            keys: rng.u64(2..=12),
+            keys: *pick(rng, &[2, 6, 12, 40]),
             commit_interval_ms: *pick(rng, &[0, 20, 100, 400]),
             flush_interval_ms: *pick(rng, &[50, 500, 5_000]),
+            transaction_timeout_ms: *pick(rng, &[10_000, 60_000]),
             records_per_step: *pick(rng, &[1, 3, 50]),
             fault_rate: if calm { 0 } else { *pick(rng, &[2, 10, 40]) },
             crash_rate: if calm { 0 } else { *pick(rng, &[2, 5, 12]) },
-            freeze_rate: if calm { 0 } else { *pick(rng, &[0, 1, 3]) },
+            freeze_rate: if calm { 0 } else { *pick(rng, &[0, 1, 2]) },
             ageing: rng.u32(0..4) == 0,
             dead_letters: rng.bool(),
             poison_rate: *pick(rng, &[0, 30, 100]),

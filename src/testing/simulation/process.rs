@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::driver::{Driver, Stepped};
 use super::faults::{Faults, SimulationProbe};
 use super::plan::Plan;
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -11,11 +12,11 @@ use crate::log::embedded::EmbeddedLog;
 use crate::metrics::Metrics;
 use crate::query::QueryRegistry;
 use crate::runtime::{
-    PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, Step, StreamThread,
-    ThreadError, ThreadSpec, ThreadStatus,
+    PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, TaskState, ThreadSpec,
+    ThreadStatus,
 };
 use crate::state::{MemoryBudget, StateDir};
-use crate::topology::Topology;
+use crate::topology::TaskId;
 
 /// What all processes of a run have in common.
 #[derive(Debug, Clone)]
@@ -30,7 +31,6 @@ pub(super) struct Site {
 
 pub(super) const APPLICATION: &str = "sim";
 pub(super) const SESSION_TIMEOUT_MS: i64 = 10_000;
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 const MEMORY: usize = 16 * 1024 * 1024;
 
 /// The settings of a process.
@@ -43,7 +43,7 @@ pub(super) fn config(plan: &Plan, state_dir: &Path) -> RuntimeConfig {
     config.memory_max = MEMORY as u64;
     config.buffered_records_per_partition = 20;
     config.session_timeout = Duration::from_millis(SESSION_TIMEOUT_MS.unsigned_abs());
-    config.transaction_timeout = TRANSACTION_TIMEOUT;
+    config.transaction_timeout = Duration::from_millis(plan.transaction_timeout_ms);
     config.default_partitions = plan.partitions;
     config
 }
@@ -58,12 +58,11 @@ pub(super) enum Life {
 }
 
 pub(super) struct Running {
-    /// `None`: this thread has left cleanly.
-    threads: Vec<Option<StreamThread<EmbeddedLog>>>,
+    statuses: Vec<Arc<ThreadStatus>>,
+    threads: Vec<Driver>,
     pub(super) queries: Arc<QueryRegistry>,
     /// Does nothing before this time.
     pub(super) frozen_until: Timestamp,
-    pub(super) stopping: bool,
 }
 
 /// A process over its lives.
@@ -84,45 +83,55 @@ impl Process {
         let identity = self.identity.clone();
         let state = StateDir::open(&self.dir, || identity).map_err(|error| error.to_string())?;
         let state = Arc::new(state);
-        let queries =
-            QueryRegistry::new(site.topology.sub_topologies.iter().flat_map(|resolved| {
-                stores_of(&site.topology.topology, resolved.id)
-                    .map(move |store| (store, resolved.id, resolved.tasks))
-            }));
-        let probe: Arc<dyn Probe> = Arc::new(SimulationProbe {
-            process: self.index,
-            faults: site.faults.clone(),
-            planted: site.planted,
-        });
+        let queries = QueryRegistry::of(&site.topology);
         let clock: Arc<dyn Clock> = Arc::new(site.clock.clone());
         let config = Arc::new(config(&site.plan, &self.dir));
         let budget = Arc::new(MemoryBudget::new(MEMORY));
         let metrics = Metrics::new();
+        let statuses: Vec<Arc<ThreadStatus>> = (0..site.plan.threads)
+            .map(|_| Arc::new(ThreadStatus::default()))
+            .collect();
         let mut threads = Vec::new();
-        for index in 0..site.plan.threads {
-            let thread = StreamThread::new(ThreadSpec {
+        for (index, status) in statuses.iter().enumerate() {
+            let (index_of_process, faults, planted) = (self.index, &site.faults, site.planted);
+            let probe = |gate| SimulationProbe {
+                process: index_of_process,
+                faults: faults.clone(),
+                planted,
+                gate,
+            };
+            let (log, topology, config) = (
+                site.log.clone(),
+                Arc::clone(&site.topology),
+                Arc::clone(&config),
+            );
+            let (clock, state, budget) =
+                (Arc::clone(&clock), Arc::clone(&state), Arc::clone(&budget));
+            let (queries, metrics, status) =
+                (Arc::clone(&queries), metrics.clone(), Arc::clone(status));
+            let records_per_step = site.plan.records_per_step;
+            let spec = move |probe: Arc<dyn Probe>| ThreadSpec {
                 index,
-                log: site.log.clone(),
-                topology: Arc::clone(&site.topology),
-                config: Arc::clone(&config),
-                clock: Arc::clone(&clock),
-                probe: Arc::clone(&probe),
-                state: Arc::clone(&state),
-                budget: Arc::clone(&budget),
+                log,
+                topology,
+                config,
+                clock,
+                probe,
+                state,
+                budget,
                 restores: RestoreExecutor::inline(),
-                queries: Arc::clone(&queries),
-                metrics: metrics.clone(),
-                status: Arc::new(ThreadStatus::default()),
-                records_per_step: site.plan.records_per_step,
-            })
-            .map_err(|error| error.to_string())?;
-            threads.push(Some(thread));
+                queries,
+                metrics,
+                status,
+                records_per_step,
+            };
+            threads.push(Driver::start(probe, spec).map_err(|error| error.to_string())?);
         }
         let running = Running {
+            statuses,
             threads,
             queries,
             frozen_until: 0,
-            stopping: false,
         };
         self.life = Life::Running(running);
         Ok(())
@@ -146,42 +155,39 @@ impl Process {
 }
 
 impl Running {
-    pub(super) fn threads(&self) -> usize {
-        self.threads.len()
+    /// Returns the tasks that run here.
+    pub(super) fn tasks(&self) -> Vec<TaskId> {
+        let snapshots = self.statuses.iter().map(|status| status.snapshot());
+        snapshots
+            .flat_map(|one| one.tasks)
+            .filter(|(_, state)| *state == TaskState::Running)
+            .map(|(task, _)| task)
+            .collect()
+    }
+
+    /// Returns what each thread says of itself.
+    pub(super) fn describe(&self) -> Vec<String> {
+        self.statuses
+            .iter()
+            .map(|status| format!("{:?}", status.snapshot()))
+            .collect()
     }
 
     /// Asks all threads to drain and leave.
     pub(super) fn stop(&mut self) {
-        self.stopping = true;
-        self.threads
-            .iter_mut()
-            .flatten()
-            .for_each(StreamThread::stop);
+        self.threads.iter_mut().for_each(Driver::stop);
     }
 
-    /// Steps one thread; returns whether all threads have left.
-    ///
-    /// # Errors
-    /// The thread has ended.
-    pub(super) fn step(&mut self, index: usize) -> Result<(Option<Step>, bool), ThreadError> {
-        let Some(slot) = self.threads.get_mut(index) else {
-            return Ok((None, false));
-        };
-        let step = slot.as_mut().map(StreamThread::step).transpose()?;
-        if step == Some(Step::Stopped) {
-            *slot = None;
-        }
-        Ok((step, self.threads.iter().all(Option::is_none)))
+    /// Steps one thread; `None` when it has left already.
+    pub(super) fn step(&mut self, index: usize) -> Option<Stepped> {
+        let thread = self
+            .threads
+            .get_mut(index)
+            .filter(|thread| !thread.has_left())?;
+        Some(thread.step())
     }
-}
 
-fn stores_of(
-    topology: &Topology,
-    id: u32,
-) -> impl Iterator<Item = crate::topology::StoreSpec> + '_ {
-    topology
-        .sub_topologies()
-        .iter()
-        .filter(move |sub| sub.id == id)
-        .flat_map(|sub| sub.stores.iter().cloned())
+    pub(super) fn all_left(&self) -> bool {
+        self.threads.iter().all(Driver::has_left)
+    }
 }

@@ -107,6 +107,9 @@ fn store(name: &str, ageing: bool) -> Materialized<String, i64> {
     }
 }
 
+/// An aggregate: its name, where it starts, how it goes on.
+type Fold = (&'static str, fn() -> i64, fn(i64, i64) -> i64);
+
 /// Draws the topology.
 ///
 /// # Errors
@@ -128,7 +131,7 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
     );
     input.to(ECHO, Produced::with(serdes::string(), serdes::string()));
     let by_key = input.group_by_key(Grouped::as_name("by-key"));
-    let folds: [(&str, fn() -> i64, fn(i64, i64) -> i64); 3] = [
+    let folds: [Fold; 3] = [
         (SUM, || 0, |value, sum| sum + value),
         (MIN, || i64::MAX, i64::min),
         (MAX, || i64::MIN, i64::max),

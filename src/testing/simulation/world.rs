@@ -1,14 +1,14 @@
 //! The scheduler: one seed decides who steps, when, and what goes wrong.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::check::{self, Databases, Wrong};
-use super::faults::Faults;
+use super::driver::Stepped;
+use super::faults::{Ambush, Faults};
 use super::mirror::Mirror;
 use super::plan::{Plan, pick};
 use super::process::{APPLICATION, Life, Process, SESSION_TIMEOUT_MS, Site, config};
@@ -19,14 +19,15 @@ use crate::log::embedded::{EmbeddedLog, EmbeddedProducer, RecordStatus};
 use crate::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
 use crate::runtime::{CrashPoint, Step, ThreadError, ensure_topics};
 use crate::testing::temp_dir::TempDir;
+use crate::topology::TaskId;
 
 /// 2024-01-01T00:00:00Z.
 const START: Timestamp = 1_704_067_200_000;
 /// Turns with faults after which a run settles, whatever its input has come to.
 const TURNS_MAX: usize = 20_000;
-/// Virtual time within which a run must come to rest once faults have stopped: sessions and
-/// transactions time out after 10 s each.
-const SETTLE_MAX_MS: i64 = 120_000;
+/// Virtual time within which a run must come to rest once faults have stopped: sessions time out after
+/// 10 s, transactions after a minute at most, a long absence lasts two.
+const SETTLE_MAX_MS: i64 = 300_000;
 /// Rounds in a row that find nothing unfinished before a run counts as at rest: longer than the
 /// punctuator's and the commit's intervals.
 const QUIET_ROUNDS: usize = 40;
@@ -221,8 +222,10 @@ impl World {
         let index = self.rng.usize(0..self.processes.len());
         if self.chance(plan.crash_rate) {
             let point = *pick(&mut self.rng, &CrashPoint::ALL);
-            let countdown = self.rng.u32(0..4);
-            self.site.faults.arm(index, point, countdown);
+            let countdown = self.rng.u32(0..2);
+            let stall = plan.freeze_rate > 0 && self.rng.bool();
+            let ambush = if stall { Ambush::Stall } else { Ambush::Crash };
+            self.site.faults.arm(ambush, index, point, countdown);
         }
         if plan.crash_rate > 0 && self.chance(plan.crash_rate / 3) {
             self.kill(index, "kill")?;
@@ -284,16 +287,18 @@ impl World {
         if self.processes[index].running().is_none() {
             return Ok(());
         }
-        let away = TOMBSTONES_LIVE_MS * 2;
+        let away = TOMBSTONES_LIVE_MS * 3;
         self.kill(index, "long absence")?;
         let back_at = self.now() + away;
         self.processes[index].kill(back_at);
         self.site.faults.count("aged");
         let until = self.now() + away;
+        // Then the input is quiet: what was deleted stays deleted, and its tombstones go.
+        let quiet_from = self.now() + away / 3;
         while self.now() < until {
             self.site.clock.advance(self.rng.i64(100..=3_000));
             self.start_those_due()?;
-            if self.chance(300) {
+            if self.now() < quiet_from && self.chance(300) {
                 self.produce()?;
             }
             let now = self.now();
@@ -322,7 +327,7 @@ impl World {
         if self.processes[index].running().is_none() {
             return Ok(());
         }
-        let back_at = self.now() + *pick(&mut self.rng, &[0, 50, 2_000, 15_000]);
+        let back_at = self.now() + *pick(&mut self.rng, &[0, 50, 2_000, 15_000, 40_000]);
         self.note(format!("process {index} dies: {why}"));
         self.site.faults.count("killed");
         self.processes[index].kill(back_at);
@@ -338,22 +343,32 @@ impl World {
             return Ok(None);
         };
         self.steps += 1;
-        let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| running.step(thread)));
+        let stepped = running.step(thread);
+        let all_left = running.all_left();
         let outcome = match stepped {
-            Ok(Ok((step, all_left))) => {
-                if all_left {
-                    let back_at = self.now() + self.rng.i64(0..=3_000);
-                    self.note(format!("process {index} has left"));
-                    self.processes[index].kill(back_at);
+            None | Some(Stepped::Started) => None,
+            Some(Stepped::Done(step)) => Some(step),
+            Some(Stepped::Stalled(point)) => {
+                let frozen_until = self.now() + self.rng.i64(0..=SESSION_TIMEOUT_MS * 5 / 2);
+                self.note(format!(
+                    "process {index} stalls at {point:?} until {}",
+                    frozen_until - START
+                ));
+                if let Some(running) = self.processes[index].running() {
+                    running.frozen_until = frozen_until;
                 }
-                step
+                None
             }
-            Ok(Err(error)) => {
+            Some(Stepped::Ended(error)) => {
                 self.thread_ended(index, &error)?;
                 None
             }
-            Err(panic) => return Err(format!("process {index} panicked: {}", panic_text(&*panic))),
         };
+        if all_left {
+            let back_at = self.now() + self.rng.i64(0..=3_000);
+            self.note(format!("process {index} has left"));
+            self.processes[index].kill(back_at);
+        }
         for client in self.site.faults.take_doomed() {
             self.kill_client(&client)?;
         }
@@ -444,13 +459,41 @@ impl World {
         let what = self
             .unfinished()?
             .unwrap_or_else(|| "it never rests".to_owned());
+        self.describe();
         Err(format!(
             "no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"
         ))
     }
 
+    /// Notes where everybody stands.
+    fn describe(&mut self) {
+        let mut lines = vec![format!("{:?}", self.site.log.inspect_group(APPLICATION))];
+        for process in &mut self.processes {
+            let index = process.index;
+            let threads = process
+                .running()
+                .map(|running| running.describe())
+                .unwrap_or_default();
+            lines.push(format!("process {index}: {threads:?}"));
+        }
+        lines.into_iter().for_each(|line| self.note(line));
+    }
+
     /// What still has to happen, if anything.
-    fn unfinished(&self) -> Result<Option<String>, Wrong> {
+    fn unfinished(&mut self) -> Result<Option<String>, Wrong> {
+        let running = self.processes.iter_mut().filter_map(Process::running);
+        let mut tasks: Vec<TaskId> = running.flat_map(|process| process.tasks()).collect();
+        tasks.sort();
+        let of_sub = |sub_topology| {
+            let partitions = 0..self.site.plan.partitions;
+            partitions.map(move |partition| TaskId {
+                sub_topology,
+                partition,
+            })
+        };
+        if tasks != [0, 1].into_iter().flat_map(of_sub).collect::<Vec<_>>() {
+            return Ok(Some(format!("only tasks {tasks:?} run")));
+        }
         if let Some(open) = self.site.log.inspect_transactions().first() {
             return Ok(Some(format!("transaction {open:?} is open")));
         }
@@ -510,10 +553,7 @@ impl World {
     /// Asks the processes for every key, as a user would.
     fn check_queries(
         &mut self,
-        expected: &std::collections::BTreeMap<
-            (crate::topology::TaskId, &'static str),
-            super::oracle::Content,
-        >,
+        expected: &std::collections::BTreeMap<(TaskId, &'static str), super::oracle::Content>,
     ) -> Result<(), Wrong> {
         for ((task, store), content) in expected {
             // Ticks are written to their task's partition, which is not where their key's hash points.
@@ -573,10 +613,4 @@ impl World {
         }
         check::directory(&self.site, &self.mirror, &dir)
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default()
 }
