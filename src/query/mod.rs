@@ -195,16 +195,27 @@ impl QueryRegistry {
     /// [`QueryError`].
     pub fn get(&self, store: &str, key: &str) -> Result<Option<Found>, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        let entry =
-            stores.get(store).ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
-        let key_bytes = entry.spec.key_codec.parse_text(key).map_err(|source| {
-            QueryError::BadKey { store: store.to_owned(), text: key.to_owned(), source }
-        })?;
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let key_bytes =
+            entry
+                .spec
+                .key_codec
+                .parse_text(key)
+                .map_err(|source| QueryError::BadKey {
+                    store: store.to_owned(),
+                    text: key.to_owned(),
+                    source,
+                })?;
         let partition = crate::format::partitioner::partition_for_key(
             entry.spec.key_codec.partition_key(&key_bytes),
             entry.partitions,
         );
-        let task = TaskId { sub_topology: entry.sub_topology, partition };
+        let task = TaskId {
+            sub_topology: entry.sub_topology,
+            partition,
+        };
         let handle = entry.tasks.get(&task).ok_or_else(|| QueryError::NotHere {
             store: store.to_owned(),
             partition,
