@@ -94,6 +94,9 @@ const PRODUCER: &[(&str, &str)] = &[
 const CONSUMER: &[(&str, &str)] = &[
     ("check.crcs", "true"),
     ("fetch.min.bytes", "1"),
+    // A member that subscribes a topic before its broker knows it looks again after this time only;
+    // the default of five minutes would leave the topic unassigned for as long.
+    ("topic.metadata.refresh.interval.ms", "5000"),
     // A partition that gets room again waits for the fetch that is under way without it.
     ("fetch.wait.max.ms", "100"),
     ("fetch.error.backoff.ms", "100"),
