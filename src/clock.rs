@@ -42,6 +42,9 @@ impl ManualClock {
     }
 
     /// Moves the clock forward by `by` milliseconds.
+    ///
+    /// # Panics
+    /// When `by` is negative: time does not run backwards.
     pub fn advance(&self, by: i64) {
         assert!(by >= 0, "a clock does not run backwards");
         self.0.fetch_add(by, Ordering::SeqCst);

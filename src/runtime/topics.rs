@@ -410,7 +410,7 @@ pub fn resolve_topics(
         existing
             .get(&name)
             .cloned()
-            .ok_or_else(|| TopicsError::Log(LogError::UnknownTopic { topic: name }))
+            .ok_or(TopicsError::Log(LogError::UnknownTopic { topic: name }))
     };
     let mut topics = BTreeMap::new();
     let mut sub_topologies = Vec::new();

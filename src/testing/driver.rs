@@ -278,7 +278,7 @@ impl TopologyTestDriver {
         timestamp: Timestamp,
         headers: &Headers,
     ) -> Result<(), DriverError> {
-        let topic = self.resolve(topic)?.name.clone();
+        let topic = TopicName::clone(&self.resolve(topic)?.name);
         let record = ProducerRecord {
             topic: &topic,
             partition: None,
@@ -378,7 +378,7 @@ impl TopologyTestDriver {
     fn collect(&mut self, topic: &ResolvedTopic) -> Result<(), DriverError> {
         let partitions: Vec<(TopicPartition, i64)> = (0..topic.partitions)
             .map(|partition| {
-                let partition = TopicPartition::new(topic.name.clone(), partition);
+                let partition = TopicPartition::new(TopicName::clone(&topic.name), partition);
                 let position = self.positions.get(&partition).copied().unwrap_or(0);
                 (partition, position)
             })
@@ -392,7 +392,10 @@ impl TopologyTestDriver {
                 self.positions.insert(partition, position);
             }
         }
-        let queue = self.outputs.entry(topic.name.clone()).or_default();
+        let queue = self
+            .outputs
+            .entry(TopicName::clone(&topic.name))
+            .or_default();
         queue.extend(messages.iter().map(|message| Output {
             key: message.key().map(<[u8]>::to_vec),
             value: message.value().map(<[u8]>::to_vec),

@@ -10,7 +10,9 @@ use super::{BACKOFF_MAX, StreamThread};
 use crate::clock::Timestamp;
 use crate::format::offset_metadata::OffsetMetadata;
 use crate::format::topic_config;
-use crate::log::{CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicPartition};
+use crate::log::{
+    CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicName, TopicPartition,
+};
 use crate::metrics::{SetAsideReason, TaskState};
 use crate::reset::PENDING_KEY;
 use crate::runtime::dead_letter::chain;
@@ -222,7 +224,7 @@ impl<L: Log> StreamThread<L> {
         let partitions: Vec<TopicPartition> = resolved
             .changelogs
             .values()
-            .map(|changelog| TopicPartition::new(changelog.topic.clone(), id.partition))
+            .map(|changelog| TopicPartition::new(TopicName::clone(&changelog.topic), id.partition))
             .collect();
         let planted = self
             .spec
