@@ -219,3 +219,32 @@ fn punctuators_follow_both_times() {
         .collect();
     assert_eq!(times, [1_000, 61_000]);
 }
+
+#[test]
+fn a_committed_position_passes_control_records_so_that_retention_never_overtakes_it() {
+    let builder = StreamsBuilder::new();
+    // What it writes comes back to it: the partition ends with a commit marker.
+    builder.declare_topic("loop", [("retention.ms", "86400000")]);
+    builder
+        .stream("start", Consumed::with(serdes::string(), serdes::string()))
+        .to("loop", Produced::with(serdes::string(), serdes::string()));
+    builder
+        .stream("loop", Consumed::with(serdes::string(), serdes::string()))
+        .for_each(|_, _| {});
+    let mut driver = TopologyTestDriver::new(builder.build().unwrap()).unwrap();
+    let start = driver.input_topic("start", serdes::string(), serdes::string());
+    start
+        .pipe(&mut driver, "k".to_owned(), "v".to_owned())
+        .unwrap();
+    let group = driver.log().inspect_group("test").unwrap();
+    let partition = millstream::log::TopicPartition::new("loop", 0);
+    let committed = group.offsets.get(&partition).map(|offset| offset.offset);
+    assert_eq!(committed, Some(2), "the record and the marker behind it");
+    driver
+        .advance_wall_clock_time(Duration::from_secs(3 * 86400))
+        .unwrap();
+    driver.log().maintain().unwrap();
+    start
+        .pipe(&mut driver, "k".to_owned(), "w".to_owned())
+        .unwrap();
+}

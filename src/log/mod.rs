@@ -206,6 +206,11 @@ pub trait LogConsumer {
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<CommittedOffset>>, LogError>;
 
+    /// Returns an assigned partition's position: every visible record below it was handed out by
+    /// [`poll`](Self::poll). Moves past control records and aborted ones at the end of the
+    /// partition, so that a committed offset does not stay behind where retention will delete.
+    fn position(&self, partition: &TopicPartition) -> Option<Offset>;
+
     /// Returns the last known high watermark of an assigned partition, without asking the broker.
     fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset>;
 

@@ -405,10 +405,18 @@ impl<L: Log> Supervisor<L> {
                 thread.stop();
                 told = true;
             }
-            match thread.step()? {
-                Step::Worked => {}
-                Step::Idle(timeout) => thread.wait(timeout),
-                Step::Stopped => return Ok(()),
+            match thread.step() {
+                Ok(Step::Worked) => {}
+                Ok(Step::Idle(timeout)) => thread.wait(timeout),
+                Ok(Step::Stopped) => return Ok(()),
+                Err(error) => {
+                    if matches!(error, ThreadError::Refused(_)) {
+                        // Nobody takes this thread's place: the group need not wait for it, nor an
+                        // operator who is told to run `millstream reset`.
+                        thread.leave_group();
+                    }
+                    return Err(error);
+                }
             }
         }
     }

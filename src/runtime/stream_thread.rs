@@ -193,6 +193,13 @@ impl<L: Log> StreamThread<L> {
         self.consumer.wait(timeout);
     }
 
+    /// Leaves the group without a commit, where a thread has ended for good.
+    pub fn leave_group(&mut self) {
+        if let Err(error) = self.consumer.leave() {
+            tracing::warn!(thread = %self.id, %error, "cannot leave the group");
+        }
+    }
+
     /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group.
     pub fn stop(&mut self) {
         self.stopping = true;
@@ -383,6 +390,13 @@ impl<L: Log> StreamThread<L> {
                     polled += self
                         .consumer
                         .poll(&input.partition, room, &mut input.buffer)?;
+                }
+                // Past control records, or retention would one day delete what the group has
+                // committed, and a restart would take that for a loss.
+                if input.buffer.is_empty()
+                    && let Some(position) = self.consumer.position(&input.partition)
+                {
+                    input.position = input.position.max(position);
                 }
             }
         }

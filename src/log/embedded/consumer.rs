@@ -268,6 +268,10 @@ impl LogConsumer for EmbeddedConsumer {
         Ok(fetched.count)
     }
 
+    fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.positions.get(partition).copied()
+    }
+
     fn wait(&mut self, timeout: Duration) {
         {
             let mut core = self.log.core();

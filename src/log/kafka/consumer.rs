@@ -281,6 +281,11 @@ impl LogConsumer for KafkaConsumer {
         source.poll(partition, max, into)
     }
 
+    fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        let source = self.partitions.get(partition)?;
+        (!source.unsettled).then_some(source.position)
+    }
+
     fn wait(&mut self, timeout: Duration) {
         // Woken or not, the caller looks everywhere.
         let _woken: bool = self.waker.wait(timeout);
@@ -442,6 +447,9 @@ impl Partition {
                     delivered += 1;
                 }
                 Ok(_below) => {}
+                Err(error) if error.code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                    *position = (*position).max(error.offset);
+                }
                 Err(error) => *condition = Some(error),
             })
             .map_err(|error| errors::log_error("poll", error))?;

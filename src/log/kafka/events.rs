@@ -51,11 +51,12 @@ impl Limiter {
 /// Logs a line of librdkafka.
 pub(super) fn library_log(client: &str, level: i32, facility: &str, line: &str) {
     // Each kind of client gets properties of the other kinds, which it ignores: not worth a line.
-    let level = if facility == "CONFWARN" {
-        LEVEL_INFO + 1
-    } else {
-        level
-    };
+    let level =
+        if facility == "CONFWARN" || ABANDONED.to_str().is_ok_and(|ours| line.contains(ours)) {
+            LEVEL_INFO + 1
+        } else {
+            level
+        };
     if level > LEVEL_INFO {
         debug!(target: "librdkafka", client, facility, "{line}");
         return;
