@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -28,6 +29,8 @@ use crate::packaged::AggregateEndpoint;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest body: no larger record gets into the command topic.
 const BODY_BYTES_MAX: usize = MAX_MESSAGE_BYTES;
+/// How much of a body that is too large is read before the connection is closed.
+const DISCARDED_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of all bodies is in memory at once, in KiB; further requests wait to be read.
@@ -99,38 +102,54 @@ async fn read<'a>(
     uploads: &'a Semaphore,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(SemaphorePermit<'a>, Bytes), Problem> {
-    let too_large = || {
-        let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", message)
-    };
+) -> Result<(SemaphorePermit<'a>, Vec<u8>), Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let bytes_max = announced.unwrap_or(BODY_BYTES_MAX);
-    if bytes_max > BODY_BYTES_MAX {
-        return Err(too_large());
-    }
-    let kib = u32::try_from(bytes_max.div_ceil(1024)).unwrap_or(u32::MAX);
-    let slow = |_| {
-        let message = format!("the body did not come within {BODY_TIMEOUT:?}");
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "TOO_SLOW", message)
-    };
+    // What will be too large is thrown away as it comes, and takes no memory.
+    let bytes = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     let receive = async {
         let share = uploads
             .acquire_many(kib)
             .await
             .map_err(|_| Problem::not_ready("the process has stopped"))?;
-        match to_bytes(body, BODY_BYTES_MAX).await {
-            Ok(bytes) => Ok((share, bytes)),
-            // The limit, unless the length is known to be within it: then the connection.
-            Err(_) if announced.is_none() => Err(too_large()),
-            Err(error) => Err(Problem::malformed("MALFORMED_BODY", error)),
-        }
+        Ok((share, collect(body).await?))
     };
     tokio::time::timeout(BODY_TIMEOUT, receive)
         .await
-        .map_err(slow)?
+        .map_err(|_| {
+            let message = format!("the body did not come within {BODY_TIMEOUT:?}");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "TOO_SLOW", message)
+        })?
+}
+
+/// Collects a body. One that is too large is read on for a while: a caller that is still sending
+/// when the connection closes never sees the answer.
+async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
+    let mut chunks = body.into_data_stream();
+    let mut collected = Vec::new();
+    let mut read = 0;
+    while read <= DISCARDED_BYTES_MAX
+        && let Some(chunk) = chunks.next().await
+    {
+        let chunk = chunk.map_err(|error| Problem::malformed("MALFORMED_BODY", error))?;
+        read += chunk.len();
+        if read <= BODY_BYTES_MAX {
+            collected.extend_from_slice(&chunk);
+        } else {
+            collected = Vec::new();
+        }
+    }
+    if read > BODY_BYTES_MAX {
+        let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "TOO_LARGE",
+            message,
+        ));
+    }
+    Ok(collected)
 }
 
 fn complete(

@@ -65,7 +65,7 @@ impl fmt::Debug for CommandProducer {
 }
 
 impl CommandProducer {
-    /// Starts the thread. It connects with the first command.
+    /// Starts the thread, which connects at once.
     ///
     /// # Errors
     /// When the system has no thread to give.
@@ -102,6 +102,10 @@ struct Worker<L: Log> {
 
 impl<L: Log> Worker<L> {
     fn run(mut self, queue: &Receiver<Outgoing>) {
+        // A client connects when it is made: the first command should not have to wait for that.
+        if let Ok(producer) = self.log.producer(&self.spec) {
+            self.producer = Some(producer);
+        }
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
             batch.extend(queue.try_iter().take(BATCH_MAX - 1));

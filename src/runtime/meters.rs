@@ -1,11 +1,14 @@
 //! A task's series, resolved once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::Timestamp;
 use crate::log::{ProducerRecord, TopicName, TopicPartition};
-use crate::metrics::{LatencyRecorder, SinkMetrics, SourceMetrics, TaskMetrics};
+use crate::metrics::{
+    LatencyRecorder, Metrics, SinkMetrics, SourceMetrics, TaskMetrics, TaskState,
+};
 use crate::processor::PunctuationType;
+use crate::topology::TaskId;
 
 /// What a task counts. Per-record work is a handful of additions; series are touched per commit.
 #[derive(Debug)]
@@ -128,5 +131,48 @@ impl TaskMeters {
             *bytes = 0;
         }
         self.pending.clear();
+    }
+}
+
+/// Shows in which state the tasks of a thread are. What a thread leaves behind when it ends goes
+/// with it.
+#[derive(Debug)]
+pub(crate) struct TaskStates {
+    metrics: Metrics,
+    thread: usize,
+    shown: BTreeMap<TaskId, TaskState>,
+}
+
+impl TaskStates {
+    pub(crate) fn new(metrics: &Metrics, thread: usize) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            thread,
+            shown: BTreeMap::new(),
+        }
+    }
+
+    /// Called at every step: only what has changed costs more than a comparison.
+    pub(crate) fn show(&mut self, tasks: &BTreeMap<TaskId, TaskState>) {
+        if self.shown == *tasks {
+            return;
+        }
+        for gone in self.shown.keys().filter(|task| !tasks.contains_key(task)) {
+            self.metrics.remove_task(self.thread, &gone.to_string());
+        }
+        for (task, state) in tasks {
+            if self.shown.get(task) != Some(state) {
+                self.metrics
+                    .task(self.thread, &task.to_string())
+                    .set_state(*state);
+            }
+        }
+        self.shown.clone_from(tasks);
+    }
+}
+
+impl Drop for TaskStates {
+    fn drop(&mut self) {
+        self.show(&BTreeMap::new());
     }
 }

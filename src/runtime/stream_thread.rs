@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Fault;
+use super::meters::TaskStates;
 use super::protocol::{TransactionEvent, TransactionState};
 use super::restore_pool::RestoreExecutor;
 use super::status::ThreadStatus;
@@ -37,7 +38,7 @@ use crate::log::{
     ConsumerSpec, ConsumerWaker, Log, LogConsumer, LogError, LogProducer, MembershipEvent,
     ProducerSpec, TopicName,
 };
-use crate::metrics::{Metrics, ThreadMetrics};
+use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
@@ -97,6 +98,7 @@ pub struct StreamThread<L: Log> {
     spec: ThreadSpec<L>,
     id: String,
     meters: ThreadMetrics,
+    task_states: TaskStates,
     consumer: L::Consumer,
     producer: Option<L::Producer>,
     /// Where the transaction stands; changes only by [`TransactionState::next`].
@@ -159,6 +161,7 @@ impl<L: Log> StreamThread<L> {
         let now = spec.clock.now_ms();
         Ok(Self {
             meters: spec.metrics.thread(spec.index),
+            task_states: TaskStates::new(&spec.metrics, spec.index),
             spec,
             id,
             consumer,
@@ -475,8 +478,8 @@ impl<L: Log> StreamThread<L> {
         Ok(Step::Stopped)
     }
 
-    fn publish_status(&self, now: Timestamp) {
-        let tasks = self
+    fn publish_status(&mut self, now: Timestamp) {
+        let tasks: BTreeMap<TaskId, TaskState> = self
             .slots
             .iter()
             .map(|(id, slot)| (*id, slot.state()))
