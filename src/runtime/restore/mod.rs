@@ -254,7 +254,9 @@ impl<L: Log> TaskRestore<L> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.check_age(now)?;
+        if !probe.planted(PlantedBug::OldCheckpointTrusted) {
+            self.check_age(now)?;
+        }
         let moved = self.apply(now, probe)?;
         probe.reached(CrashPoint::AfterRestoreStep)?;
         self.report(now);
