@@ -2,7 +2,7 @@
 
 /// A mistake planted in the modelled process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bug {
+pub(crate) enum Bug {
     /// Restore ends at the last stable offset.
     RestoreStopsAtLastStableOffset,
     /// Restore reads records of open and aborted transactions.

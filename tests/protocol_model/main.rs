@@ -9,6 +9,14 @@
 //! [`TransactionState`]: millstream::runtime::protocol::TransactionState
 //! [`plan_restore`]: millstream::runtime::protocol::restore::plan_restore
 
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test crate"
+)]
+
+mod broker;
 mod bugs;
 mod effect;
 mod state;
@@ -33,7 +41,7 @@ const RUNS_END_WELL: &str = "a run ends only when all input is committed";
 
 /// A configuration of the model.
 #[derive(Debug, Clone)]
-pub struct Protocol {
+pub(crate) struct Protocol {
     input: Vec<Op>,
     /// Each process's transactional id: two of one identity are a zombie and its successor.
     identities: [usize; state::PROCESSES],

@@ -3,17 +3,17 @@
 use millstream::runtime::protocol::TransactionState;
 
 /// Keys of the one store.
-pub const KEYS: usize = 2;
+pub(crate) const KEYS: usize = 2;
 /// A stored value, and the transaction that wrote it.
-pub type Cell = Option<(u8, u8)>;
+pub(crate) type Cell = Option<(u8, u8)>;
 /// The store's content.
-pub type Content = [Cell; KEYS];
+pub(crate) type Content = [Cell; KEYS];
 /// Two processes compete for the task.
-pub const PROCESSES: usize = 2;
+pub(crate) const PROCESSES: usize = 2;
 
 /// What an input record does to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Op {
+pub(crate) enum Op {
     /// Adds one to the value of a key.
     Add(usize),
     /// Deletes a key.
@@ -21,13 +21,13 @@ pub enum Op {
 }
 
 impl Op {
-    pub const fn key(self) -> usize {
+    pub(crate) const fn key(self) -> usize {
         match self {
             Self::Add(key) | Self::Delete(key) => key,
         }
     }
 
-    pub fn apply(self, before: Option<u8>) -> Option<u8> {
+    pub(crate) fn apply(self, before: Option<u8>) -> Option<u8> {
         match self {
             Self::Add(_) => Some(before.unwrap_or(0) + 1),
             Self::Delete(_) => None,
@@ -37,7 +37,7 @@ impl Op {
 
 /// Whether a transaction's records count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
+pub(crate) enum Status {
     Open,
     /// Decided; its markers may still be missing in the offsets topic and in the changelog.
     Committing {
@@ -50,24 +50,24 @@ pub enum Status {
 
 /// A transaction as its coordinator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Transaction {
+pub(crate) struct Transaction {
     /// Index of the transactional id.
-    pub identity: usize,
-    pub epoch: u8,
-    pub status: Status,
+    pub(crate) identity: usize,
+    pub(crate) epoch: u8,
+    pub(crate) status: Status,
     /// The input offset that was added to it, with the reset generation of its metadata.
-    pub offset: Option<(u8, u8)>,
+    pub(crate) offset: Option<(u8, u8)>,
     /// Whether a commit request is on its way. It may arrive after its sender has died.
-    pub requested: bool,
+    pub(crate) requested: bool,
 }
 
 impl Transaction {
-    pub const fn is_decided(&self) -> bool {
+    pub(crate) const fn is_decided(&self) -> bool {
         matches!(self.status, Status::Committing { .. } | Status::Committed)
     }
 
     /// Whether readers are past it: a read-committed reader stops at the first that is not.
-    pub const fn is_settled_in_changelog(&self) -> bool {
+    pub(crate) const fn is_settled_in_changelog(&self) -> bool {
         matches!(
             self.status,
             Status::Committed
@@ -80,7 +80,7 @@ impl Transaction {
     }
 
     /// Whether it holds back the group's stable offsets.
-    pub const fn is_pending(&self) -> bool {
+    pub(crate) const fn is_pending(&self) -> bool {
         self.offset.is_some()
             && matches!(
                 self.status,
@@ -91,7 +91,7 @@ impl Transaction {
 
 /// A place in the changelog.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Entry {
+pub(crate) enum Entry {
     Put {
         transaction: usize,
         key: usize,
@@ -107,32 +107,32 @@ pub enum Entry {
 
 /// An output record: which input it came from, and what the store held before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Output {
-    pub transaction: usize,
-    pub input: u8,
-    pub before: Option<u8>,
+pub(crate) struct Output {
+    pub(crate) transaction: usize,
+    pub(crate) input: u8,
+    pub(crate) before: Option<u8>,
 }
 
 /// A RocksDB.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Store {
-    pub content: Content,
+pub(crate) struct Store {
+    pub(crate) content: Content,
     /// `None`: the directory is empty.
-    pub checkpoint: Option<Checkpoint>,
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Checkpoint {
-    pub changelog: u8,
-    pub input: u8,
-    pub generation: u8,
-    pub topic: u8,
-    pub at_end: u8,
+pub(crate) struct Checkpoint {
+    pub(crate) changelog: u8,
+    pub(crate) input: u8,
+    pub(crate) generation: u8,
+    pub(crate) topic: u8,
+    pub(crate) at_end: u8,
 }
 
 /// Where a process stands with the task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Task {
+pub(crate) enum Task {
     Closed,
     /// A member that owns the partition; knows nothing yet.
     Assigned {
@@ -158,74 +158,74 @@ pub enum Task {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Running {
-    pub committed: u8,
-    pub generation: u8,
-    pub topic: u8,
+pub(crate) struct Running {
+    pub(crate) committed: u8,
+    pub(crate) generation: u8,
+    pub(crate) topic: u8,
     /// The next input record.
-    pub position: u8,
+    pub(crate) position: u8,
     /// Uncommitted writes.
-    pub overlay: [Option<Option<u8>>; KEYS],
+    pub(crate) overlay: [Option<Option<u8>>; KEYS],
     /// The changelog offset after the transaction's last write.
-    pub reached: u8,
+    pub(crate) reached: u8,
     /// When its offsets were sent.
-    pub sent_at: u8,
+    pub(crate) sent_at: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Process {
+pub(crate) struct Process {
     /// The production state machine.
-    pub state: TransactionState,
-    pub epoch: u8,
-    pub transaction: Option<usize>,
+    pub(crate) state: TransactionState,
+    pub(crate) epoch: u8,
+    pub(crate) transaction: Option<usize>,
     /// 0: no member.
-    pub member_generation: u8,
-    pub task: Task,
+    pub(crate) member_generation: u8,
+    pub(crate) task: Task,
     /// RocksDB with its memtable.
-    pub live: Store,
+    pub(crate) live: Store,
     /// What a crash leaves.
-    pub durable: Store,
+    pub(crate) durable: Store,
 }
 
 /// What may still go wrong; bounds the state space and makes every run end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Budget {
-    pub crashes: u8,
-    pub takeovers: u8,
+pub(crate) struct Budget {
+    pub(crate) crashes: u8,
+    pub(crate) takeovers: u8,
     /// Lost requests and replies, demanded aborts, fatal errors, timed-out live transactions.
-    pub faults: u8,
+    pub(crate) faults: u8,
     /// Times that `delete.retention.ms` passes.
-    pub time: u8,
-    pub resets: u8,
-    pub rewinds: u8,
+    pub(crate) time: u8,
+    pub(crate) resets: u8,
+    pub(crate) rewinds: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct World {
-    pub transactions: Vec<Transaction>,
-    pub changelog: Vec<Entry>,
+pub(crate) struct World {
+    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) changelog: Vec<Entry>,
     /// The changelog's topic id.
-    pub topic: u8,
-    pub outputs: Vec<Output>,
+    pub(crate) topic: u8,
+    pub(crate) outputs: Vec<Output>,
     /// Current producer epoch per transactional id.
-    pub epochs: [u8; PROCESSES],
-    pub group_generation: u8,
-    pub owner: Option<usize>,
-    pub committed: u8,
-    pub reset_generation: u8,
-    pub now: u8,
-    pub processes: [Process; PROCESSES],
-    pub budget: Budget,
+    pub(crate) epochs: [u8; PROCESSES],
+    pub(crate) group_generation: u8,
+    pub(crate) owner: Option<usize>,
+    pub(crate) committed: u8,
+    pub(crate) reset_generation: u8,
+    pub(crate) now: u8,
+    pub(crate) processes: [Process; PROCESSES],
+    pub(crate) budget: Budget,
     /// The real code refused a step that the model wanted to take.
-    pub illegal: bool,
+    pub(crate) illegal: bool,
     /// Another tool has moved the group back.
-    pub rewound: bool,
+    pub(crate) rewound: bool,
     /// A task with local state beyond the rewound offset was started all the same.
-    pub started_over_rewound: bool,
+    pub(crate) started_over_rewound: bool,
 }
 
 impl World {
-    pub fn new(budget: Budget) -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         let process = Process {
             state: TransactionState::default(),
             epoch: 0,
@@ -255,7 +255,7 @@ impl World {
     }
 
     /// The changelog's last stable offset.
-    pub fn last_stable_offset(&self) -> usize {
+    pub(crate) fn last_stable_offset(&self) -> usize {
         let open = |entry: &Entry| match entry {
             Entry::Put { transaction, .. } => {
                 !self.transactions[*transaction].is_settled_in_changelog()
@@ -269,7 +269,7 @@ impl World {
     }
 
     /// The input offset that decided transactions reach, wherever their markers are.
-    pub fn decided_offset(&self) -> u8 {
+    pub(crate) fn decided_offset(&self) -> u8 {
         let undelivered = self.transactions.iter().find_map(|transaction| {
             match (transaction.status, transaction.offset) {
                 (Status::Committing { offsets: false, .. }, Some((offset, _))) => Some(offset),
@@ -280,7 +280,7 @@ impl World {
     }
 
     /// Folds decided writes below `end` as if nothing had been compacted.
-    pub fn fold(&self, end: usize) -> Content {
+    pub(crate) fn fold(&self, end: usize) -> Content {
         let mut content = Content::default();
         for entry in &self.changelog[..end.min(self.changelog.len())] {
             if let Entry::Put {
@@ -298,7 +298,7 @@ impl World {
     }
 
     /// Whether every write that a store shows belongs to a decided transaction.
-    pub fn shows_only_decided(&self, store: &Store) -> bool {
+    pub(crate) fn shows_only_decided(&self, store: &Store) -> bool {
         store.content.iter().flatten().all(|(_, transaction)| {
             self.transactions
                 .get(usize::from(*transaction))
@@ -307,11 +307,11 @@ impl World {
     }
 }
 
-pub fn as_u8(index: usize) -> u8 {
+pub(crate) fn as_u8(index: usize) -> u8 {
     u8::try_from(index).expect("a model stays small")
 }
 
 /// A store's values without their transactions.
-pub fn values(content: &Content) -> [Option<u8>; KEYS] {
+pub(crate) fn values(content: &Content) -> [Option<u8>; KEYS] {
     content.map(|cell| cell.map(|(value, _)| value))
 }

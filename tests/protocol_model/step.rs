@@ -8,7 +8,7 @@ use crate::state::*;
 
 /// One step. Numbers are processes, or transactions where said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
+pub(crate) enum Action {
     /// Joins the group: a rejoin of the owner, or a takeover from one that looks dead.
     Join(usize),
     InitTransactions(usize),
@@ -53,7 +53,7 @@ pub enum Action {
 }
 
 impl Protocol {
-    pub fn enabled(&self, world: &World, actions: &mut Vec<Action>) {
+    pub(crate) fn enabled(&self, world: &World, actions: &mut Vec<Action>) {
         // Steps that nobody else sees and nothing can prevent are taken at once: other orders lead to
         // the same states.
         for (p, process) in world.processes.iter().enumerate() {
@@ -83,7 +83,7 @@ impl Protocol {
                 actions.push(Action::TimeOut(index));
             }
         }
-        if self.compaction && crate::effect::compact(world) != world.changelog {
+        if self.compaction && crate::broker::compact(world) != world.changelog {
             actions.push(Action::Compact);
         }
         if world.budget.time > 0 {
@@ -222,7 +222,7 @@ impl Protocol {
     }
 
     /// Where a restore's reader stops for now.
-    pub fn readable_end(&self, world: &World) -> usize {
+    pub(crate) fn readable_end(&self, world: &World) -> usize {
         if self.bug == Some(Bug::RestoreReadsUncommitted) {
             world.changelog.len()
         } else {

@@ -21,7 +21,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::protocol::restore::{RestoreTarget, StableOffsets};
+use super::protocol::restore::{RestoreTarget, StableOffsets, may_replay};
 use super::{Crash, CrashPoint, PlantedBug, Probe};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
@@ -53,6 +53,9 @@ pub struct ChangelogRestore {
     pub from: Offset,
     /// Where the restore ends.
     pub target: RestoreTarget,
+    /// How long the restore may build on what it has read, in milliseconds
+    /// ([`ChangelogFacts::tombstone_retention`](super::protocol::restore::ChangelogFacts)).
+    pub tombstone_retention: Option<i64>,
 }
 
 /// What a step came to.
@@ -71,6 +74,13 @@ pub enum RestoreStep {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
+    /// The restore has lasted longer than tombstones live: what it has read may hold keys whose
+    /// tombstones are gone by now. The caller sets the directory aside and starts over.
+    #[error("the restore from {changelog} has lasted longer than its tombstones live")]
+    OutlivedTombstones {
+        /// The changelog's partition.
+        changelog: String,
+    },
     /// The task was given back.
     #[error("the restore was cancelled")]
     Cancelled,
@@ -107,6 +117,7 @@ struct Changelog {
     topic_id: [u8; 16],
     position: Offset,
     target: RestoreTarget,
+    tombstone_retention: Option<i64>,
     /// Until the target is reached: how old the state is that the restore builds on.
     fresh_at: Option<Timestamp>,
     metrics: StoreMetrics,
@@ -195,6 +206,7 @@ impl<L: Log> TaskRestore<L> {
                     topic_id: one.topic_id,
                     position: one.from,
                     target: one.target,
+                    tombstone_retention: one.tombstone_retention,
                     records: 0,
                     bytes: 0,
                 }
@@ -242,6 +254,9 @@ impl<L: Log> TaskRestore<L> {
             }
             Err(error) => return Err(error.into()),
         }
+        if !probe.planted(PlantedBug::OldCheckpointTrusted) {
+            self.check_age(now)?;
+        }
         let moved = self.apply(now, probe)?;
         probe.reached(CrashPoint::AfterRestoreStep)?;
         self.report(now);
@@ -284,6 +299,20 @@ impl<L: Log> TaskRestore<L> {
         self.changelogs
             .iter()
             .all(|changelog| changelog.target.is_reached(changelog.position))
+    }
+
+    /// Before what was read is written: whether it still fits what was read before.
+    fn check_age(&self, now: Timestamp) -> Result<(), RestoreError> {
+        for changelog in &self.changelogs {
+            let since = changelog.fresh_at.unwrap_or(self.began_at);
+            if !changelog.target.is_reached(changelog.position)
+                && !may_replay(since, now, changelog.tombstone_retention)
+            {
+                let changelog = changelog.partition.to_string();
+                return Err(RestoreError::OutlivedTombstones { changelog });
+            }
+        }
+        Ok(())
     }
 
     /// Writes what was read; returns whether any position has moved.
@@ -402,9 +431,7 @@ impl<L: Log> TaskRestore<L> {
     }
 }
 
-/// Returns how old the state is that a restore goes on from; `None` when it starts over. What it reads
-/// from now on can miss only tombstones that were old enough to go before it began, and whatever
-/// those deleted was gone before them.
+/// Returns how old the state is that a restore goes on from; `None` when it starts over.
 fn fresh_at(checkpoint: &Checkpoint, restore: &ChangelogRestore) -> Option<Timestamp> {
     let position = checkpoint.changelogs.get(&restore.store)?;
     let same = position.topic_id == restore.topic_id && position.next_offset == restore.from;

@@ -21,6 +21,7 @@ use crate::topology::Persistence;
 
 const NOW: Timestamp = 1_000_000;
 const TRANSACTION_TIMEOUT_MS: i64 = 10_000;
+const TOMBSTONES_LIVE_MS: i64 = 86_400_000;
 
 struct World {
     clock: ManualClock,
@@ -104,6 +105,7 @@ impl World {
                 topic_id: *topic_id,
                 from: stored.map_or(range.start, |position| position.next_offset),
                 target: RestoreTarget::after(stable, range.end),
+                tombstone_retention: Some(TOMBSTONES_LIVE_MS),
             }
         });
         let reader = self.log.reader(Isolation::ReadCommitted).unwrap();
@@ -539,4 +541,25 @@ fn random_restores_equal_the_fold_of_the_changelog() {
              random_restores_equal_the_fold_of_the_changelog"
         );
     }
+}
+
+/// Found by `tests/protocol_model`: a key read before its tombstone was cleaned away would come back.
+#[test]
+fn a_restore_that_outlives_tombstones_starts_over() {
+    let world = World::new(&["s"]);
+    world.write("s", &[("a", Some("1")), ("b", Some("2"))]);
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path(), ONE);
+    let _dead = world.open("dead", "s", &[("c", Some("3"))]);
+    let mut restore = world.restore(&db, &stable(Some(2), 0));
+    assert_eq!(world.step(&mut restore), RestoreStep::Progressed);
+    world.clock.advance(TOMBSTONES_LIVE_MS - 1);
+    assert_eq!(world.step(&mut restore), RestoreStep::Done, "still in time");
+    let mut late = world.restore(&open(&dir.path().join("other"), ONE), &stable(Some(2), 0));
+    world.clock.advance(TOMBSTONES_LIVE_MS);
+    let step = late.step(Duration::ZERO, world.clock.now_ms(), &NoProbe);
+    assert!(
+        matches!(step, Err(RestoreError::OutlivedTombstones { .. })),
+        "{step:?}"
+    );
 }

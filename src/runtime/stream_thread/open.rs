@@ -153,6 +153,7 @@ impl<L: Log> StreamThread<L> {
                     topic_id: changelog.id,
                     from,
                     target,
+                    tombstone_retention: facts.tombstone_retention,
                 })
             })
             .collect();
@@ -361,21 +362,34 @@ impl<L: Log> StreamThread<L> {
             RestoreError::Cancelled => Ok(()),
             RestoreError::Crash(crash) => Err(crash.into()),
             RestoreError::State(source) => Err(Fault::State { task: id, source }),
+            RestoreError::OutlivedTombstones { .. } => {
+                tracing::warn!(task = %id, error = %chain(&error), "restore starts over");
+                self.start_over(id, SetAsideReason::TooOld, now)
+            }
             RestoreError::Log(error) => {
                 tracing::warn!(task = %id, error = %chain(&error), "restore interrupted");
                 if let crate::log::LogError::OffsetOutOfRange { .. } = &error {
-                    self.spec
-                        .state
-                        .set_aside(id, now)
-                        .map_err(|source| Fault::State { task: id, source })?;
-                    self.spec
-                        .metrics
-                        .state_set_aside(SetAsideReason::OutOfRange);
+                    self.start_over(id, SetAsideReason::OutOfRange, now)?;
                 }
                 self.postpone_open(id, now);
                 Ok(())
             }
         }
+    }
+
+    /// Sets a task's directory aside, whose database is closed.
+    fn start_over(
+        &mut self,
+        id: TaskId,
+        reason: SetAsideReason,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        self.spec
+            .state
+            .set_aside(id, now)
+            .map_err(|source| Fault::State { task: id, source })?;
+        self.spec.metrics.state_set_aside(reason);
+        Ok(())
     }
 
     fn postpone_open(&mut self, id: TaskId, now: Timestamp) {
