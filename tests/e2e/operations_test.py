@@ -174,6 +174,7 @@ def rewound_and_reset(cluster, daemon):
     code = daemon.process.wait(60)
     demand("offsets rewound by another tool are refused, and the way out is named",
            code != 0 and "millstream reset" in daemon.log_tail(), daemon.log_tail())
+    # The refused process has left the group on its way out.
     plan = command(daemon, "reset", "--to-earliest")
     demand("a dry run shows the plan and changes nothing", plan.returncode == 0, plan.stdout + plan.stderr)
     done = command(daemon, "reset", "--to-earliest", "--execute")
