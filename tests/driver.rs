@@ -1,6 +1,9 @@
 //! The production stream thread on the embedded log, driven record by record.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic, in helpers as well")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
 
 use std::time::Duration;
 
