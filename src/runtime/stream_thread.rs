@@ -484,6 +484,7 @@ impl<L: Log> StreamThread<L> {
             .iter()
             .map(|(id, slot)| (*id, slot.state()))
             .collect();
+        self.task_states.show(&tasks);
         self.spec
             .status
             .update(self.consumer.is_member(), self.resume_at, now, tasks);
