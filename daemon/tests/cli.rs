@@ -1,7 +1,6 @@
 //! The command line of the real binary: what it prints, and how it ends.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test fails by a panic, in helpers as well"
 )]

@@ -115,6 +115,8 @@ pub struct StreamThread<L: Log> {
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
+    /// When repartition topics were last purged.
+    last_purge: Timestamp,
     stopping: bool,
 }
 
@@ -175,6 +177,7 @@ impl<L: Log> StreamThread<L> {
             backoff: BACKOFF_MIN,
             last_commit: now,
             inputs_dry: false,
+            last_purge: now,
             stopping: false,
         })
     }
@@ -265,6 +268,7 @@ impl<L: Log> StreamThread<L> {
         worked |= polled + processed + punctuated > 0;
         worked |= self.commit_if_due(now)?;
         self.flush_if_due(now)?;
+        self.purge_if_due(now);
         self.backoff = BACKOFF_MIN;
         Ok(if worked {
             Step::Worked

@@ -227,8 +227,7 @@ impl Config {
 
     /// Properties of a reader outside of any group.
     pub(super) fn reader(&self, isolation: Isolation) -> Result<Conf, LogError> {
-        let mut conf = self.fetching("millstream-reader", isolation)?;
-        Ok(conf)
+        self.fetching("millstream-reader", isolation)
     }
 
     fn fetching(&self, client_id: &str, isolation: Isolation) -> Result<Conf, LogError> {

@@ -9,10 +9,14 @@ use crate::runtime::error::Fault;
 use crate::runtime::protocol::{TransactionEvent, TransactionState};
 use crate::runtime::task::Task;
 use crate::runtime::{CommitFacts, CommitSettings, CrashPoint, PlantedBug, commit_due};
+use crate::topology::TopicRef;
 
 /// Offsets of owned partitions are committed again this often: brokers expire the offsets of topics
 /// that the group does not subscribe (`offsets.retention.minutes`), even of a stable group.
 const OFFSETS_REFRESH_MS: i64 = 60 * 60 * 1000;
+
+/// Kafka Streams' `repartition.purge.interval.ms`.
+const PURGE_INTERVAL_MS: i64 = 30_000;
 
 impl<L: Log> StreamThread<L> {
     pub(super) fn commit_if_due(&mut self, now: Timestamp) -> Result<bool, Fault> {
@@ -207,6 +211,45 @@ impl<L: Log> StreamThread<L> {
             }
         }
         self.transition(TransactionEvent::RolledBack)
+    }
+
+    /// Deletes what is committed from repartition topics, which nothing else ever deletes (their
+    /// retention is unlimited, as Kafka Streams' is). Losing a purge costs space until the next.
+    pub(super) fn purge_if_due(&mut self, now: Timestamp) {
+        if now.saturating_sub(self.last_purge) < PURGE_INTERVAL_MS {
+            return;
+        }
+        self.last_purge = now;
+        let mut below = Vec::new();
+        for task in self.live() {
+            let Some(sub) = self
+                .spec
+                .topology
+                .topology
+                .sub_topologies()
+                .get(task.sub_index)
+            else {
+                continue;
+            };
+            below.extend(
+                task.group
+                    .partitions
+                    .iter()
+                    .filter(|input| {
+                        sub.sources
+                            .get(input.source)
+                            .is_some_and(|source| matches!(source.topic, TopicRef::Repartition(_)))
+                    })
+                    .filter(|input| input.committed > 0)
+                    .map(|input| (input.partition.clone(), input.committed)),
+            );
+        }
+        if below.is_empty() {
+            return;
+        }
+        if let Err(error) = self.spec.log.delete_records(&below) {
+            tracing::warn!(thread = %self.id, %error, "cannot purge repartition topics");
+        }
     }
 
     pub(super) fn flush_if_due(&mut self, now: Timestamp) -> Result<(), Fault> {
