@@ -1,10 +1,5 @@
 //! The command line of the real binary: what it prints, and how it ends.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic, in helpers as well"
-)]
-
 mod support;
 
 use std::fs;
