@@ -171,7 +171,8 @@ impl<A: Aggregate> Rebuild<A> {
             return Ok(());
         };
         self.state.put(aggregate_id.clone(), record.clone())?;
-        let timestamp = record.updated_at;
+        // As where events are folded: a foreign clock may run ahead of what a broker takes.
+        let timestamp = record.updated_at.min(context.system_time());
         context.forward(Record::new(
             aggregate_id,
             Effect::Changed(record),

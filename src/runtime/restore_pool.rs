@@ -1,6 +1,7 @@
 //! Where restores run: on threads of their own in production, inline under simulation.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -194,7 +195,10 @@ impl<L: Log> RestorePool<L> {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(mut job) = next else { return };
                         let result = loop {
-                            if let Some(result) = job.step(POLL) {
+                            // A panic ends the restore, not the thread that others wait for.
+                            let stepped = catch_unwind(AssertUnwindSafe(|| job.step(POLL)))
+                                .unwrap_or(Some(Err(RestoreError::Panicked)));
+                            if let Some(result) = stepped {
                                 break result;
                             }
                         };

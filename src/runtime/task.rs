@@ -357,14 +357,15 @@ impl<M: LogMessage> Task<M> {
         producer: &mut P,
     ) -> Result<(), Fault> {
         let result = self.release(producer);
-        if let Err(Fault::Log(LogError::AbortRequired { .. } | LogError::RecordTooLarge { .. })) =
-            &result
-        {
+        // Any other refusal may be the late answer to an earlier record: nobody is blamed for it.
+        if let Err(Fault::Log(LogError::RecordTooLarge { .. })) = &result {
             *self.suspects.entry(at.clone()).or_default() += 1;
         }
         result
     }
 
+    /// Hands over what was staged. Where the producer refuses one output, others may be with it
+    /// already: only an abort takes them back, so no refusal is left to be retried in place.
     fn release<P: LogProducer>(&mut self, producer: &mut P) -> Result<(), Fault> {
         for output in self.cx.outputs.iter() {
             match producer.send(output) {
@@ -372,15 +373,8 @@ impl<M: LogMessage> Task<M> {
                     self.meters.produced(&output);
                     self.has_outputs = true;
                 }
-                // Earlier outputs of this record are with the producer already: only an abort takes
-                // them back. The record is a suspect then.
-                Err(LogError::RecordTooLarge { topic, size }) => {
-                    let message = format!("record of {size} bytes for `{topic}` is too large");
-                    return Err(LogError::AbortRequired {
-                        operation: "produce",
-                        message,
-                    }
-                    .into());
+                Err(LogError::Retriable { operation, message }) => {
+                    return Err(LogError::AbortRequired { operation, message }.into());
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -450,6 +444,16 @@ impl<M: LogMessage> Task<M> {
                 ErrorPolicy::DeadLetter { topic } => {
                     dead_letter::stage(&mut self.cx, &self.topology, &topic, at, raw, &error)
                         .map_err(Fault::Refused)?;
+                    if self
+                        .cx
+                        .outputs
+                        .iter()
+                        .any(|output| record_bytes(&output) > RECORD_BYTES_MAX)
+                    {
+                        // Original bytes and headers together are more than the log takes: neither
+                        // dropped nor tried for ever, the task stops and names the record.
+                        return Err(self.fail(Some(at.clone()), error));
+                    }
                     self.meters.dead_lettered(input);
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
@@ -573,15 +577,16 @@ impl<M: LogMessage> Task<M> {
         let resolved = self.topology.sub_topologies.get(self.sub_index);
         for store in &self.chain.stores {
             let mut store = store.borrow_mut();
-            let name = store.name();
-            let changelog = resolved.and_then(|sub| sub.changelogs.get(name));
-            let Some(id) = self.db.store_id(name) else {
+            let name = store.name().to_owned();
+            let changelog = resolved.and_then(|sub| sub.changelogs.get(&name));
+            let Some(id) = self.db.store_id(&name) else {
                 return Err(Fault::Bug(
                     "a task writes to a store that its database lacks",
                 ));
             };
             let mut sink = CommitSink {
                 batch: &mut batch,
+                name: &name,
                 store: id,
                 topic: changelog.map(|changelog| &changelog.topic),
                 partition: self.id.partition,
@@ -747,6 +752,7 @@ fn build_chain(
 /// Sends an overlay entry to the changelog and puts it into the batch.
 struct CommitSink<'a, P> {
     batch: &'a mut CommitBatch,
+    name: &'a str,
     store: StoreId,
     topic: Option<&'a TopicName>,
     partition: i32,
@@ -762,6 +768,14 @@ impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
         value: Option<&[u8]>,
         timestamp: Timestamp,
     ) -> Result<(), StateError> {
+        let bytes = key.len() + value.map_or(0, <[u8]>::len);
+        if bytes > RECORD_BYTES_MAX {
+            let message = format!("an entry of {bytes} bytes is more than a changelog takes");
+            return Err(StateError::Encode {
+                store: self.name.to_owned(),
+                source: message.into(),
+            });
+        }
         if let Some(topic) = self.topic.filter(|_| self.failed.is_none()) {
             let record = ProducerRecord {
                 topic,

@@ -183,6 +183,10 @@ impl Config {
     /// Properties of a producer.
     pub(super) fn producer(&self, spec: &ProducerSpec) -> Result<Conf, LogError> {
         let mut conf = self.base(PRODUCER)?;
+        if spec.transactional_id.is_none() && !self.properties.contains_key("linger.ms") {
+            // Single commands, each waited for: there is no commit that would send them at once.
+            set(&mut conf, "linger.ms", "0")?;
+        }
         set(&mut conf, "client.id", &spec.client_id)?;
         set(&mut conf, "enable.idempotence", "true")?;
         set(&mut conf, "acks", "all")?;

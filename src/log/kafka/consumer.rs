@@ -126,7 +126,7 @@ impl KafkaConsumer {
         let (client, events) = Self::open(&self.config, &self.spec, &self.waker)?;
         self.client.abandon_group();
         (self.client, self.events) = (client, events);
-        let subscription = std::mem::take(&mut self.subscription);
+        let subscription = self.subscription.clone();
         self.subscribe(&subscription)?;
         Ok(true)
     }
@@ -235,7 +235,10 @@ impl LogConsumer for KafkaConsumer {
         }
         self.client
             .subscribe(&list)
-            .map_err(|error| self.error(operation, error))
+            .map_err(|error| self.error(operation, error))?;
+        // A client that is created anew joins with the same.
+        self.subscription = topics.to_vec();
+        Ok(())
     }
 
     fn poll_membership(&mut self) -> Result<Option<MembershipEvent>, LogError> {

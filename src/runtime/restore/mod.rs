@@ -84,6 +84,9 @@ pub enum RestoreError {
     /// The task was given back.
     #[error("the restore was cancelled")]
     Cancelled,
+    /// The restore panicked: a bug.
+    #[error("the restore panicked")]
+    Panicked,
     /// The simulation ended the process.
     #[error(transparent)]
     Crash(#[from] Crash),

@@ -323,6 +323,14 @@ impl<L: Log> StreamThread<L> {
                 Some(Slot::Restoring(Restoring { created, stable })) => match result {
                     Ok(()) => {
                         let db = restore.into_db();
+                        // Should it not go live, recovery finds it here and opens it again.
+                        let again = Created {
+                            sub_index: created.sub_index,
+                            inputs: created.inputs.clone(),
+                            starts: None,
+                            not_before: 0,
+                        };
+                        self.slots.insert(id, Slot::Created(again));
                         self.go_live(id, created, &stable, db, now)?;
                     }
                     Err(error) => {
@@ -360,6 +368,7 @@ impl<L: Log> StreamThread<L> {
         self.slots.insert(id, Slot::Created(again));
         match error {
             RestoreError::Cancelled => Ok(()),
+            RestoreError::Panicked => Err(Fault::Bug("a restore panicked")),
             RestoreError::Crash(crash) => Err(crash.into()),
             RestoreError::State(source) => Err(Fault::State { task: id, source }),
             RestoreError::OutlivedTombstones { .. } => {
