@@ -33,7 +33,7 @@ use millstream::log::{
     Headers, Isolation, Log, LogError, LogMessage, LogProducer, LogReader, ProducerRecord,
     ProducerSpec, TopicName, TopicPartition, TopicSpec,
 };
-use millstream::metrics::{Counter, Metrics, ThreadMetrics};
+use millstream::metrics::{Counter, Metrics};
 use millstream::runtime::{App, AppSpec, RuntimeConfig, TaskState, TopicOverride, ensure_topics};
 use millstream::state::StateDir;
 use serde::Serialize;
@@ -202,9 +202,6 @@ struct Report {
     second_half: Speed,
     peak_rss_mib: f64,
     commits: u64,
-    /// Of the thread, per commit: waiting for the log, applying the batch.
-    commit_ms_mean: f64,
-    batch_ms_mean: f64,
     changelog_records: u64,
 }
 
@@ -236,14 +233,8 @@ impl std::fmt::Display for Report {
         }
         write!(
             f,
-            "start {:.2} s, peak RSS {:.0} MiB, {} commits of {:.1} ms ({:.1} ms of it in RocksDB), \
-             {} changelog records",
-            self.start_seconds,
-            self.peak_rss_mib,
-            self.commits,
-            self.commit_ms_mean,
-            self.batch_ms_mean,
-            self.changelog_records
+            "start {:.2} s, peak RSS {:.0} MiB, {} commits, {} changelog records",
+            self.start_seconds, self.peak_rss_mib, self.commits, self.changelog_records
         )
     }
 }
@@ -389,8 +380,6 @@ impl<'a> Run<'a> {
             second_half: middle.until(&end),
             peak_rss_mib,
             commits: thread.commits.get(),
-            commit_ms_mean: mean_ms(&thread, |thread| &thread.commit_duration),
-            batch_ms_mean: mean_ms(&thread, |thread| &thread.batch_duration),
             changelog_records: 0,
         };
         Ok(Measured { report, stored })
@@ -545,16 +534,6 @@ impl<'a> Run<'a> {
         }
         Ok(bytes / sample)
     }
-}
-
-fn mean_ms(
-    thread: &ThreadMetrics,
-    pick: impl Fn(&ThreadMetrics) -> &millstream::metrics::Histogram,
-) -> f64 {
-    let histogram = pick(thread);
-    #[expect(clippy::cast_precision_loss, reason = "far fewer commits than 2^52")]
-    let count = histogram.get_sample_count().max(1) as f64;
-    rounded(histogram.get_sample_sum() * 1000.0 / count, 2)
 }
 
 /// The committed records of each partition; read without asking the broker.
