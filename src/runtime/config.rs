@@ -50,6 +50,9 @@ pub struct RuntimeConfig {
     pub topics: BTreeMap<String, TopicOverride>,
     /// `host:port` at which other processes reach this one's HTTP server; carried in `client.id`.
     pub advertised: Option<String>,
+    /// How often committed records are deleted from repartition topics: Kafka Streams'
+    /// `repartition.purge.interval.ms`.
+    pub repartition_purge_interval: Duration,
     /// How often a failed thread is replaced before the process gives up.
     pub thread_replacements_max: u32,
 }
@@ -74,6 +77,7 @@ impl RuntimeConfig {
             default_replication_factor: 1,
             topics: BTreeMap::new(),
             advertised: None,
+            repartition_purge_interval: Duration::from_secs(30),
             thread_replacements_max: 8,
         }
     }

@@ -15,9 +15,6 @@ use crate::topology::TopicRef;
 /// that the group does not subscribe (`offsets.retention.minutes`), even of a stable group.
 const OFFSETS_REFRESH_MS: i64 = 60 * 60 * 1000;
 
-/// Kafka Streams' `repartition.purge.interval.ms`.
-const PURGE_INTERVAL_MS: i64 = 30_000;
-
 impl<L: Log> StreamThread<L> {
     pub(super) fn commit_if_due(&mut self, now: Timestamp) -> Result<bool, Fault> {
         let requested = self.live_mut().fold(false, |requested, task| {
@@ -216,7 +213,8 @@ impl<L: Log> StreamThread<L> {
     /// Deletes what is committed from repartition topics, which nothing else ever deletes (their
     /// retention is unlimited, as Kafka Streams' is). Losing a purge costs space until the next.
     pub(super) fn purge_if_due(&mut self, now: Timestamp) {
-        if now.saturating_sub(self.last_purge) < PURGE_INTERVAL_MS {
+        let interval = self.spec.config.repartition_purge_interval.as_millis();
+        if now.saturating_sub(self.last_purge) < i64::try_from(interval).unwrap_or(i64::MAX) {
             return;
         }
         self.last_purge = now;
