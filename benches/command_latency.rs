@@ -51,6 +51,9 @@ struct Options {
     /// Milliseconds from one command to the next.
     #[arg(long, default_value_t = 200)]
     interval_ms: u64,
+    /// Commands before them, one after the other: a broker that has just started is slow.
+    #[arg(long, default_value_t = 500)]
+    warm_up: usize,
     /// Accounts that take turns.
     #[arg(long, default_value_t = 10)]
     accounts: usize,
@@ -326,6 +329,10 @@ fn measure(
             "OpenAccount",
             &json!({"owner": "Bench", "currency": "EUR"}),
         )?;
+        let version = client.send(account, "TopUp", &top_up)?;
+        reader.await_record(account, version)?;
+    }
+    for account in accounts.iter().cycle().take(options.warm_up) {
         let version = client.send(account, "TopUp", &top_up)?;
         reader.await_record(account, version)?;
     }

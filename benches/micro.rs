@@ -20,6 +20,8 @@ use events::Events;
 const ACCOUNTS: usize = 100_000;
 /// Keys that one commit changes: of 100,000 accounts at a high rate, about this many in 100 ms.
 const KEYS_PER_COMMIT: usize = 10_000;
+/// Calls per sample of what takes less than a few microseconds: one is within the noise of a clock.
+const SMALL: u32 = 1000;
 
 fn main() {
     divan::main();
@@ -168,16 +170,16 @@ mod store_put {
 /// One random key of 100,000.
 mod store_get {
     use super::store::Store;
-    use super::{ACCOUNTS, Bencher, black_box};
+    use super::{ACCOUNTS, Bencher, SMALL, black_box};
 
     /// The key is typed in memory already.
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn overlay(bencher: Bencher<'_, '_>) {
         get(bencher, 1024 * 1024 * 1024);
     }
 
     /// The key is read from RocksDB and parsed: nothing is kept.
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn rocksdb(bencher: Bencher<'_, '_>) {
         get(bencher, 0);
     }
@@ -199,9 +201,9 @@ mod store_get {
 }
 
 mod decimal {
-    use super::{Bencher, Serde, black_box, serdes};
+    use super::{Bencher, SMALL, Serde, black_box, serdes};
 
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn parse(bencher: Bencher<'_, '_>) {
         let serde = serdes::decimal();
         bencher.bench(|| {
@@ -214,10 +216,10 @@ mod decimal {
 
 /// One JSON event of about 420 B.
 mod event {
-    use super::{BalanceChanged, Bencher, BytesCount, Envelope, Serde, black_box, serdes};
+    use super::{BalanceChanged, Bencher, BytesCount, Envelope, SMALL, Serde, black_box, serdes};
 
     /// What workload A takes of it, typed.
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn parse(bencher: Bencher<'_, '_>) {
         let (_, json) = super::event();
         let serde = serdes::json::<BalanceChanged>();
@@ -227,7 +229,7 @@ mod event {
     }
 
     /// The whole envelope, checked, borrowed.
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn envelope(bencher: Bencher<'_, '_>) {
         let (_, json) = super::event();
         bencher.counter(BytesCount::new(json.len())).bench(|| {
@@ -242,9 +244,9 @@ mod checkpoint {
     use millstream::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
     use millstream::log::TopicPartition;
 
-    use super::{Bencher, balances, black_box};
+    use super::{Bencher, SMALL, balances, black_box};
 
-    #[divan::bench]
+    #[divan::bench(sample_size = SMALL)]
     fn encode(bencher: Bencher<'_, '_>) {
         let mut checkpoint = Checkpoint::default();
         let changelog = ChangelogPosition {
