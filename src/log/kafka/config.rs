@@ -231,7 +231,10 @@ impl Config {
 
     /// Properties of a reader outside of any group.
     pub(super) fn reader(&self, isolation: Isolation) -> Result<Conf, LogError> {
-        self.fetching("millstream-reader", isolation)
+        let mut conf = self.fetching("millstream-reader", isolation)?;
+        // How a position passes control records and aborted ones at the end of a partition.
+        set(&mut conf, "enable.partition.eof", "true")?;
+        Ok(conf)
     }
 
     fn fetching(&self, client_id: &str, isolation: Isolation) -> Result<Conf, LogError> {
@@ -242,8 +245,7 @@ impl Config {
         };
         set(&mut conf, "client.id", client_id)?;
         set(&mut conf, "isolation.level", level)?;
-        // How a position passes control records and aborted ones at the end of a partition.
-        set(&mut conf, "enable.partition.eof", "true")?;
+
         set(&mut conf, "enable.auto.commit", "false")?;
         set(&mut conf, "enable.auto.offset.store", "false")?;
         set(&mut conf, "auto.offset.reset", "error")?;

@@ -284,6 +284,8 @@ impl LogConsumer for KafkaConsumer {
         source.poll(partition, max, into)
     }
 
+    // Only as far as records were delivered: the offset of a partition-end event was seen one past
+    // the end of an empty partition, and a position too high would pass over a record.
     fn position(&self, partition: &TopicPartition) -> Option<Offset> {
         let source = self.partitions.get(partition)?;
         (!source.unsettled).then_some(source.position)
@@ -450,9 +452,6 @@ impl Partition {
                     delivered += 1;
                 }
                 Ok(_below) => {}
-                Err(error) if error.code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                    *position = (*position).max(error.offset);
-                }
                 Err(error) => *condition = Some(error),
             })
             .map_err(|error| errors::log_error("poll", error))?;
