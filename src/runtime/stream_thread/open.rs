@@ -451,6 +451,10 @@ impl<L: Log> StreamThread<L> {
             })
             .collect();
         let metrics = self.spec.metrics.task(self.spec.index, &id.to_string());
+        // The series exist from here on: a scrape shows that nothing had to be restored.
+        for store in &self.sub_topology(created.sub_index)?.stores {
+            drop(metrics.store(&store.name));
+        }
         let meters = TaskMeters::new(metrics, &created.inputs);
         let task = Task::new(TaskParts {
             id,
