@@ -93,7 +93,7 @@ pub enum Step {
     Stopped,
 }
 
-/// See the [module documentation](self).
+/// One consumer, one transactional producer and the tasks of its partitions, stepped by its owner.
 pub struct StreamThread<L: Log> {
     spec: ThreadSpec<L>,
     id: String,
