@@ -14,6 +14,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod packaged;
+pub mod plan;
 pub mod prelude;
 pub mod processor;
 pub mod query;

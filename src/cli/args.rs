@@ -27,6 +27,8 @@ pub enum Command {
     Validate(Deployment),
     /// Show a deployment's topology
     Describe(Describe),
+    /// Compare a deployment's topology with the one that runs; change nothing
+    Plan(Plan),
     /// List the topologies in this program
     Topologies,
     /// Rebuild derived state: read rewindable topics again from the beginning
@@ -120,6 +122,18 @@ impl ValueEnum for Format {
     }
 }
 
+/// Arguments of `plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Plan {
+    /// What is planned.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Show the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `reset`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Reset {
@@ -152,13 +166,17 @@ impl Arguments {
         T: Into<std::ffi::OsString> + Clone,
     {
         let arguments = Self::try_parse_from(line)?;
-        if let Command::Reset(reset) = &arguments.command
-            && reset.deployment.log() == LogChoice::EmbeddedInMemory
-        {
-            let message = "a log in memory has nothing to reset: write `--embedded=DIR`";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
-        }
-        Ok(arguments)
+        let in_memory = |deployment: &Deployment| deployment.log() == LogChoice::EmbeddedInMemory;
+        let message = match &arguments.command {
+            Command::Reset(reset) if in_memory(&reset.deployment) => {
+                "a log in memory has nothing to reset: write `--embedded=DIR`"
+            }
+            Command::Plan(plan) if in_memory(&plan.deployment) => {
+                "a log in memory has recorded nothing to compare with: write `--embedded=DIR`"
+            }
+            _ => return Ok(arguments),
+        };
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 
@@ -253,6 +271,11 @@ mod tests {
             execute: false,
         };
         assert_eq!(parsed("reset"), Command::Reset(reset));
+        let plan = Plan {
+            deployment: deployment("c.yaml", &["threads=2", "a.b=c=d"], Some(Some("x"))),
+            json: false,
+        };
+        assert_eq!(parsed("plan"), Command::Plan(plan));
         assert_eq!(parse("topologies").ok(), Some(Command::Topologies));
     }
 
@@ -286,7 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_log_in_memory_cannot_be_reset() {
+    fn a_log_in_memory_cannot_be_reset_nor_compared_with() {
+        let error = parse("plan c.yaml --embedded").expect_err("refused");
+        assert!(error.to_string().contains("--embedded=DIR"), "{error}");
         let error = parse("reset c.yaml --embedded --execute").expect_err("refused");
         assert!(error.to_string().contains("--embedded=DIR"), "{error}");
         assert!(parse("reset c.yaml --embedded=data --execute").is_ok());

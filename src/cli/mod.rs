@@ -1,4 +1,4 @@
-//! The command line: `run`, `validate`, `describe`, `topologies`, `reset`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -20,11 +20,14 @@ mod exit_code;
 mod load;
 mod log_choice;
 mod outcome;
+mod plan;
 mod reset;
 mod run;
 mod signals;
 
-pub use args::{Arguments, Command, Deployment, Describe, Format, LogChoice, Reset, exit_code_of};
+pub use args::{
+    Arguments, Command, Deployment, Describe, Format, LogChoice, Plan, Reset, exit_code_of,
+};
 pub use exit_code::ExitCode;
 
 use std::io::IsTerminal;
@@ -76,6 +79,10 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
                 Format::Json => print(description.to_json()),
             }
             Ok(())
+        }
+        Command::Plan(arguments) => {
+            log_to_stderr("warn")?;
+            plan::plan(arguments, topologies)
         }
         Command::Topologies => {
             let width = topologies

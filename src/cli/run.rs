@@ -24,6 +24,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::http::{CommandProducer, HttpServer, HttpSpec, Serving};
 use crate::log::{Log, LogError};
 use crate::metrics::{MemoryUser, Metrics};
+use crate::plan;
 use crate::runtime::{
     App, AppSpec, ResolvedTopology, RuntimeConfig, StartError, ThreadError, TopicsError,
     ensure_topics, error_chain,
@@ -166,9 +167,10 @@ impl<L: Log> Process<L> {
         self.server.waiting("waiting for the log");
         let (log, topology) = (self.log.clone(), Arc::clone(&self.topology));
         let config = Arc::clone(&self.config);
+        let clock = Arc::clone(&self.clock);
         std::thread::Builder::new()
             .name("topics".to_owned())
-            .spawn(move || prepare(&log, &topology, &config, &sender))
+            .spawn(move || prepare(&log, &topology, &config, &clock, &sender))
             .map_err(|error| Exit::because(ExitCode::Failure, &error))?;
         while let Ok(event) = events.recv() {
             match event {
@@ -239,17 +241,22 @@ impl<L: Log> Process<L> {
     }
 }
 
-/// Creates missing topics, for as long as the log takes to be reached or the receiver is there.
+/// Creates missing topics and records the topology, for as long as the log takes to be reached or the receiver is there.
 fn prepare<L: Log>(
     log: &L,
     topology: &Arc<Topology>,
     config: &RuntimeConfig,
+    clock: &Arc<dyn Clock>,
     events: &Sender<Event>,
 ) {
     let mut pause = RETRY_PAUSE;
     let mut last: Option<(String, Instant)> = None;
     loop {
-        let error = match ensure_topics(log, topology, config) {
+        let prepared = ensure_topics(log, topology, config).and_then(|resolved| {
+            plan::announce(log, topology.describe(), config, clock)?;
+            Ok(resolved)
+        });
+        let error = match prepared {
             Err(TopicsError::Log(
                 error @ (LogError::Retriable { .. } | LogError::UnknownTopic { .. }),
             )) => error,

@@ -31,11 +31,11 @@ pub fn repartition_suffix(name: &str) -> String {
     }
 }
 
-/// Returns `<application_id>-topology`: the compacted topic in which the processes of an
-/// application agree on its topology.
+/// Returns `<application_id>-millstream-topology`: the compacted topic whose last record is the
+/// topology that runs (`plan`).
 #[must_use]
 pub fn topology_topic(application_id: &str) -> String {
-    format!("{application_id}-topology")
+    format!("{application_id}-millstream-topology")
 }
 
 /// Returns `<application_id>-<process id>-<thread>`: the `transactional.id` and the
@@ -145,7 +145,7 @@ mod tests {
             repartition_topic("billing", "by-owner-repartition"),
             "billing-by-owner-repartition"
         );
-        assert_eq!(topology_topic("billing"), "billing-topology");
+        assert_eq!(topology_topic("billing"), "billing-millstream-topology");
     }
 
     #[test]

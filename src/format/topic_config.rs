@@ -59,6 +59,12 @@ pub fn repartition(overrides: &BTreeMap<String, String>) -> BTreeMap<String, Str
     )
 }
 
+/// Returns the configs of the topic that keeps the topology that runs: its last record counts.
+#[must_use]
+pub fn topology() -> BTreeMap<String, String> {
+    key_value_changelog(&BTreeMap::new())
+}
+
 /// Returns how long a changelog with these configs keeps tombstones past compaction; `None` when it
 /// is not compacted, so that nothing is ever missing between its start and its end.
 #[must_use]

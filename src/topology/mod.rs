@@ -16,6 +16,7 @@ mod names;
 mod task_id;
 
 pub use built::Topology;
+pub(crate) use describe::FORMAT_VERSION;
 pub use describe::{
     NodeDescription, NodeRole, StoreDescription, SubTopologyDescription, TopologyDescription,
 };
@@ -30,7 +31,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::log::TopicName;
@@ -76,7 +77,7 @@ pub struct SourceSpec {
 }
 
 /// Whether a store can be rebuilt (invariant 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Durability {
     /// A projection of something else: `reset` deletes it.
@@ -86,7 +87,7 @@ pub enum Durability {
 }
 
 /// Where a store keeps its committed data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Persistence {
     /// A column family of the task's RocksDB.
