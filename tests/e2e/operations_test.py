@@ -3,6 +3,7 @@
 another tool, a reset, a full disk. Run by scripts/operations-test; each step says what it demands."""
 
 import argparse
+import http.client
 import json
 import pathlib
 import re
@@ -55,6 +56,7 @@ class Cluster(Kafka):
 
     def produce(self, topic, lines, keyed=True):
         properties = ["--reader-property", "parse.key=true", "--reader-property", "key.separator=|"] if keyed else []
+        properties += ["--command-property", f"max.request.size={16 * 1024 * 1024}"]
         self.tool("ConsoleProducer", "--bootstrap-server", self.bootstrap, "--topic", topic, *properties,
                   text="".join(line + "\n" for line in lines))
 
@@ -122,6 +124,64 @@ def bad_input(cluster, daemon):
     demand("dead letters name their origin", "__streams.errors.topic:billing.account.events" in text)
     demand("dead letters keep the original bytes", "this is not JSON" in text)
     demand("the metric counts them", daemon.metric("millstream_dead_letter_records_total") == 6)
+
+
+def large_event(cluster, daemon):
+    """An event of 9.9 MiB that does not compress: input, history, its changelog and a restore take it."""
+    filler = Random(2).randbytes(int(9.9 * 1024 * 1024 / 2)).hex()
+    cluster.produce("billing.account.events", [event("large-1", 1, "0.00", "3.00", "3.00", reason=filler),
+                                               event("large-1", 2, "3.00", "4.00", "1.00")])
+    until("the event behind the large one is folded", lambda: (account(daemon, "large-1") or {}).get("version") == 2)
+    demand("an event of 9.9 MiB is folded", account(daemon, "large-1")["state"]["balance"] == "4.00")
+    demand("and is no dead letter", daemon.metric("millstream_dead_letter_records_total") == 6)
+
+
+def ask(port, path):
+    """Status and Location; follows nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.getheader("location")
+    finally:
+        connection.close()
+
+
+def redirects(cluster, daemon, options, work):
+    """A second process of the group takes partitions over; each key has one owner, and both know whom."""
+    twin = Daemon(2, options, work, cluster.bootstrap)
+    twin.start()
+    try:
+        twin.wait_ready()
+        names = [f"moved-{number}" for number in range(12)]
+        cluster.produce("billing.account.events", [event(name, 1, "0.00", "2.00", "2.00") for name in names])
+
+        def owners():
+            answers = {name: [ask(each.port, f"/aggregates/Account/{name}") for each in (daemon, twin)]
+                       for name in names}
+            settled = all(sorted(status for status, _ in both) == [200, 307] for both in answers.values())
+            shared = {both[0][0] for both in answers.values()} == {200, 307}
+            return answers if settled and shared else None
+
+        answers = until("each key is answered by one process and redirected by the other", owners, 90)
+        ports = (daemon.port, twin.port)
+        for name, both in answers.items():
+            owner = 0 if both[0][0] == 200 else 1
+            wanted = f"http://127.0.0.1:{ports[owner]}/aggregates/Account/{name}"
+            if both[1 - owner][1] != wanted:
+                raise Failed(f"{name} is redirected to {both[1 - owner][1]}, not to {wanted}")
+        demand("a query for another process's key is redirected to it", True)
+        # urllib follows the redirect, as any client does.
+        demand("and answered there", all(account(daemon, name)["state"]["balance"] == "2.00" for name in names))
+        twin.terminate()
+        until("one process owns all again", lambda: all(
+            ask(daemon.port, f"/aggregates/Account/{name}")[0] == 200 for name in names), 60)
+        say("ok: partitions of a process that leaves come back")
+    finally:
+        if twin.process.poll() is None:
+            twin.process.kill()
+            twin.process.wait()
 
 
 def native_account(daemon):
@@ -240,7 +300,9 @@ def run(options, work):
         demand("a second process on one state directory is refused", twin.process.wait(30) == 73 and
                re.search(r"pid", twin.log_tail()), twin.log_tail())
         bad_input(cluster, daemon)
+        large_event(cluster, daemon)
         native_account(daemon)
+        redirects(cluster, daemon, options, work)
         broker_away(cluster, daemon)
         rewound_and_reset(cluster, daemon)
         daemon.terminate()
