@@ -50,10 +50,6 @@ impl<S: sealed::Store> Store for S {}
 
 /// Stores that a processor is connected to: a tuple of up to six handles, each a value or a
 /// reference. The supplier gets the tuple of their references. Sealed.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` are not stores that a processor can be connected to",
-    note = "pass a tuple of store handles, such as `(&balances, &history)`, `(&balances,)` or `()`"
-)]
 pub trait Stores: sealed::Stores {}
 
 impl<S: sealed::Stores> Stores for S {}
@@ -71,7 +67,12 @@ pub(crate) mod sealed {
         fn resolve(assembly: &Assembly<'_>, id: StoreId) -> Self::Ref;
     }
 
-    /// The crate's side of a tuple of store handles.
+    /// The crate's side of a tuple of store handles. The compiler names this trait, not the public
+    /// one, where something else is passed.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` are not stores that a processor can be connected to",
+        note = "pass a tuple of store handles, such as `(&balances, &history)`, `(&balances,)` or `()`"
+    )]
     pub trait Stores {
         /// The references that the supplier gets, in the same order.
         type Refs: 'static;
