@@ -197,6 +197,24 @@ fn a_key_of_another_process_is_answered_by_a_redirect_that_works() {
 }
 
 #[test]
+fn a_process_that_joins_is_ready_only_with_its_share_of_the_partitions() {
+    let (runtime, log) = (runtime(), log());
+    let first = Process::start(&runtime, &log, Clone::clone);
+    first.wait_ready();
+    let second = Process::start(&runtime, &log, Clone::clone);
+    // Of three partitions it gets one, which the first has to give up before.
+    let answer = until("the second is ready", || {
+        let answer = second.get("/health/ready");
+        (answer.status == 200).then_some(answer)
+    });
+    let tasks = answer.body["tasks"].as_object().unwrap();
+    assert_eq!(tasks.len(), 1, "{answer:?}");
+    assert!(tasks.values().all(|state| state == "running"), "{answer:?}");
+    second.stop();
+    first.stop();
+}
+
+#[test]
 fn a_command_without_a_reply_in_time_is_under_way() {
     let (runtime, log) = (runtime(), log());
     let deaf = |_: &AggregateEndpoint| {

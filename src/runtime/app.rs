@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use super::dead_letter::chain;
 use super::restore_pool::{RestoreExecutor, RestorePool};
 use super::{
-    NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState, ThreadError,
-    ThreadSpec, ThreadStatus,
+    Membership, NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState,
+    ThreadError, ThreadSpec, ThreadStatus,
 };
 use crate::clock::Clock;
 use crate::log::{ConsumerWaker, Log};
@@ -40,7 +40,7 @@ pub enum AppState {
 /// The health of a process.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// All threads are members of the group and all tasks run.
+    /// All threads have their assignment, and all its tasks run.
     pub ready: bool,
     /// The process state.
     pub state: AppState,
@@ -304,8 +304,16 @@ impl HealthHandle {
             ready &= snapshot.ready();
             if let Some(problem) = &snapshot.problem {
                 problems.push(format!("thread {index}: {problem}"));
-            } else if !snapshot.member {
-                problems.push(format!("thread {index} is not a member of the group"));
+            } else {
+                match snapshot.membership {
+                    Membership::Assigned => {}
+                    Membership::Waiting => {
+                        problems.push(format!("thread {index} waits for its partitions"));
+                    }
+                    Membership::Outside => {
+                        problems.push(format!("thread {index} is not a member of the group"));
+                    }
+                }
             }
             tasks.extend(snapshot.tasks);
         }

@@ -35,7 +35,7 @@ pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
 pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
 pub use restore_pool::RestoreExecutor;
-pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
+pub use status::{Membership, TaskState, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};
 pub use topics::{
     Changelog, ResolvedSubTopology, ResolvedTopology, TopicPlan, TopicsError, all_topic_names,

@@ -42,6 +42,7 @@ use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
+use membership::NothingToOwn;
 use open::{Created, Slot};
 
 /// Everything a stream thread is made of.
@@ -115,6 +116,8 @@ pub struct StreamThread<L: Log> {
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
+    /// Whether an empty assignment is all there is for this thread.
+    nothing_to_own: NothingToOwn,
     /// When repartition topics were last purged.
     last_purge: Timestamp,
     stopping: bool,
@@ -177,6 +180,7 @@ impl<L: Log> StreamThread<L> {
             backoff: BACKOFF_MIN,
             last_commit: now,
             inputs_dry: false,
+            nothing_to_own: NothingToOwn::default(),
             last_purge: now,
             stopping: false,
         })
@@ -255,6 +259,7 @@ impl<L: Log> StreamThread<L> {
             return Ok(Step::Idle(BACKOFF_MIN));
         }
         let mut worked = self.answer_membership(now)?;
+        self.confirm_empty_assignment(now);
         if self.stopping {
             return self.drain(now);
         }
@@ -489,8 +494,12 @@ impl<L: Log> StreamThread<L> {
             .map(|(id, slot)| (*id, slot.state()))
             .collect();
         self.task_states.show(&tasks);
+        let membership = self.membership();
         self.spec
             .status
-            .update(self.consumer.is_member(), self.resume_at, now, tasks);
+            .update(membership, self.resume_at, now, tasks);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,18 +4,93 @@ use std::collections::BTreeSet;
 
 use super::{Slot, StreamThread};
 use crate::clock::Timestamp;
-use crate::log::{Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicPartition};
-use crate::runtime::CrashPoint;
+use crate::log::{
+    GroupMember, Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicName, TopicPartition,
+};
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
 use crate::runtime::stream_thread::open::{Created, StartOffset};
+use crate::runtime::{CrashPoint, Membership};
 use crate::topology::TaskId;
 
+/// Whether an empty assignment is final, as far as the thread knows.
+///
+/// The group hands partitions over in two rounds: a new member's first assignment lacks those that
+/// their owners still have to give up, and says nothing of more to come. So an empty one may mean
+/// that there are more threads than partitions, or that the partitions are on their way. The
+/// difference is whether somebody owns every partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum NothingToOwn {
+    /// Not known: something has changed since it was.
+    #[default]
+    Unknown,
+    /// Asked, and there was a partition without an owner; asked again at this time.
+    NotBefore(Timestamp),
+    /// Others own every partition.
+    Confirmed,
+}
+
+/// How often a thread without partitions asks who has them, while it is not ready.
+const CONFIRM_EVERY_MS: i64 = 500;
+
 impl<L: Log> StreamThread<L> {
+    /// Returns where the thread stands, for health checks.
+    pub(super) fn membership(&self) -> Membership {
+        if !self.consumer.is_member() {
+            return Membership::Outside;
+        }
+        let taken_over = self.events.is_empty() && self.reopen.is_empty();
+        let owns = !self.slots.is_empty() || self.nothing_to_own == NothingToOwn::Confirmed;
+        if taken_over && owns {
+            Membership::Assigned
+        } else {
+            Membership::Waiting
+        }
+    }
+
+    /// Asks the group whether a member without partitions is to stay without. Readiness alone
+    /// depends on the answer: a failure to ask is no fault.
+    pub(super) fn confirm_empty_assignment(&mut self, now: Timestamp) {
+        let due = match self.nothing_to_own {
+            NothingToOwn::Unknown => true,
+            NothingToOwn::NotBefore(time) => time <= now,
+            NothingToOwn::Confirmed => false,
+        };
+        if !due || self.stopping || !self.slots.is_empty() || !self.consumer.is_member() {
+            return;
+        }
+        self.nothing_to_own = match self
+            .spec
+            .log
+            .group_members(&self.spec.config.application_id)
+        {
+            Ok(members) if self.all_owned(&members) => NothingToOwn::Confirmed,
+            Ok(_) => NothingToOwn::NotBefore(now.saturating_add(CONFIRM_EVERY_MS)),
+            Err(error) => {
+                tracing::debug!(thread = %self.id, %error, "cannot ask who owns the partitions");
+                NothingToOwn::NotBefore(now.saturating_add(CONFIRM_EVERY_MS))
+            }
+        };
+    }
+
+    fn all_owned(&self, members: &[GroupMember]) -> bool {
+        let owned: BTreeSet<&TopicPartition> =
+            members.iter().flat_map(|it| &it.assignment).collect();
+        self.spec.topology.sub_topologies.iter().all(|sub| {
+            (0..sub.tasks).all(|partition| {
+                owned.contains(&TopicPartition::new(
+                    TopicName::clone(&sub.driver),
+                    partition,
+                ))
+            })
+        })
+    }
+
     pub(super) fn poll_membership(&mut self) -> Result<(), Fault> {
         while let Some(event) = self.consumer.poll_membership().map_err(fenced_instance)? {
             tracing::debug!(thread = %self.id, ?event, "membership");
             self.meters.rebalances.inc();
+            self.nothing_to_own = NothingToOwn::Unknown;
             self.events.push_back(event);
         }
         Ok(())
