@@ -50,9 +50,6 @@ pub struct Health {
     pub tasks: BTreeMap<TaskId, TaskState>,
 }
 
-/// A task with its state, for listings.
-pub type TaskStatus = (TaskId, TaskState);
-
 struct Shared {
     stopping: AtomicBool,
     failure: Mutex<Option<ThreadError>>,

@@ -14,11 +14,15 @@
 //! an unknown outcome is asked for again; a fence or a lost producer closes the tasks without a
 //! commit, creates the producer anew (which settles its transaction) and opens them again.
 
+mod close;
 mod commit;
+mod judge;
 mod membership;
 mod open;
 mod planted;
 mod recovery;
+mod restored;
+mod slot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -43,7 +47,7 @@ use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
 use membership::NothingToOwn;
-use open::{Created, Slot};
+use slot::{Created, Slot};
 
 /// Everything a stream thread is made of.
 pub struct ThreadSpec<L: Log> {
@@ -156,9 +160,8 @@ impl<L: Log> StreamThread<L> {
         })?;
         let mut drivers: Vec<TopicName> = spec
             .topology
-            .sub_topologies
-            .iter()
-            .map(|sub| TopicName::clone(&sub.driver))
+            .all()
+            .map(|sub| TopicName::clone(&sub.topics.driver))
             .collect();
         drivers.sort();
         drivers.dedup();

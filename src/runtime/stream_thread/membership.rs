@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Slot, StreamThread};
+use super::StreamThread;
+use super::slot::{Created, Slot, StartOffset};
 use crate::clock::Timestamp;
 use crate::log::{
     GroupMember, Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicName, TopicPartition,
 };
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
-use crate::runtime::stream_thread::open::{Created, StartOffset};
 use crate::runtime::{CrashPoint, Membership};
 use crate::topology::TaskId;
 
@@ -76,10 +76,10 @@ impl<L: Log> StreamThread<L> {
     fn all_owned(&self, members: &[GroupMember]) -> bool {
         let owned: BTreeSet<&TopicPartition> =
             members.iter().flat_map(|it| &it.assignment).collect();
-        self.spec.topology.sub_topologies.iter().all(|sub| {
-            (0..sub.tasks).all(|partition| {
+        self.spec.topology.all().all(|sub| {
+            (0..sub.topics.tasks).all(|partition| {
                 owned.contains(&TopicPartition::new(
-                    TopicName::clone(&sub.driver),
+                    TopicName::clone(&sub.topics.driver),
                     partition,
                 ))
             })
@@ -130,28 +130,25 @@ impl<L: Log> StreamThread<L> {
         Ok(answered)
     }
 
-    /// The tasks of driver partitions: sub-topology index and task.
-    fn tasks_of(&self, partitions: &[TopicPartition]) -> Vec<(usize, TaskId)> {
-        let mut tasks: BTreeSet<(usize, TaskId)> = BTreeSet::new();
+    /// The tasks of driver partitions.
+    fn tasks_of(&self, partitions: &[TopicPartition]) -> BTreeSet<TaskId> {
+        let mut tasks = BTreeSet::new();
         for partition in partitions {
-            for (index, sub) in self.spec.topology.sub_topologies.iter().enumerate() {
-                if sub.driver == partition.topic {
-                    let task = TaskId {
-                        sub_topology: sub.id,
-                        partition: partition.partition,
-                    };
-                    tasks.insert((index, task));
-                }
-            }
+            let driven = self.spec.topology.all();
+            let driven = driven.filter(|sub| sub.topics.driver == partition.topic);
+            tasks.extend(driven.map(|sub| TaskId {
+                sub_topology: sub.topics.id,
+                partition: partition.partition,
+            }));
         }
-        tasks.into_iter().collect()
+        tasks
     }
 
     fn take_over(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         let mut assignment = Vec::new();
         let mut created = Vec::new();
-        for (sub_index, task) in self.tasks_of(partitions) {
-            let inputs = self.spec.topology.inputs(sub_index, task.partition);
+        for task in self.tasks_of(partitions) {
+            let inputs = self.spec.topology.inputs(task);
             let partitions: Vec<TopicPartition> = inputs
                 .iter()
                 .map(|(partition, _)| partition.clone())
@@ -165,7 +162,6 @@ impl<L: Log> StreamThread<L> {
             created.push((
                 task,
                 Created {
-                    sub_index,
                     inputs,
                     starts: Some(starts),
                     not_before: 0,
@@ -209,8 +205,8 @@ impl<L: Log> StreamThread<L> {
 
     fn give_back(&mut self, partitions: &[TopicPartition], clean: bool) -> Result<(), Fault> {
         let mut inputs = Vec::new();
-        for (sub_index, task) in self.tasks_of(partitions) {
-            let of_task = self.spec.topology.inputs(sub_index, task.partition);
+        for task in self.tasks_of(partitions) {
+            let of_task = self.spec.topology.inputs(task);
             inputs.extend(of_task.into_iter().map(|(partition, _)| partition));
             if clean {
                 self.close_clean(task)?;
