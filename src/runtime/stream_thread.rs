@@ -15,6 +15,7 @@
 //! commit, creates the producer anew (which settles its transaction) and opens them again.
 
 mod close;
+mod closing;
 mod commit;
 mod judge;
 mod membership;
@@ -475,6 +476,7 @@ impl<L: Log> StreamThread<L> {
         if !self.transaction.may_change_tasks() {
             return Ok(Step::Idle(BACKOFF_MIN));
         }
+        self.settle_checkpoints(now)?;
         let ids: Vec<TaskId> = self.slots.keys().copied().collect();
         for id in ids {
             self.close_clean(id)?;

@@ -1,7 +1,7 @@
 //! What a task's local state is worth: the facts, in the order that the decision needs, and its
 //! execution. The decision itself is [`plan_restore`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::StreamThread;
 use super::slot::StartOffset;
@@ -17,7 +17,7 @@ use crate::runtime::protocol::restore::{
     ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, StableOffsets,
     plan_restore,
 };
-use crate::state::{StoreDecl, TaskDb};
+use crate::state::{StateError, StoreDecl, TaskDb};
 use crate::topology::{Persistence, TaskId};
 
 /// A changelog partition of a task.
@@ -104,7 +104,7 @@ impl<L: Log> StreamThread<L> {
             .collect();
         let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
             .map_err(fault)?;
-        let mut local = local_checkpoint(&db, &stores);
+        let mut local = local_checkpoint(&db, &stores).map_err(fault)?;
         if self.spec.probe.planted(PlantedBug::OldCheckpointTrusted) {
             local
                 .iter_mut()
@@ -176,17 +176,27 @@ pub(super) fn stable_offsets(
 }
 
 /// What the directory says; in-memory stores have nothing to say, they start over.
-fn local_checkpoint(db: &TaskDb, stores: &[StoreDecl]) -> Option<LocalCheckpoint> {
+fn local_checkpoint(
+    db: &TaskDb,
+    stores: &[StoreDecl],
+) -> Result<Option<LocalCheckpoint>, StateError> {
     let checkpoint = db.checkpoint();
-    if checkpoint.is_empty() {
-        return None;
+    let mut with_data = BTreeSet::new();
+    for store in stores {
+        if db.has_data(&store.name)? {
+            with_data.insert(store.name.clone());
+        }
+    }
+    if checkpoint.is_empty() && with_data.is_empty() {
+        return Ok(None);
     }
     let on_disk = |store: &str| {
         stores
             .iter()
             .any(|decl| decl.name == store && decl.persistence == Persistence::RocksDb)
     };
-    Some(LocalCheckpoint {
+    Ok(Some(LocalCheckpoint {
+        with_data,
         generation: checkpoint.generation.unwrap_or(0),
         inputs: checkpoint
             .inputs
@@ -206,12 +216,13 @@ fn local_checkpoint(db: &TaskDb, stores: &[StoreDecl]) -> Option<LocalCheckpoint
                 (store.clone(), of_store)
             })
             .collect(),
-    })
+    }))
 }
 
 fn reason(distrust: &Distrust) -> SetAsideReason {
     match distrust {
         Distrust::OlderGeneration { .. } => SetAsideReason::Reset,
+        Distrust::NoCheckpoint { .. } => SetAsideReason::NoCheckpoint,
         Distrust::OtherTopic { .. } => SetAsideReason::TopicId,
         Distrust::OutsideLog { .. } => SetAsideReason::OutOfRange,
         Distrust::TooOld { .. } => SetAsideReason::TooOld,

@@ -1,6 +1,7 @@
 //! Stream threads on the embedded log, stepped by hand under virtual time.
 
 mod readiness;
+mod restore;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -147,6 +148,18 @@ impl Member {
     fn count(&self, key: &str) -> Option<i64> {
         let found = self.queries.get("counts", key).unwrap();
         found.and_then(|found| found.value.as_i64())
+    }
+
+    /// Returns the sum of a metric's series whose labels contain `label`.
+    fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.metrics.render();
+        let series = text.lines().filter(|line| {
+            line.starts_with(name)
+                && line.contains(label)
+                && line[name.len()..].starts_with(['{', ' '])
+        });
+        let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
     }
 
     /// Stops the thread cleanly.

@@ -121,6 +121,49 @@ impl<M: LogMessage> Task<M> {
         batch.set_generation(self.generation);
     }
 
+    /// Returns how far each store on disk has its changelog, by the changelog's partition.
+    pub(crate) fn changelog_ends(&self) -> Vec<(TopicPartition, Offset)> {
+        let changelogs = &sub_topology(&self.topology, self.id).topics.changelogs;
+        let checkpoint = self.db.checkpoint();
+        changelogs
+            .iter()
+            .filter_map(|(store, changelog)| {
+                let position = checkpoint.changelogs.get(store)?;
+                let topic = TopicName::clone(&changelog.topic);
+                let partition = TopicPartition::new(topic, self.id.partition);
+                Some((partition, position.next_offset))
+            })
+            .collect()
+    }
+
+    /// Moves the checkpoint to `ends`, behind which there is nothing that the stores lack. `now` is
+    /// no later than the ends were taken.
+    pub(crate) fn move_checkpoint(
+        &mut self,
+        ends: &BTreeMap<TopicPartition, Offset>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let mut batch = self.db.batch();
+        for (name, changelog) in &sub_topology(&self.topology, self.id).topics.changelogs {
+            let topic = TopicName::clone(&changelog.topic);
+            let partition = TopicPartition::new(topic, self.id.partition);
+            let (Some(store), Some(end)) = (self.db.store_id(name), ends.get(&partition)) else {
+                continue;
+            };
+            self.changelog_offsets.insert(name.clone(), *end);
+            let position = ChangelogPosition {
+                topic_id: changelog.id,
+                next_offset: *end,
+                fresh_at: Some(now),
+            };
+            batch.set_changelog(store, position);
+        }
+        self.db.apply(batch, now).map_err(|source| Fault::State {
+            task: self.id,
+            source,
+        })
+    }
+
     /// The batch is in the stores: the overlay is clean, and what waited for the commit runs.
     pub(crate) fn finish_commit(&mut self, now: Timestamp) {
         for store in &self.chain.stores {
