@@ -70,9 +70,15 @@ impl Shared {
         }
     }
 
-    fn fail(&self, error: ThreadError) {
+    /// Keeps the first failure for whoever joins the app, who reports it; a later one is logged here.
+    fn fail(&self, thread: usize, error: ThreadError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        if failure.is_some() {
+            tracing::error!(thread, error = %chain(&error), "stream thread ended, too");
+        } else {
+            tracing::error!(thread, "stream thread ended for good, shutting down");
+            *failure = Some(error);
+        }
         drop(failure);
         self.stop();
     }
@@ -249,11 +255,11 @@ impl<L: Log> App<L> {
     /// # Errors
     /// The first thread's failure that replacing it did not mend.
     pub fn join(self) -> Result<(), ThreadError> {
-        for thread in self.threads {
+        for (index, thread) in self.threads.into_iter().enumerate() {
             // A panic is caught within; a supervisor that died anyway is a failure of its thread.
             if thread.join().is_err() {
                 self.shared
-                    .fail(ThreadError::Panicked("supervisor".to_owned()));
+                    .fail(index, ThreadError::Panicked("supervisor".to_owned()));
             }
         }
         let failure = self
@@ -358,8 +364,7 @@ impl<L: Log> Supervisor<L> {
                 || !error.replaceable()
                 || replacements >= self.config.thread_replacements_max
             {
-                tracing::error!(thread = self.index, error = %chain(&error), "stream thread ended, shutting down");
-                self.shared.fail(error);
+                self.shared.fail(self.index, error);
                 return;
             }
             replacements += 1;

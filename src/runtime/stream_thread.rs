@@ -126,6 +126,8 @@ pub struct StreamThread<L: Log> {
     /// When repartition topics were last purged.
     last_purge: Timestamp,
     stopping: bool,
+    /// When a thread that stops gives up; set at its first step after it was told.
+    drained_by: Option<Timestamp>,
 }
 
 impl<L: Log> fmt::Debug for StreamThread<L> {
@@ -187,6 +189,7 @@ impl<L: Log> StreamThread<L> {
             nothing_to_own: NothingToOwn::default(),
             last_purge: now,
             stopping: false,
+            drained_by: None,
         })
     }
 
@@ -214,7 +217,8 @@ impl<L: Log> StreamThread<L> {
         }
     }
 
-    /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group.
+    /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group,
+    /// within [`RuntimeConfig::shutdown_timeout`].
     pub fn stop(&mut self) {
         self.stopping = true;
     }
@@ -242,6 +246,7 @@ impl<L: Log> StreamThread<L> {
     /// [`ThreadError`]: the thread has ended without committing and is to be dropped.
     pub fn step(&mut self) -> Result<Step, ThreadError> {
         let now = self.spec.clock.now_ms();
+        self.check_drain(now)?;
         let result = if now < self.resume_at {
             // The membership is served all the same: a broker that is away must not make a member
             // miss its polls.
@@ -468,6 +473,22 @@ impl<L: Log> StreamThread<L> {
         }
         let wait = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
         Duration::from_millis(wait.max(1))
+    }
+
+    /// Ends a drain that takes too long: a log that is away must not hold up a shutdown for ever.
+    fn check_drain(&mut self, now: Timestamp) -> Result<(), ThreadError> {
+        if !self.stopping {
+            return Ok(());
+        }
+        let limit = self.spec.config.shutdown_timeout;
+        let by = *self.drained_by.get_or_insert_with(|| {
+            now.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        });
+        if now < by {
+            return Ok(());
+        }
+        let problem = self.spec.status.snapshot().problem;
+        Err(ThreadError::DrainTimedOut { limit, problem })
     }
 
     /// Commits, flushes, closes and leaves: the clean end.

@@ -1,5 +1,6 @@
 //! Stream threads on the embedded log, stepped by hand under virtual time.
 
+mod drain;
 mod readiness;
 mod restore;
 

@@ -160,6 +160,7 @@ impl World {
             }
             ThreadError::Processing { .. }
             | ThreadError::State { .. }
+            | ThreadError::DrainTimedOut { .. }
             | ThreadError::Refused(_)
             | ThreadError::Bug(_)
             | ThreadError::Panicked(_) => Err(format!("process {index} ended: {text}")),
