@@ -38,6 +38,18 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
 }
 
 #[test]
+fn threads_without_a_partition_keep_nobody_from_being_ready_and_those_with_one_do() {
+    let site = Site::new("threads: 5");
+    let daemon = Daemon::start_ready(&site, &["--embedded"]);
+    // The first answer that says ready has all of them.
+    let answer = daemon.get("/health/ready");
+    let tasks = answer.body["tasks"].as_object().unwrap();
+    assert_eq!(tasks.len(), 3, "{answer:?}");
+    assert!(tasks.values().all(|state| state == "running"), "{answer:?}");
+    daemon.stop();
+}
+
+#[test]
 fn health_is_live_and_ready() {
     let (_site, daemon) = daemon();
     let live = daemon.get("/health/live");

@@ -241,6 +241,16 @@ fn a_reset_that_was_interrupted_keeps_the_daemon_from_starting_until_it_is_finis
         "{}",
         daemon.log()
     );
+    // A failure is told once, with its whole chain.
+    assert_eq!(
+        daemon
+            .log()
+            .matches("a reset has begun and not ended")
+            .count(),
+        1,
+        "{}",
+        daemon.log()
+    );
     drop(daemon);
 
     let output = millstream(&["reset", &site.config(), &embedded, "--execute"]);

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use millstream::clock::{Clock, SystemClock};
 use millstream::event_sourcing::ReplyHub;
 use millstream::http::{CommandProducer, HttpServer, HttpSpec, Serving};
-use millstream::log::embedded::EmbeddedLog;
+use millstream::log::embedded::{EmbeddedLog, Fault, FaultPlan, FaultPoint, FaultSite};
+use millstream::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
 use millstream::metrics::Metrics;
 use millstream::packaged::{AggregateEndpoint, Packaged};
 use millstream::reset::{ResetPlan, collect_facts, plan};
-use millstream::runtime::{App, AppSpec, RuntimeConfig, ensure_topics};
+use millstream::runtime::{App, AppSpec, RuntimeConfig, ThreadError, ensure_topics};
 use millstream::state::StateDir;
 use millstream::topology::Topology;
 use millstream_account::{Account, AccountParameters, AccountTopology, COMMANDS};
@@ -45,6 +46,15 @@ impl Process {
         log: &EmbeddedLog,
         endpoint: impl FnOnce(&AggregateEndpoint) -> AggregateEndpoint,
     ) -> Self {
+        Self::start_with(runtime, log, endpoint, |_| {})
+    }
+
+    fn start_with(
+        runtime: &tokio::runtime::Runtime,
+        log: &EmbeddedLog,
+        endpoint: impl FnOnce(&AggregateEndpoint) -> AggregateEndpoint,
+        change: impl FnOnce(&mut RuntimeConfig),
+    ) -> Self {
         let Packaged {
             topology,
             aggregates,
@@ -61,6 +71,7 @@ impl Process {
         let state = Arc::new(StateDir::open(directory.path(), || process_id).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = RuntimeConfig::new(APPLICATION, directory.path());
+        change(&mut config);
         config.advertised = Some(listener.local_addr().unwrap().to_string());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new();
@@ -197,6 +208,24 @@ fn a_key_of_another_process_is_answered_by_a_redirect_that_works() {
 }
 
 #[test]
+fn a_process_that_joins_is_ready_only_with_its_share_of_the_partitions() {
+    let (runtime, log) = (runtime(), log());
+    let first = Process::start(&runtime, &log, Clone::clone);
+    first.wait_ready();
+    let second = Process::start(&runtime, &log, Clone::clone);
+    // Of three partitions it gets one, which the first has to give up before.
+    let answer = until("the second is ready", || {
+        let answer = second.get("/health/ready");
+        (answer.status == 200).then_some(answer)
+    });
+    let tasks = answer.body["tasks"].as_object().unwrap();
+    assert_eq!(tasks.len(), 1, "{answer:?}");
+    assert!(tasks.values().all(|state| state == "running"), "{answer:?}");
+    second.stop();
+    first.stop();
+}
+
+#[test]
 fn a_command_without_a_reply_in_time_is_under_way() {
     let (runtime, log) = (runtime(), log());
     let deaf = |_: &AggregateEndpoint| {
@@ -273,4 +302,57 @@ fn a_reset_is_refused_while_a_member_is_alive_and_names_it() {
     process.stop();
     let facts = collect_facts(&log, &topology, &config).unwrap();
     assert!(matches!(plan(&facts), ResetPlan::Reset(_)), "it has left");
+}
+
+/// A log that answers everything but commits.
+#[derive(Debug)]
+struct NoCommits;
+
+impl FaultPlan for NoCommits {
+    fn decide(&self, site: &FaultSite<'_>) -> Option<Fault> {
+        (site.point == FaultPoint::Commit).then_some(Fault::Retriable)
+    }
+}
+
+#[test]
+fn a_process_whose_log_is_away_stops_within_its_limit_and_says_that_it_has_not_committed() {
+    let (runtime, log) = (runtime(), log());
+    let limit = Duration::from_secs(1);
+    let process = Process::start_with(&runtime, &log, Clone::clone, |config| {
+        config.shutdown_timeout = limit;
+    });
+    process.wait_ready();
+    log.set_faults(Some(Arc::new(NoCommits)));
+    let spec = ProducerSpec {
+        transactional_id: None,
+        transaction_timeout: limit,
+        client_id: "test".to_owned(),
+    };
+    let mut producer = log.producer(&spec).unwrap();
+    let record = ProducerRecord {
+        topic: &TopicName::from(COMMANDS),
+        partition: Some(0),
+        key: Some(b"a"),
+        value: Some(b"not a command"),
+        timestamp: 0,
+        headers: &Headers::new(),
+    };
+    producer.send(record).unwrap();
+    producer.flush().unwrap();
+    until("the commit fails", || {
+        (process.get("/health/ready").status == 503).then_some(())
+    });
+    process.server.drain();
+    process.app.stop();
+    let error = process.app.join().unwrap_err();
+    assert!(
+        matches!(error, ThreadError::DrainTimedOut { .. }),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("shutdown.timeout") && text.contains("without a commit"),
+        "{text}"
+    );
+    process.server.stop(Duration::from_secs(5));
 }

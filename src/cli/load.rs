@@ -111,6 +111,7 @@ pub(super) fn runtime_config(config: &Config, advertised: Option<String>) -> Run
         commit_min_interval: config.commit.min_interval,
         flush_interval: config.state.flush_interval,
         memory_max: config.memory.max,
+        shutdown_timeout: config.shutdown.timeout,
         default_partitions: config.topics_default.partitions,
         default_replication_factor: config.topics_default.replication_factor,
         topics,

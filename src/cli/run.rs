@@ -3,6 +3,7 @@
 //! ```text
 //! lock the state directory ─▶ listen ─▶ wait for the log, create topics ─▶ work ─▶ drain, commit,
 //!        73 in use              1             (alive, not ready)            │       leave: 0
+//!                                                                          │       not in time: 1
 //!                                                                          └─▶ failed: 1, 70, 73
 //! ```
 //! The main thread waits for events and does what they ask for; everything that may block has a
@@ -38,6 +39,8 @@ const HTTP_THREADS: usize = 2;
 const QUERY_THREADS_MAX: usize = 16;
 /// How long requests may take to end after the last commit.
 const HTTP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call to the log that is under way may outlast `shutdown.timeout`.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the process looks at itself: memory, readiness, the end of its threads.
 const TICK: Duration = Duration::from_millis(250);
 /// Between attempts to reach the log: at first, and at most.
@@ -224,8 +227,27 @@ impl<L: Log> Process<L> {
         }
         self.server.drain();
         app.stop();
+        self.wait_for_threads(&app)?;
         app.join()
             .map_err(|error| Exit::because(thread_exit_code(&error), &error))
+    }
+
+    /// Waits for the threads, which have a limit of their own; a client that blocks in the middle of a
+    /// call gets a little more, and then no longer holds up the end of the process.
+    fn wait_for_threads(&self, app: &App<L>) -> Result<(), Exit> {
+        let limit = self.config.shutdown_timeout.saturating_add(CALL_PATIENCE);
+        let began = Instant::now();
+        while !app.is_finished() {
+            if began.elapsed() > limit {
+                let message = format!(
+                    "error: threads have not ended within {limit:?} (`shutdown.timeout` and \
+                     {CALL_PATIENCE:?} for calls under way); ended without a commit"
+                );
+                return Err(Exit::new(ExitCode::Failure, message));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     fn observe_memory(&self, app: &App<L>) {
@@ -301,6 +323,7 @@ fn thread_exit_code(error: &ThreadError) -> ExitCode {
         ThreadError::Bug(_) | ThreadError::Panicked(_) => ExitCode::Bug,
         ThreadError::FencedInstance { .. }
         | ThreadError::Processing { .. }
+        | ThreadError::DrainTimedOut { .. }
         | ThreadError::Refused(_)
         | ThreadError::Log(_)
         | ThreadError::Crash(_) => ExitCode::Failure,

@@ -199,6 +199,22 @@ pub(crate) const KEYS: &[Key] = &[
         )),
     },
     Key {
+        path: "shutdown.timeout",
+        kind: Kind::Duration,
+        absent: Absent::Default("30s"),
+        allowed: "`1s` to `1h`",
+        meaning: "How long a process that was told to stop (SIGTERM, SIGINT) may take to commit what \
+                  it has done and to leave the group. When it has passed, as while the brokers are \
+                  away, the process ends with exit code 1 and without that commit: nothing is lost, \
+                  the records are processed again by whoever takes over. Give the supervisor (\
+                  `TimeoutStopSec`, `terminationGracePeriodSeconds`) 15 seconds more.",
+        kafka_streams: Some("the argument of KafkaStreams.close(Duration)"),
+        higher_lower: Some((
+            "a longer outage of the brokers is waited out",
+            "a stop that is sure to be over sooner",
+        )),
+    },
+    Key {
         path: "http.listen",
         kind: Kind::Text,
         absent: Absent::Default("127.0.0.1:8080"),

@@ -35,8 +35,8 @@ pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use parameters::Parameters;
 pub use reference::reference_page;
 pub use types::{
-    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, StateConfig,
-    TopicConfig, TopicDefaults,
+    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, ShutdownConfig,
+    StateConfig, TopicConfig, TopicDefaults,
 };
 pub use units::{DurationValue, SizeValue};
 

@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::tree::{Entry, Node, Scalar, Style, Value};
 use super::types::{
     CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, Places,
-    StateConfig, TopicConfig, TopicDefaults,
+    ShutdownConfig, StateConfig, TopicConfig, TopicDefaults,
 };
 use super::units::{self, Problem};
 use super::{LogKind, values};
@@ -244,6 +244,9 @@ impl<'a> Reader<'a> {
         });
         let commit = self.commit();
         let memory = self.value("memory.max", memory);
+        let shutdown = self.value("shutdown.timeout", |scalar| {
+            duration_within(scalar, Duration::from_secs(1), Duration::from_hours(1))
+        });
         let listen = self.value("http.listen", values::listen);
         let advertised = self.value("http.advertised", values::advertised);
         let partitions = self.value("topics_default.partitions", partitions);
@@ -265,6 +268,7 @@ impl<'a> Reader<'a> {
             threads: usize::try_from(threads?).ok()?,
             commit: commit?,
             memory: MemoryConfig { max: memory? },
+            shutdown: ShutdownConfig { timeout: shutdown? },
             http: HttpConfig {
                 listen: listen?,
                 advertised,

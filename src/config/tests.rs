@@ -40,6 +40,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.commit.interval, Duration::from_millis(100));
     assert_eq!(config.commit.min_interval, Duration::from_millis(5));
     assert_eq!(config.memory.max, 512 << 20);
+    assert_eq!(config.shutdown.timeout, Duration::from_secs(30));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.http.advertised, None);
     assert_eq!(
@@ -74,6 +75,7 @@ commit:
   interval: 1s
   min_interval: 0ms
 memory: {max: 2GiB}
+shutdown: {timeout: 1m}
 http:
   listen: 0.0.0.0:8080
   advertised: node-1.example:8080
@@ -114,6 +116,7 @@ fn every_key_can_be_given() {
     assert_eq!(config.commit.interval, Duration::from_secs(1));
     assert_eq!(config.commit.min_interval, Duration::ZERO);
     assert_eq!(config.memory.max, 2 << 30);
+    assert_eq!(config.shutdown.timeout, Duration::from_mins(1));
     assert_eq!(
         config.http.advertised.as_deref(),
         Some("node-1.example:8080")

@@ -33,6 +33,8 @@ pub struct Config {
     pub commit: CommitConfig,
     /// `memory`: the process's budget.
     pub memory: MemoryConfig,
+    /// `shutdown`: how long stopping may take.
+    pub shutdown: ShutdownConfig,
     /// `http`: the control plane's addresses.
     pub http: HttpConfig,
     /// `topics_default`: how missing topics are created.
@@ -127,6 +129,14 @@ pub struct CommitConfig {
 pub struct MemoryConfig {
     /// `memory.max`, in bytes.
     pub max: u64,
+}
+
+/// `shutdown`: how long stopping may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownConfig {
+    /// `shutdown.timeout`: until then a process that stops tries to commit.
+    pub timeout: Duration,
 }
 
 /// `http`: the control plane's addresses.

@@ -91,16 +91,11 @@ impl Serving {
         if let Some(state) = self.health().tasks.get(&task) {
             return Problem::not_ready(format!("task {task} is {}", state.label()));
         }
-        let resolved = self
-            .topology
-            .sub_topologies
-            .iter()
-            .find(|sub| sub.id == task.sub_topology);
-        let Some(resolved) = resolved else {
+        let Some(sub) = self.topology.sub_topology(task.sub_topology) else {
             return Problem::internal(format!("task {task} has no sub-topology"));
         };
         // Members own partitions of the topic that they subscribe to; the task's other inputs follow.
-        let partition = TopicPartition::new(TopicName::clone(&resolved.driver), task.partition);
+        let partition = TopicPartition::new(TopicName::clone(&sub.topics.driver), task.partition);
         match self.owners.owner_of(&partition).await {
             Ok(Owner::At(address)) => Problem::elsewhere(&address, path_and_query),
             Ok(Owner::Here) => Problem::not_ready(format!("task {task} is not running yet")),

@@ -48,6 +48,8 @@ labels! {
         OutOfRange = "out_of_range",
         /// The checkpoint is older than the changelog keeps tombstones.
         TooOld = "too_old",
+        /// A store has data that no checkpoint explains.
+        NoCheckpoint = "no_checkpoint",
         /// The application was reset since.
         Reset = "reset",
         /// A checksum or a file is wrong.

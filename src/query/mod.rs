@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::format::value;
 use crate::processor::BoxError;
 use crate::runtime::ResolvedTopology;
-use crate::state::ReadHandle;
+use crate::state::{CommittedEntry, ReadHandle};
 use crate::topology::{StoreSpec, TaskId};
 
 /// Why a query has no answer.
@@ -53,9 +53,6 @@ pub enum QueryError {
         source: BoxError,
     },
 }
-
-/// Key, and value as stored (`format::value`).
-pub type StoredEntry = (Box<[u8]>, Box<[u8]>);
 
 /// A value with its timestamp, as JSON.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,15 +105,9 @@ impl QueryRegistry {
     /// Creates a registry that knows every store of a resolved topology.
     #[must_use]
     pub fn of(topology: &ResolvedTopology) -> Arc<Self> {
-        Self::new(topology.sub_topologies.iter().flat_map(|resolved| {
-            let sub = topology
-                .topology
-                .sub_topologies()
-                .iter()
-                .find(|sub| sub.id == resolved.id);
-            sub.into_iter()
-                .flat_map(|sub| sub.stores.iter().cloned())
-                .map(|store| (store, resolved.id, resolved.tasks))
+        Self::new(topology.all().flat_map(|sub| {
+            let stores = sub.drawn.stores.iter().cloned();
+            stores.map(move |store| (store, sub.topics.id, sub.topics.tasks))
         }))
     }
 
@@ -170,7 +161,7 @@ impl QueryRegistry {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub fn dump(&self, store: &str) -> Result<Vec<StoredEntry>, QueryError> {
+    pub fn dump(&self, store: &str) -> Result<Vec<CommittedEntry>, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let entry = stores
             .get(store)

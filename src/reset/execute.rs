@@ -202,7 +202,7 @@ pub fn execute<L: Log>(
 }
 
 /// Marks the committed offsets, where they are and with the metadata that they have.
-fn mark<L: Log>(log: &L, group: &str, steps: &ResetSteps) -> Result<(), ResetError> {
+pub(super) fn mark<L: Log>(log: &L, group: &str, steps: &ResetSteps) -> Result<(), ResetError> {
     let planned: Vec<(TopicPartition, Offset)> = steps
         .offsets_before()
         .map(|(partition, offset)| (partition.clone(), offset))
@@ -240,10 +240,11 @@ fn mark<L: Log>(log: &L, group: &str, steps: &ResetSteps) -> Result<(), ResetErr
     Ok(())
 }
 
-fn delete<L: Log>(log: &L, steps: &ResetSteps) -> Result<(), ResetError> {
+pub(super) fn delete<L: Log>(log: &L, steps: &ResetSteps) -> Result<(), ResetError> {
     let doomed: Vec<&str> = steps
         .deletions
         .iter()
+        .filter(|deletion| deletion.exists)
         .map(|deletion| &*deletion.topic)
         .collect();
     if doomed.is_empty() {

@@ -121,7 +121,7 @@ pub struct ResetSteps {
     pub rewinds: Vec<OffsetPlan>,
     /// Positions of command topics, which stay.
     pub command_positions: Vec<OffsetPlan>,
-    /// Topics to delete.
+    /// Topics to delete, and repartition topics that are gone already and are to be there again.
     pub deletions: Vec<Deletion>,
     /// Stores that keep what they have.
     pub kept: Vec<KeptStore>,
@@ -145,6 +145,9 @@ pub struct OffsetPlan {
 pub struct Deletion {
     /// The topic.
     pub topic: TopicName,
+    /// Whether it is there. A reset that was interrupted may have deleted a repartition topic and not
+    /// created it again: the next one finishes that.
+    pub exists: bool,
     /// Why it can go.
     pub reason: DeletionReason,
 }
@@ -178,7 +181,8 @@ pub fn plan(facts: &ResetFacts) -> ResetPlan {
         .map(Refusal::MemberAlive)
         .collect();
     let deletions = deletions(facts);
-    if refusals.is_empty() && deletions.is_empty() && !has_positions(facts) && !has_records(facts) {
+    let has_topics = deletions.iter().any(|deletion| deletion.exists);
+    if refusals.is_empty() && !has_topics && !has_positions(facts) && !has_records(facts) {
         return ResetPlan::Nothing;
     }
     let mut rewinds = Vec::new();
@@ -290,21 +294,22 @@ fn deletions(facts: &ResetFacts) -> Vec<Deletion> {
         .stores
         .iter()
         .filter(|store| store.durability == Durability::Derived);
+    let exists = |topic: &TopicName| facts.existing.contains(topic);
     let changelogs = derived.filter_map(|store| {
-        let reason = DeletionReason::DerivedStore(store.name.clone());
-        store
-            .changelog
-            .clone()
-            .map(|topic| Deletion { topic, reason })
+        let topic = store.changelog.clone().filter(exists)?;
+        Some(Deletion {
+            topic,
+            exists: true,
+            reason: DeletionReason::DerivedStore(store.name.clone()),
+        })
     });
+    // Missing or not: it has to be there afterwards, with offsets that carry the generation.
     let repartitions = facts.repartitions.iter().map(|repartition| Deletion {
         topic: Arc::clone(&repartition.topic),
+        exists: exists(&repartition.topic),
         reason: DeletionReason::Repartition(repartition.partitions),
     });
-    changelogs
-        .chain(repartitions)
-        .filter(|deletion| facts.existing.contains(&deletion.topic))
-        .collect()
+    changelogs.chain(repartitions).collect()
 }
 
 fn positions(facts: &ResetFacts) -> impl Iterator<Item = Position> {

@@ -81,6 +81,12 @@ impl fmt::Display for ResetSteps {
                         deletion.topic
                     )
                 }
+                DeletionReason::Repartition(_) if !deletion.exists => {
+                    format!(
+                        "{}: repartition topic, missing, created again",
+                        deletion.topic
+                    )
+                }
                 DeletionReason::Repartition(_) => {
                     format!("{}: repartition topic, created again empty", deletion.topic)
                 }

@@ -344,3 +344,115 @@ local state
   stale on every node: generation 3 -> 4"
     );
 }
+
+#[test]
+fn a_repartition_topic_that_an_interrupted_reset_deleted_is_created_again() {
+    let mut facts = account();
+    let repartition = topic("billing-by-status-repartition");
+    facts.existing.remove(&repartition);
+    facts.repartitions[0].generation = 0;
+    let steps = steps(&facts);
+    let again: Vec<_> = steps
+        .deletions
+        .iter()
+        .filter(|deletion| deletion.topic == repartition)
+        .collect();
+    assert!(
+        matches!(
+            again[..],
+            [Deletion {
+                exists: false,
+                reason: DeletionReason::Repartition(2),
+                ..
+            }]
+        ),
+        "{again:?}"
+    );
+    let offsets = steps.offsets_after();
+    assert_eq!(offsets.filter(|(at, _)| at.topic == repartition).count(), 2);
+    let text = ResetPlan::Reset(steps).to_string();
+    assert!(text.contains("missing, created again"), "{text}");
+}
+
+#[test]
+fn missing_repartition_topics_alone_are_nothing_to_reset() {
+    let mut facts = account();
+    facts.existing.clear();
+    for source in &mut facts.sources {
+        source.partitions.clear();
+    }
+    assert_eq!(plan(&facts), ResetPlan::Nothing);
+}
+
+mod interrupted {
+    //! A reset that ends between its steps, on the embedded log.
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::format::offset_metadata::OffsetMetadata;
+    use crate::log::embedded::EmbeddedLog;
+    use crate::log::{CommittedOffset, Log};
+    use crate::prelude::*;
+    use crate::reset::execute::{delete, mark};
+    use crate::runtime::{RuntimeConfig, ensure_topics};
+
+    const REPARTITION: &str = "app-by-length-repartition";
+
+    fn topology() -> Arc<Topology> {
+        let builder = StreamsBuilder::new();
+        builder
+            .stream("words", Consumed::with(serdes::string(), serdes::string()))
+            .group_by(
+                |_: &String, word: &String| word.len().to_string(),
+                Grouped::with("by-length", serdes::string(), serdes::string()),
+            )
+            .count(Materialized::as_store(
+                "counts",
+                serdes::string(),
+                serdes::i64(),
+            ));
+        Arc::new(builder.build().unwrap())
+    }
+
+    fn both() -> [TopicPartition; 2] {
+        ["words", REPARTITION].map(|topic| TopicPartition::new(topic, 0))
+    }
+
+    #[test]
+    fn a_reset_killed_between_deletion_and_creation_is_finished_by_the_next() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(1_704_067_200_000));
+        let log = EmbeddedLog::in_memory(clock).with_virtual_time();
+        let topology = topology();
+        let mut config = RuntimeConfig::new("app", "unused");
+        config.default_partitions = 1;
+        ensure_topics(&log, &topology, &config).unwrap();
+        let committed = both().map(|partition| {
+            let metadata = OffsetMetadata::new(None, 0).encode();
+            (
+                partition,
+                CommittedOffset {
+                    offset: 0,
+                    metadata,
+                },
+            )
+        });
+        log.alter_group_offsets("app", &committed).unwrap();
+
+        let first = steps(&collect_facts(&log, &topology, &config).unwrap());
+        mark(&log, "app", &first).unwrap();
+        delete(&log, &first).unwrap();
+        assert_eq!(log.describe_topics(&[REPARTITION]).unwrap(), [None]);
+        // Killed here.
+        let second = steps(&collect_facts(&log, &topology, &config).unwrap());
+        execute(&log, &config, &second).unwrap();
+
+        assert!(log.describe_topics(&[REPARTITION]).unwrap()[0].is_some());
+        for offset in log.group_offsets("app", &both()).unwrap() {
+            let metadata = OffsetMetadata::decode(&offset.unwrap().metadata).unwrap();
+            assert_eq!(metadata.generation(), second.generation);
+            assert!(!metadata.entries.contains_key(PENDING_KEY));
+        }
+    }
+}

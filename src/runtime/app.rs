@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use super::dead_letter::chain;
 use super::restore_pool::{RestoreExecutor, RestorePool};
 use super::{
-    NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState, ThreadError,
-    ThreadSpec, ThreadStatus,
+    Membership, NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState,
+    ThreadError, ThreadSpec, ThreadStatus,
 };
 use crate::clock::Clock;
 use crate::log::{ConsumerWaker, Log};
@@ -40,7 +40,7 @@ pub enum AppState {
 /// The health of a process.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// All threads are members of the group and all tasks run.
+    /// All threads have their assignment, and all its tasks run.
     pub ready: bool,
     /// The process state.
     pub state: AppState,
@@ -49,9 +49,6 @@ pub struct Health {
     /// All tasks with their states.
     pub tasks: BTreeMap<TaskId, TaskState>,
 }
-
-/// A task with its state, for listings.
-pub type TaskStatus = (TaskId, TaskState);
 
 struct Shared {
     stopping: AtomicBool,
@@ -73,9 +70,15 @@ impl Shared {
         }
     }
 
-    fn fail(&self, error: ThreadError) {
+    /// Keeps the first failure for whoever joins the app, who reports it; a later one is logged here.
+    fn fail(&self, thread: usize, error: ThreadError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        if failure.is_some() {
+            tracing::error!(thread, error = %chain(&error), "stream thread ended, too");
+        } else {
+            tracing::error!(thread, "stream thread ended for good, shutting down");
+            *failure = Some(error);
+        }
         drop(failure);
         self.stop();
     }
@@ -252,11 +255,11 @@ impl<L: Log> App<L> {
     /// # Errors
     /// The first thread's failure that replacing it did not mend.
     pub fn join(self) -> Result<(), ThreadError> {
-        for thread in self.threads {
+        for (index, thread) in self.threads.into_iter().enumerate() {
             // A panic is caught within; a supervisor that died anyway is a failure of its thread.
             if thread.join().is_err() {
                 self.shared
-                    .fail(ThreadError::Panicked("supervisor".to_owned()));
+                    .fail(index, ThreadError::Panicked("supervisor".to_owned()));
             }
         }
         let failure = self
@@ -304,8 +307,16 @@ impl HealthHandle {
             ready &= snapshot.ready();
             if let Some(problem) = &snapshot.problem {
                 problems.push(format!("thread {index}: {problem}"));
-            } else if !snapshot.member {
-                problems.push(format!("thread {index} is not a member of the group"));
+            } else {
+                match snapshot.membership {
+                    Membership::Assigned => {}
+                    Membership::Waiting => {
+                        problems.push(format!("thread {index} waits for its partitions"));
+                    }
+                    Membership::Outside => {
+                        problems.push(format!("thread {index} is not a member of the group"));
+                    }
+                }
             }
             tasks.extend(snapshot.tasks);
         }
@@ -353,8 +364,7 @@ impl<L: Log> Supervisor<L> {
                 || !error.replaceable()
                 || replacements >= self.config.thread_replacements_max
             {
-                tracing::error!(thread = self.index, error = %chain(&error), "stream thread ended, shutting down");
-                self.shared.fail(error);
+                self.shared.fail(self.index, error);
                 return;
             }
             replacements += 1;

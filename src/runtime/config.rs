@@ -53,6 +53,9 @@ pub struct RuntimeConfig {
     /// How often committed records are deleted from repartition topics: Kafka Streams'
     /// `repartition.purge.interval.ms`.
     pub repartition_purge_interval: Duration,
+    /// How long a thread may take to drain, commit and leave once it is told to stop. Then it ends
+    /// without a commit: `shutdown.timeout`.
+    pub shutdown_timeout: Duration,
     /// How often a failed thread is replaced before the process gives up.
     pub thread_replacements_max: u32,
 }
@@ -78,6 +81,7 @@ impl RuntimeConfig {
             topics: BTreeMap::new(),
             advertised: None,
             repartition_purge_interval: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(30),
             thread_replacements_max: 8,
         }
     }

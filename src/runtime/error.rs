@@ -98,6 +98,18 @@ pub enum ThreadError {
     /// The state and the group contradict each other; the text says what to do.
     #[error("{0}")]
     Refused(String),
+    /// The thread was told to stop and could not commit what it had in time, as when the log is away.
+    /// It ended without: whoever takes its tasks over processes those records again.
+    #[error(
+        "not drained within {limit:?} (`shutdown.timeout`), ended without a commit{}",
+        problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"))
+    )]
+    DrainTimedOut {
+        /// The limit.
+        limit: std::time::Duration,
+        /// What it was waiting out.
+        problem: Option<String>,
+    },
     /// The log refuses this client for good.
     #[error("the log refuses this client")]
     Log(#[from] LogError),
@@ -122,7 +134,10 @@ impl ThreadError {
             | Self::Log(_)
             | Self::Bug(_)
             | Self::Panicked(_) => true,
-            Self::FencedInstance { .. } | Self::Refused(_) | Self::Crash(_) => false,
+            Self::FencedInstance { .. }
+            | Self::DrainTimedOut { .. }
+            | Self::Refused(_)
+            | Self::Crash(_) => false,
         }
     }
 }

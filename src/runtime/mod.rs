@@ -20,6 +20,7 @@ mod meters;
 mod partition_group;
 mod probe;
 pub mod protocol;
+mod resolved;
 pub mod restore;
 mod restore_pool;
 mod status;
@@ -27,17 +28,18 @@ mod stream_thread;
 mod task;
 mod topics;
 
-pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError, TaskStatus};
+pub use app::{App, AppSpec, AppState, Health, HealthHandle, StartError};
 pub use commit::{CommitFacts, CommitReason, CommitSettings, commit_due};
 pub use config::{RuntimeConfig, TopicOverride};
 pub(crate) use dead_letter::chain as error_chain;
 pub use error::ThreadError;
 pub use partition_group::PartitionGroup;
 pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
+pub use resolved::{Changelog, ResolvedSubTopology, ResolvedTopology, SubTopologyRef};
 pub use restore_pool::RestoreExecutor;
-pub use status::{TaskState, ThreadSnapshot, ThreadStatus};
+pub use status::{Membership, TaskState, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};
 pub use topics::{
-    Changelog, ResolvedSubTopology, ResolvedTopology, TopicPlan, TopicsError, all_topic_names,
-    ensure_topics, physical_name, plan_topics, resolve_topics,
+    TopicPlan, TopicsError, all_topic_names, ensure_topics, physical_name, plan_topics,
+    resolve_topics,
 };

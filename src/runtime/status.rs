@@ -7,11 +7,24 @@ use crate::clock::Timestamp;
 pub use crate::metrics::TaskState;
 use crate::topology::TaskId;
 
+/// Where a thread stands with its group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Membership {
+    /// It is no member: it has not joined yet, was fenced, or has left.
+    #[default]
+    Outside,
+    /// It is a member, and its partitions are on their way: the group has not said which, their
+    /// owners have not given them up, or the thread has not taken them over.
+    Waiting,
+    /// What the group gave it are its tasks. None, where others own every partition.
+    Assigned,
+}
+
 /// A thread's state as last published.
 #[derive(Debug, Clone, Default)]
 pub struct ThreadSnapshot {
-    /// It is a member of the group, with an assignment that may be empty.
-    pub member: bool,
+    /// Where it stands with its group.
+    pub membership: Membership,
     /// Its tasks.
     pub tasks: BTreeMap<TaskId, TaskState>,
     /// What it is waiting out, if anything: a broker that is away, a full disk.
@@ -19,10 +32,10 @@ pub struct ThreadSnapshot {
 }
 
 impl ThreadSnapshot {
-    /// Returns whether the thread is a member, without a problem, with all tasks running.
+    /// Returns whether the thread has its assignment, no problem, and all its tasks running.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.member
+        self.membership == Membership::Assigned
             && self.problem.is_none()
             && self
                 .tasks
@@ -48,13 +61,13 @@ impl ThreadStatus {
     /// Publishes; clears the problem once the thread no longer waits.
     pub(crate) fn update(
         &self,
-        member: bool,
+        membership: Membership,
         waits_until: Timestamp,
         now: Timestamp,
         tasks: BTreeMap<TaskId, TaskState>,
     ) {
         let mut snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        snapshot.member = member;
+        snapshot.membership = membership;
         snapshot.tasks = tasks;
         if waits_until <= now {
             snapshot.problem = None;

@@ -14,11 +14,16 @@
 //! an unknown outcome is asked for again; a fence or a lost producer closes the tasks without a
 //! commit, creates the producer anew (which settles its transaction) and opens them again.
 
+mod close;
+mod closing;
 mod commit;
+mod judge;
 mod membership;
 mod open;
 mod planted;
 mod recovery;
+mod restored;
+mod slot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -42,7 +47,8 @@ use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
-use open::{Created, Slot};
+use membership::NothingToOwn;
+use slot::{Created, Slot};
 
 /// Everything a stream thread is made of.
 pub struct ThreadSpec<L: Log> {
@@ -115,9 +121,13 @@ pub struct StreamThread<L: Log> {
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
+    /// Whether an empty assignment is all there is for this thread.
+    nothing_to_own: NothingToOwn,
     /// When repartition topics were last purged.
     last_purge: Timestamp,
     stopping: bool,
+    /// When a thread that stops gives up; set at its first step after it was told.
+    drained_by: Option<Timestamp>,
 }
 
 impl<L: Log> fmt::Debug for StreamThread<L> {
@@ -153,9 +163,8 @@ impl<L: Log> StreamThread<L> {
         })?;
         let mut drivers: Vec<TopicName> = spec
             .topology
-            .sub_topologies
-            .iter()
-            .map(|sub| TopicName::clone(&sub.driver))
+            .all()
+            .map(|sub| TopicName::clone(&sub.topics.driver))
             .collect();
         drivers.sort();
         drivers.dedup();
@@ -177,8 +186,10 @@ impl<L: Log> StreamThread<L> {
             backoff: BACKOFF_MIN,
             last_commit: now,
             inputs_dry: false,
+            nothing_to_own: NothingToOwn::default(),
             last_purge: now,
             stopping: false,
+            drained_by: None,
         })
     }
 
@@ -206,7 +217,8 @@ impl<L: Log> StreamThread<L> {
         }
     }
 
-    /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group.
+    /// Asks the thread to stop: it finishes its transaction, commits, flushes and leaves the group,
+    /// within [`RuntimeConfig::shutdown_timeout`].
     pub fn stop(&mut self) {
         self.stopping = true;
     }
@@ -234,6 +246,7 @@ impl<L: Log> StreamThread<L> {
     /// [`ThreadError`]: the thread has ended without committing and is to be dropped.
     pub fn step(&mut self) -> Result<Step, ThreadError> {
         let now = self.spec.clock.now_ms();
+        self.check_drain(now)?;
         let result = if now < self.resume_at {
             // The membership is served all the same: a broker that is away must not make a member
             // miss its polls.
@@ -255,6 +268,7 @@ impl<L: Log> StreamThread<L> {
             return Ok(Step::Idle(BACKOFF_MIN));
         }
         let mut worked = self.answer_membership(now)?;
+        self.confirm_empty_assignment(now);
         if self.stopping {
             return self.drain(now);
         }
@@ -461,12 +475,29 @@ impl<L: Log> StreamThread<L> {
         Duration::from_millis(wait.max(1))
     }
 
+    /// Ends a drain that takes too long: a log that is away must not hold up a shutdown for ever.
+    fn check_drain(&mut self, now: Timestamp) -> Result<(), ThreadError> {
+        if !self.stopping {
+            return Ok(());
+        }
+        let limit = self.spec.config.shutdown_timeout;
+        let by = *self.drained_by.get_or_insert_with(|| {
+            now.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        });
+        if now < by {
+            return Ok(());
+        }
+        let problem = self.spec.status.snapshot().problem;
+        Err(ThreadError::DrainTimedOut { limit, problem })
+    }
+
     /// Commits, flushes, closes and leaves: the clean end.
     fn drain(&mut self, now: Timestamp) -> Result<Step, Fault> {
         self.commit(now)?;
         if !self.transaction.may_change_tasks() {
             return Ok(Step::Idle(BACKOFF_MIN));
         }
+        self.settle_checkpoints(now)?;
         let ids: Vec<TaskId> = self.slots.keys().copied().collect();
         for id in ids {
             self.close_clean(id)?;
@@ -489,8 +520,12 @@ impl<L: Log> StreamThread<L> {
             .map(|(id, slot)| (*id, slot.state()))
             .collect();
         self.task_states.show(&tasks);
+        let membership = self.membership();
         self.spec
             .status
-            .update(self.consumer.is_member(), self.resume_at, now, tasks);
+            .update(membership, self.resume_at, now, tasks);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,11 @@
 //! # Failure
 //! A [`Fault`] leaves the task as it was before the record; an aborted transaction rebuilds it.
 
-use std::cell::Cell;
+mod commit;
+mod lifecycle;
+
+pub(crate) use lifecycle::TaskParts;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,21 +22,18 @@ use std::sync::Arc;
 use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
-use super::partition_group::{InputPartition, PartitionGroup};
-use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology};
+use super::partition_group::PartitionGroup;
+use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology, SubTopologyRef};
 use crate::clock::Timestamp;
-use crate::format::checkpoint::{ChangelogPosition, InputPosition};
-use crate::format::offset_metadata::OffsetMetadata;
 use crate::log::{
-    CommittedOffset, Headers, LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName,
-    TopicPartition,
+    LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName, TopicPartition,
 };
 use crate::processor::{
-    ErrorPolicy, Init, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
+    ErrorPolicy, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
     TaskContext,
 };
-use crate::state::{CommitBatch, DirtySink, StateError, StoreId, TaskDb};
-use crate::topology::{SubTopology, TaskEnv, TaskId, TaskTopology};
+use crate::state::TaskDb;
+use crate::topology::{TaskId, TaskTopology};
 
 /// The largest record that is handed to the log: key, value and headers, in bytes. Topics, producer
 /// and fetch limits are 16 MiB; the rest is room for batch overhead.
@@ -69,8 +70,6 @@ pub(crate) enum Processed {
 /// A task that is restored.
 pub(crate) struct Task<M> {
     pub(crate) id: TaskId,
-    /// Position in the topology's list of sub-topologies.
-    pub(crate) sub_index: usize,
     pub(crate) group: PartitionGroup<M>,
     pub(crate) db: TaskDb,
     pub(crate) progress: Progress,
@@ -101,135 +100,12 @@ impl<M> std::fmt::Debug for Task<M> {
     }
 }
 
-/// Everything a new task needs.
-pub(crate) struct TaskParts<M> {
-    pub(crate) id: TaskId,
-    pub(crate) sub_index: usize,
-    pub(crate) topology: Arc<ResolvedTopology>,
-    pub(crate) inputs: Vec<InputPartition<M>>,
-    pub(crate) db: TaskDb,
-    pub(crate) meters: TaskMeters,
-    pub(crate) generation: u64,
-    pub(crate) now: Timestamp,
-    pub(crate) cache_bytes: usize,
-}
-
 /// How often a record may take its transaction down before its policy decides about it.
 const TRANSACTION_FAILURES_MAX: u32 = 3;
 
 impl<M: LogMessage> Task<M> {
-    /// Makes a task whose stores are restored.
-    pub(crate) fn new(parts: TaskParts<M>) -> Result<Self, Fault> {
-        let TaskParts {
-            id,
-            sub_index,
-            topology,
-            inputs,
-            db,
-            meters,
-            generation,
-            now,
-            cache_bytes,
-        } = parts;
-        let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes, &meters)?;
-        let changelog_offsets = db
-            .checkpoint()
-            .changelogs
-            .into_iter()
-            .map(|(store, position)| (store, position.next_offset))
-            .collect();
-        let mut task = Self {
-            id,
-            sub_index,
-            group: PartitionGroup { partitions: inputs },
-            db,
-            progress: Progress::Initialising(0),
-            meters,
-            generation,
-            committed_at: now,
-            has_outputs: false,
-            offsets_written: false,
-            topology,
-            chain,
-            cx,
-            retry: None,
-            suspects: BTreeMap::new(),
-            changelog_offsets,
-        };
-        task.restore_stream_time();
-        Ok(task)
-    }
-
-    /// Rebuilds everything that an aborted transaction may have touched: processors, punctuators,
-    /// stream time, overlays, buffers, positions. Stores are at the last commit already.
-    pub(crate) fn rebuild(&mut self, now: Timestamp, cache_bytes: usize) -> Result<(), Fault> {
-        let (chain, cx) = build_chain(
-            &self.topology,
-            self.sub_index,
-            self.id,
-            &self.db,
-            now,
-            cache_bytes,
-            &self.meters,
-        )?;
-        self.close_processors();
-        self.meters.aborted();
-        self.chain = chain;
-        self.cx = cx;
-        self.group.rewind();
-        self.restore_stream_time();
-        self.progress = Progress::Initialising(0);
-        self.retry = None;
-        self.has_outputs = false;
-        Ok(())
-    }
-
-    fn restore_stream_time(&mut self) {
-        let time = self
-            .group
-            .partitions
-            .iter()
-            .filter_map(|input| input.committed_time)
-            .max();
-        self.cx.restore_stream_time(time);
-    }
-
-    pub(crate) fn close_processors(&mut self) {
-        for processor in &self.chain.processors {
-            processor.borrow_mut().close();
-        }
-    }
-
-    fn sub_topology(&self) -> Option<&SubTopology> {
-        self.topology.topology.sub_topologies().get(self.sub_index)
-    }
-
-    /// Runs one slice of initialisation; returns whether the task runs now.
-    pub(crate) fn initialise<P: LogProducer>(
-        &mut self,
-        now: Timestamp,
-        producer: &mut P,
-    ) -> Result<bool, Fault> {
-        while let Progress::Initialising(index) = self.progress {
-            let Some(processor) = self.chain.processors.get(index).map(Rc::clone) else {
-                self.progress = Progress::Running;
-                return Ok(true);
-            };
-            self.cx.set_system_time(now);
-            self.cx.begin_other(self.cx.stream_time().unwrap_or(now));
-            match processor.borrow_mut().init(&mut self.cx) {
-                Ok(init) => {
-                    self.release(producer)?;
-                    if init == Init::Continue {
-                        self.cx.request_commit();
-                        return Ok(false);
-                    }
-                    self.progress = Progress::Initialising(index + 1);
-                }
-                Err(source) => return Err(self.fail(None, source)),
-            }
-        }
-        Ok(true)
+    fn sub_topology(&self) -> SubTopologyRef<'_> {
+        sub_topology(&self.topology, self.id)
     }
 
     /// Processes the buffered record with the lowest timestamp.
@@ -419,7 +295,7 @@ impl<M: LogMessage> Task<M> {
         error: ProcessError,
         now: Timestamp,
     ) -> Result<Met, Fault> {
-        let spec = self.sub_topology().and_then(|sub| sub.sources.get(source));
+        let spec = self.sub_topology().drawn.sources.get(source);
         let (Some(stage), Some(spec)) = (error.stage(), spec) else {
             return Err(self.fail(Some(at.clone()), error));
         };
@@ -565,125 +441,6 @@ impl<M: LogMessage> Task<M> {
             .map(|store| store.borrow().uncommitted_bytes())
             .sum()
     }
-
-    /// Serialises the overlays: into the changelogs and into the batch for the stores.
-    pub(crate) fn prepare_commit<P: LogProducer>(
-        &mut self,
-        producer: &mut P,
-        probe: &dyn Probe,
-    ) -> Result<CommitBatch, Fault> {
-        probe.reached(CrashPoint::BeforeChangelogSend)?;
-        let mut batch = self.db.batch();
-        let resolved = self.topology.sub_topologies.get(self.sub_index);
-        for store in &self.chain.stores {
-            let mut store = store.borrow_mut();
-            let name = store.name().to_owned();
-            let changelog = resolved.and_then(|sub| sub.changelogs.get(&name));
-            let Some(id) = self.db.store_id(&name) else {
-                return Err(Fault::Bug(
-                    "a task writes to a store that its database lacks",
-                ));
-            };
-            let mut sink = CommitSink {
-                batch: &mut batch,
-                name: &name,
-                store: id,
-                topic: changelog.map(|changelog| &changelog.topic),
-                partition: self.id.partition,
-                producer,
-                failed: None,
-            };
-            let drained = store.drain_dirty(&mut sink);
-            if let Some(error) = sink.failed.take() {
-                return Err(error.into());
-            }
-            drained.map_err(|source| Fault::State {
-                task: self.id,
-                source,
-            })?;
-        }
-        probe.reached(CrashPoint::AfterChangelogSend)?;
-        Ok(batch)
-    }
-
-    /// Returns every input offset of the task, unchanged ones too: without offsets librdkafka skips
-    /// the fencing by group metadata (invariant 1).
-    pub(crate) fn offsets(&self) -> Vec<(TopicPartition, CommittedOffset)> {
-        self.group
-            .partitions
-            .iter()
-            .map(|input| {
-                let metadata = OffsetMetadata::new(input.time, self.generation).encode();
-                (
-                    input.partition.clone(),
-                    CommittedOffset {
-                        offset: input.position,
-                        metadata,
-                    },
-                )
-            })
-            .collect()
-    }
-
-    /// The transaction has committed: adds what the stores have to remember with the data.
-    /// `requested_at` is when the commit was asked for.
-    pub(crate) fn seal_batch(
-        &mut self,
-        batch: &mut CommitBatch,
-        acknowledged: &BTreeMap<TopicPartition, Option<Offset>>,
-        requested_at: Timestamp,
-    ) {
-        let resolved = self.topology.sub_topologies.get(self.sub_index);
-        for (name, changelog) in resolved.iter().flat_map(|sub| &sub.changelogs) {
-            let Some(store) = self.db.store_id(name) else {
-                continue;
-            };
-            let partition =
-                TopicPartition::new(TopicName::clone(&changelog.topic), self.id.partition);
-            // An acknowledgement without an offset leaves the older checkpoint: restore then
-            // replays more of the tail than it needs, to the same end.
-            if let Some(Some(offset)) = acknowledged.get(&partition) {
-                self.changelog_offsets.insert(name.clone(), offset + 1);
-            }
-            // Every store is at its changelog's end now, the ones that were not written too.
-            if let Some(next_offset) = self.changelog_offsets.get(name).copied() {
-                let fresh_at = Some(requested_at);
-                let position = ChangelogPosition {
-                    topic_id: changelog.id,
-                    next_offset,
-                    fresh_at,
-                };
-                batch.set_changelog(store, position);
-            }
-        }
-        for input in &self.group.partitions {
-            let position = InputPosition {
-                next_offset: input.position,
-                partition_time: input.time,
-            };
-            batch.set_input(input.partition.clone(), position);
-        }
-        if let Some(stream_time) = self.cx.stream_time() {
-            batch.set_stream_time(stream_time);
-        }
-        batch.set_generation(self.generation);
-    }
-
-    /// The batch is in the stores: the overlay is clean, and what waited for the commit runs.
-    pub(crate) fn finish_commit(&mut self, now: Timestamp) {
-        for store in &self.chain.stores {
-            store.borrow_mut().mark_committed();
-        }
-        self.group.mark_committed();
-        self.has_outputs = false;
-        self.offsets_written = true;
-        self.committed_at = now;
-        self.suspects.clear();
-        self.meters.committed(now);
-        for action in self.cx.take_after_commit() {
-            action();
-        }
-    }
 }
 
 /// What a policy came to.
@@ -711,84 +468,9 @@ fn record_bytes(record: &ProducerRecord<'_>) -> usize {
     record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers
 }
 
-fn build_chain(
-    topology: &Arc<ResolvedTopology>,
-    sub_index: usize,
-    id: TaskId,
-    db: &TaskDb,
-    now: Timestamp,
-    cache_bytes: usize,
-    meters: &TaskMeters,
-) -> Result<(TaskTopology, TaskContext), Fault> {
-    let Some(sub) = topology.topology.sub_topologies().get(sub_index) else {
-        unreachable!("a task's sub-topology exists")
+fn sub_topology(topology: &ResolvedTopology, task: TaskId) -> SubTopologyRef<'_> {
+    let Some(sub) = topology.sub_topology(task.sub_topology) else {
+        unreachable!("a task is of a sub-topology of its topology")
     };
-    let fault = |source| Fault::State { task: id, source };
-    let timestamp = Rc::new(Cell::new(now));
-    let mut backends = BTreeMap::new();
-    for store in &sub.stores {
-        backends.insert(store.name.clone(), db.backend(&store.name).map_err(fault)?);
-    }
-    let mut env = TaskEnv {
-        task: id,
-        timestamp: Rc::clone(&timestamp),
-        topics: topology.topics.clone(),
-        backends,
-        cache_bytes,
-        metrics: Some(meters.metrics().clone()),
-    };
-    let chain = (sub.instantiate)(&mut env).map_err(fault)?;
-    assert!(
-        chain.sources.len() == sub.sources.len(),
-        "a chain has all sources of its sub-topology"
-    );
-    assert!(
-        chain.stores.len() == sub.stores.len(),
-        "a chain has all stores of its sub-topology"
-    );
-    Ok((chain, TaskContext::new(id, timestamp, now)))
-}
-
-/// Sends an overlay entry to the changelog and puts it into the batch.
-struct CommitSink<'a, P> {
-    batch: &'a mut CommitBatch,
-    name: &'a str,
-    store: StoreId,
-    topic: Option<&'a TopicName>,
-    partition: i32,
-    producer: &'a mut P,
-    /// The log's error, which `StateError` has no place for.
-    failed: Option<LogError>,
-}
-
-impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
-    fn entry(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        timestamp: Timestamp,
-    ) -> Result<(), StateError> {
-        let bytes = key.len() + value.map_or(0, <[u8]>::len);
-        if bytes > RECORD_BYTES_MAX {
-            let message = format!("an entry of {bytes} bytes is more than a changelog takes");
-            return Err(StateError::Encode {
-                store: self.name.to_owned(),
-                source: message.into(),
-            });
-        }
-        if let Some(topic) = self.topic.filter(|_| self.failed.is_none()) {
-            let record = ProducerRecord {
-                topic,
-                partition: Some(self.partition),
-                key: Some(key),
-                value,
-                timestamp,
-                headers: const { &Headers::new() },
-            };
-            if let Err(error) = self.producer.send(record) {
-                self.failed = Some(error);
-            }
-        }
-        self.batch.entry(self.store, key, value, timestamp)
-    }
+    sub
 }

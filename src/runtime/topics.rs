@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::RuntimeConfig;
+use super::resolved::{Changelog, ResolvedSubTopology, ResolvedTopology};
 use crate::format::{names, topic_config};
-use crate::log::{Log, LogError, TopicDescription, TopicName, TopicPartition, TopicSpec};
-use crate::topology::{ResolvedTopic, TaskId, TopicRef, Topology};
+use crate::log::{Log, LogError, TopicDescription, TopicName, TopicSpec};
+use crate::topology::{ResolvedTopic, TopicRef, Topology};
 
 /// The topology cannot run on the topics there are.
 #[derive(Debug, thiserror::Error)]
@@ -41,81 +42,15 @@ pub enum TopicsError {
         /// What the topology needs.
         needed: i32,
     },
+    /// A sub-topology reads nothing: `build()` lets none through.
+    #[error("sub-topology {sub_topology} has no source, so nothing drives its tasks")]
+    NoSource {
+        /// The sub-topology.
+        sub_topology: u32,
+    },
     /// The partition counts of repartition topics depend on each other in a circle.
     #[error("cannot tell the number of partitions of {0:?}: nothing upstream of them is a source")]
     Unresolvable(Vec<String>),
-}
-
-/// A changelog as it exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changelog {
-    /// The physical name.
-    pub topic: TopicName,
-    /// Unique per creation.
-    pub id: [u8; 16],
-}
-
-/// A sub-topology with its physical topics.
-#[derive(Debug, Clone)]
-pub struct ResolvedSubTopology {
-    /// The sub-topology.
-    pub id: u32,
-    /// The number of tasks: the largest source's partition count.
-    pub tasks: i32,
-    /// The source with the most partitions: what a thread subscribes to.
-    pub driver: TopicName,
-    /// By index of the sub-topology's sources.
-    pub sources: Vec<ResolvedTopic>,
-    /// By store name; stores without a changelog are absent.
-    pub changelogs: BTreeMap<String, Changelog>,
-}
-
-/// A topology with its physical topics.
-#[derive(Debug, Clone)]
-pub struct ResolvedTopology {
-    /// The topology.
-    pub topology: Arc<Topology>,
-    /// By position in [`Topology::sub_topologies`].
-    pub sub_topologies: Vec<ResolvedSubTopology>,
-    /// Every topic that sources and sinks name.
-    pub topics: BTreeMap<TopicRef, ResolvedTopic>,
-}
-
-impl ResolvedTopology {
-    /// Returns the index of the sub-topology that `driver` drives.
-    #[must_use]
-    pub fn driven_by(&self, driver: &str) -> Option<usize> {
-        self.sub_topologies
-            .iter()
-            .position(|sub| &*sub.driver == driver)
-    }
-
-    /// Returns the input partitions of a task with the index of their source.
-    #[must_use]
-    pub fn inputs(&self, index: usize, partition: i32) -> Vec<(TopicPartition, usize)> {
-        self.sub_topologies.get(index).map_or_else(Vec::new, |sub| {
-            sub.sources
-                .iter()
-                .enumerate()
-                .filter(|(_, topic)| partition < topic.partitions)
-                .map(|(source, topic)| {
-                    (
-                        TopicPartition::new(TopicName::clone(&topic.name), partition),
-                        source,
-                    )
-                })
-                .collect()
-        })
-    }
-
-    /// Returns the task of a partition of the sub-topology at `index`.
-    #[must_use]
-    pub fn task(&self, index: usize, partition: i32) -> Option<TaskId> {
-        self.sub_topologies.get(index).map(|sub| TaskId {
-            sub_topology: sub.id,
-            partition,
-        })
-    }
 }
 
 /// What has to exist, decided from what does.
@@ -400,7 +335,8 @@ fn describe<L: Log>(
 /// Resolves a topology whose topics all exist: pure.
 ///
 /// # Errors
-/// [`LogError::UnknownTopic`] (retriable by asking again) names one that does not.
+/// [`LogError::UnknownTopic`] (retriable by asking again) names one that does not;
+/// [`TopicsError::NoSource`].
 pub fn resolve_topics(
     topology: &Arc<Topology>,
     config: &RuntimeConfig,
@@ -441,7 +377,12 @@ pub fn resolve_topics(
                 driver = Some(source);
             }
         }
-        let Some(driver) = driver else { continue };
+        // Left out, it would shift every sub-topology behind it.
+        let Some(driver) = driver else {
+            return Err(TopicsError::NoSource {
+                sub_topology: sub.id,
+            });
+        };
         let mut changelogs = BTreeMap::new();
         for store in sub.stores.iter().filter(|store| store.changelog.is_some()) {
             let found = find(names::changelog_topic(&config.application_id, &store.name))?;
@@ -477,4 +418,59 @@ pub fn resolve_topics(
         sub_topologies,
         topics,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+    use crate::topology::{SourceSpec, SubTopology};
+
+    fn sub_topology(id: u32, sources: Vec<SourceSpec>) -> SubTopology {
+        SubTopology {
+            id,
+            sources,
+            sinks: Vec::new(),
+            stores: Vec::new(),
+            instantiate: Box::new(|_| {
+                Err(StateError::UnknownStore {
+                    store: "none".to_owned(),
+                })
+            }),
+        }
+    }
+
+    #[test]
+    fn a_sub_topology_without_a_source_is_an_error_and_shifts_none() {
+        let builder = StreamsBuilder::new();
+        for topic in ["a", "b"] {
+            builder
+                .stream(topic, Consumed::with(serdes::string(), serdes::string()))
+                .to("out", Produced::with(serdes::string(), serdes::string()));
+        }
+        let drawn = builder.build().unwrap();
+        let sources = |index: usize| drawn.sub_topologies()[index].sources.clone();
+        let topology = Topology::new(
+            vec![
+                sub_topology(0, sources(0)),
+                sub_topology(1, Vec::new()),
+                sub_topology(2, sources(1)),
+            ],
+            BTreeMap::new(),
+            Vec::new(),
+            drawn.describe().clone(),
+        );
+        let topic = |name: &str| TopicDescription {
+            name: name.into(),
+            id: [0; 16],
+            partitions: 1,
+        };
+        let existing = ["a", "b"].map(|name| (name.to_owned(), topic(name)));
+        let config = RuntimeConfig::new("app", "unused");
+        let resolved = resolve_topics(&Arc::new(topology), &config, &existing.into());
+        assert!(
+            matches!(resolved, Err(TopicsError::NoSource { sub_topology: 1 })),
+            "{resolved:?}"
+        );
+    }
 }

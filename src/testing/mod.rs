@@ -2,6 +2,6 @@
 
 mod driver;
 pub mod simulation;
-mod temp_dir;
+pub(crate) mod temp_dir;
 
 pub use driver::{DriverBuilder, DriverError, TestInputTopic, TestOutputTopic, TopologyTestDriver};

@@ -1,6 +1,6 @@
 //! What each step does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream::log::{LogRange, TopicPartition};
 use millstream::runtime::protocol::TransactionEvent as Event;
@@ -169,6 +169,7 @@ impl Protocol {
         match distrust {
             Distrust::TooOld { .. } => self.bug == Some(Bug::OldCheckpointTrusted),
             Distrust::OlderGeneration { .. }
+            | Distrust::NoCheckpoint { .. }
             | Distrust::OtherTopic { .. }
             | Distrust::OutsideLog { .. } => self.bug == Some(Bug::ResetIgnored),
         }
@@ -521,6 +522,8 @@ fn stable_offsets(committed: u8, generation: u8) -> StableOffsets {
 
 fn local_checkpoint(checkpoint: &Checkpoint) -> LocalCheckpoint {
     LocalCheckpoint {
+        // Data and checkpoint are one write in the model, too.
+        with_data: BTreeSet::from(["store".to_owned()]),
         generation: u64::from(checkpoint.generation),
         inputs: BTreeMap::from([(input_partition(), i64::from(checkpoint.input))]),
         changelogs: BTreeMap::from([(

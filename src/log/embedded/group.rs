@@ -365,6 +365,12 @@ impl Group {
 }
 
 impl Member {
+    /// Returns what the current generation gives to the member: no longer what it has been asked to
+    /// give up.
+    pub(super) fn assignment(&self) -> Vec<TopicPartition> {
+        self.owned.difference(&self.to_revoke).cloned().collect()
+    }
+
     fn deadline(&self, background: bool) -> i64 {
         let timeout = if background && self.connected {
             MAX_POLL_INTERVAL_MS.max(self.session_timeout_ms)

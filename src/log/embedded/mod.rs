@@ -353,7 +353,7 @@ impl Log for EmbeddedLog {
             .map(|member| GroupMember {
                 client_id: member.client_id.clone(),
                 group_instance_id: member.instance.clone(),
-                assignment: member.owned.iter().cloned().collect(),
+                assignment: member.assignment(),
             })
             .collect())
     }

@@ -12,7 +12,7 @@
 //! Doubt about local data sets it aside ([`Distrust`], no error). Doubt about the group's offsets
 //! refuses to start ([`RestoreRefusal`]): an operator has to decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
 use crate::log::{LogRange, Offset, TopicPartition};
@@ -75,6 +75,9 @@ pub struct LocalCheckpoint {
     pub inputs: BTreeMap<TopicPartition, Offset>,
     /// By store name.
     pub changelogs: BTreeMap<String, ChangelogCheckpoint>,
+    /// Stores that hold anything at all. Data and checkpoint are written together: one that has the
+    /// former without the latter holds what no changelog explains.
+    pub with_data: BTreeSet<String>,
 }
 
 /// What the log says about one changelog partition.
@@ -118,6 +121,13 @@ pub enum Distrust {
         stored: u64,
         /// Of the group's offsets.
         committed: u64,
+    },
+    /// There is data, and nothing that says how far it reaches: a replay would leave in place what
+    /// the changelog does not mention.
+    #[error("store `{store}` has data without a checkpoint")]
+    NoCheckpoint {
+        /// The store.
+        store: String,
     },
     /// The changelog was deleted and created again.
     #[error("the changelog of store `{store}` is another topic than the local data came from")]
@@ -222,6 +232,13 @@ pub fn plan_restore(
     let mut from = BTreeMap::new();
     for (store, log) in changelogs {
         let offset = match local.changelogs.get(store) {
+            None if local.with_data.contains(store) => {
+                let store = store.clone();
+                return Ok(RestorePlan::SetAside(
+                    Distrust::NoCheckpoint { store },
+                    starts(),
+                ));
+            }
             // A store that is new in the topology has an empty column family.
             None => log.range.start,
             Some(checkpoint) => {
@@ -318,6 +335,35 @@ pub const fn may_replay(
         Some(retention) => now.saturating_sub(since) < retention,
         None => true,
     }
+}
+
+/// What reading a changelog from a checkpoint on, read committed, has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBack {
+    /// How far the reader has come.
+    pub position: Offset,
+    /// How many records it was given.
+    pub records: usize,
+}
+
+/// Returns the offset that a store may be closed with, if it is further than its checkpoint: the
+/// high watermark, where nothing but commit markers and aborted records lies between.
+///
+/// A checkpoint ends behind the last record, and the marker of its transaction lies behind that. A
+/// store that is closed there never finds its changelog at the checkpoint again, so that its age
+/// would count though nothing was written since. Whether the markers are all there is follows from
+/// what a reader sees, not from who owns the task: a member that is about to learn that it has lost
+/// its partitions may have a successor who has written already.
+///
+/// `high_watermark` was taken before the reader began.
+#[must_use]
+pub fn closing_offset(
+    checkpoint: Offset,
+    high_watermark: Offset,
+    read: ReadBack,
+) -> Option<Offset> {
+    let only_markers = read.records == 0 && read.position >= high_watermark;
+    (only_markers && high_watermark > checkpoint).then_some(high_watermark)
 }
 
 /// Checks, once the changelogs are replayed, that a task with state knows where to go on.

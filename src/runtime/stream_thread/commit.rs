@@ -220,13 +220,7 @@ impl<L: Log> StreamThread<L> {
         self.last_purge = now;
         let mut below = Vec::new();
         for task in self.live() {
-            let Some(sub) = self
-                .spec
-                .topology
-                .topology
-                .sub_topologies()
-                .get(task.sub_index)
-            else {
+            let Some(sub) = self.spec.topology.sub_topology(task.id.sub_topology) else {
                 continue;
             };
             below.extend(
@@ -234,8 +228,8 @@ impl<L: Log> StreamThread<L> {
                     .partitions
                     .iter()
                     .filter(|input| {
-                        sub.sources
-                            .get(input.source)
+                        let source = sub.drawn.sources.get(input.source);
+                        source
                             .is_some_and(|source| matches!(source.topic, TopicRef::Repartition(_)))
                     })
                     .filter(|input| input.committed > 0)

@@ -2,20 +2,95 @@
 
 use std::collections::BTreeSet;
 
-use super::{Slot, StreamThread};
+use super::StreamThread;
+use super::slot::{Created, Slot, StartOffset};
 use crate::clock::Timestamp;
-use crate::log::{Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicPartition};
-use crate::runtime::CrashPoint;
+use crate::log::{
+    GroupMember, Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicName, TopicPartition,
+};
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
-use crate::runtime::stream_thread::open::{Created, StartOffset};
+use crate::runtime::{CrashPoint, Membership};
 use crate::topology::TaskId;
 
+/// Whether an empty assignment is final, as far as the thread knows.
+///
+/// The group hands partitions over in two rounds: a new member's first assignment lacks those that
+/// their owners still have to give up, and says nothing of more to come. So an empty one may mean
+/// that there are more threads than partitions, or that the partitions are on their way. The
+/// difference is whether somebody owns every partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum NothingToOwn {
+    /// Not known: something has changed since it was.
+    #[default]
+    Unknown,
+    /// Asked, and there was a partition without an owner; asked again at this time.
+    NotBefore(Timestamp),
+    /// Others own every partition.
+    Confirmed,
+}
+
+/// How often a thread without partitions asks who has them, while it is not ready.
+const CONFIRM_EVERY_MS: i64 = 500;
+
 impl<L: Log> StreamThread<L> {
+    /// Returns where the thread stands, for health checks.
+    pub(super) fn membership(&self) -> Membership {
+        if !self.consumer.is_member() {
+            return Membership::Outside;
+        }
+        let taken_over = self.events.is_empty() && self.reopen.is_empty();
+        let owns = !self.slots.is_empty() || self.nothing_to_own == NothingToOwn::Confirmed;
+        if taken_over && owns {
+            Membership::Assigned
+        } else {
+            Membership::Waiting
+        }
+    }
+
+    /// Asks the group whether a member without partitions is to stay without. Readiness alone
+    /// depends on the answer: a failure to ask is no fault.
+    pub(super) fn confirm_empty_assignment(&mut self, now: Timestamp) {
+        let due = match self.nothing_to_own {
+            NothingToOwn::Unknown => true,
+            NothingToOwn::NotBefore(time) => time <= now,
+            NothingToOwn::Confirmed => false,
+        };
+        if !due || self.stopping || !self.slots.is_empty() || !self.consumer.is_member() {
+            return;
+        }
+        self.nothing_to_own = match self
+            .spec
+            .log
+            .group_members(&self.spec.config.application_id)
+        {
+            Ok(members) if self.all_owned(&members) => NothingToOwn::Confirmed,
+            Ok(_) => NothingToOwn::NotBefore(now.saturating_add(CONFIRM_EVERY_MS)),
+            Err(error) => {
+                tracing::debug!(thread = %self.id, %error, "cannot ask who owns the partitions");
+                NothingToOwn::NotBefore(now.saturating_add(CONFIRM_EVERY_MS))
+            }
+        };
+    }
+
+    fn all_owned(&self, members: &[GroupMember]) -> bool {
+        let owned: BTreeSet<&TopicPartition> =
+            members.iter().flat_map(|it| &it.assignment).collect();
+        self.spec.topology.all().all(|sub| {
+            (0..sub.topics.tasks).all(|partition| {
+                owned.contains(&TopicPartition::new(
+                    TopicName::clone(&sub.topics.driver),
+                    partition,
+                ))
+            })
+        })
+    }
+
     pub(super) fn poll_membership(&mut self) -> Result<(), Fault> {
         while let Some(event) = self.consumer.poll_membership().map_err(fenced_instance)? {
             tracing::debug!(thread = %self.id, ?event, "membership");
             self.meters.rebalances.inc();
+            self.nothing_to_own = NothingToOwn::Unknown;
             self.events.push_back(event);
         }
         Ok(())
@@ -55,28 +130,25 @@ impl<L: Log> StreamThread<L> {
         Ok(answered)
     }
 
-    /// The tasks of driver partitions: sub-topology index and task.
-    fn tasks_of(&self, partitions: &[TopicPartition]) -> Vec<(usize, TaskId)> {
-        let mut tasks: BTreeSet<(usize, TaskId)> = BTreeSet::new();
+    /// The tasks of driver partitions.
+    fn tasks_of(&self, partitions: &[TopicPartition]) -> BTreeSet<TaskId> {
+        let mut tasks = BTreeSet::new();
         for partition in partitions {
-            for (index, sub) in self.spec.topology.sub_topologies.iter().enumerate() {
-                if sub.driver == partition.topic {
-                    let task = TaskId {
-                        sub_topology: sub.id,
-                        partition: partition.partition,
-                    };
-                    tasks.insert((index, task));
-                }
-            }
+            let driven = self.spec.topology.all();
+            let driven = driven.filter(|sub| sub.topics.driver == partition.topic);
+            tasks.extend(driven.map(|sub| TaskId {
+                sub_topology: sub.topics.id,
+                partition: partition.partition,
+            }));
         }
-        tasks.into_iter().collect()
+        tasks
     }
 
     fn take_over(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         let mut assignment = Vec::new();
         let mut created = Vec::new();
-        for (sub_index, task) in self.tasks_of(partitions) {
-            let inputs = self.spec.topology.inputs(sub_index, task.partition);
+        for task in self.tasks_of(partitions) {
+            let inputs = self.spec.topology.inputs(task);
             let partitions: Vec<TopicPartition> = inputs
                 .iter()
                 .map(|(partition, _)| partition.clone())
@@ -90,7 +162,6 @@ impl<L: Log> StreamThread<L> {
             created.push((
                 task,
                 Created {
-                    sub_index,
                     inputs,
                     starts: Some(starts),
                     not_before: 0,
@@ -134,8 +205,8 @@ impl<L: Log> StreamThread<L> {
 
     fn give_back(&mut self, partitions: &[TopicPartition], clean: bool) -> Result<(), Fault> {
         let mut inputs = Vec::new();
-        for (sub_index, task) in self.tasks_of(partitions) {
-            let of_task = self.spec.topology.inputs(sub_index, task.partition);
+        for task in self.tasks_of(partitions) {
+            let of_task = self.spec.topology.inputs(task);
             inputs.extend(of_task.into_iter().map(|(partition, _)| partition));
             if clean {
                 self.close_clean(task)?;

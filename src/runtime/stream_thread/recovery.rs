@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BACKOFF_MAX, Slot, Step, StreamThread};
+use super::{BACKOFF_MAX, Step, StreamThread};
 use crate::clock::Timestamp;
 use crate::log::{Log, LogError};
 use crate::metrics::SetAsideReason;
@@ -10,7 +10,6 @@ use crate::runtime::ThreadError;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
-use crate::runtime::stream_thread::open::Created;
 use crate::state::StateError;
 use crate::topology::TaskId;
 
@@ -130,32 +129,6 @@ impl<L: Log> StreamThread<L> {
             self.transition(TransactionEvent::AbortDecided)?;
         }
         Ok(())
-    }
-
-    /// Puts a task back to where it was when it was assigned. Its partitions stay assigned; their
-    /// positions are set when it is opened.
-    pub(super) fn close_for_reopen(&mut self, id: TaskId) {
-        let sub_index = match self.slots.get(&id) {
-            Some(Slot::Live(task)) => task.sub_index,
-            Some(Slot::Restoring(restoring)) => restoring.created.sub_index,
-            Some(Slot::Created(created)) => created.sub_index,
-            Some(Slot::Closing) | None => return,
-        };
-        let restoring = matches!(self.slots.get(&id), Some(Slot::Restoring(_)));
-        self.close_dirty(id);
-        let inputs = self.spec.topology.inputs(sub_index, id.partition);
-        let created = Created {
-            sub_index,
-            inputs,
-            starts: None,
-            not_before: 0,
-        };
-        if restoring {
-            // The restore still holds the store: it reopens when the restore has ended.
-            self.reopen.insert(id, created);
-        } else {
-            self.slots.insert(id, Slot::Created(created));
-        }
     }
 
     fn note(&self, error: &LogError) {

@@ -45,6 +45,8 @@ pub(super) fn config(plan: &Plan, state_dir: &Path) -> RuntimeConfig {
     config.session_timeout = Duration::from_millis(SESSION_TIMEOUT_MS.unsigned_abs());
     config.transaction_timeout = Duration::from_millis(plan.transaction_timeout_ms);
     config.default_partitions = plan.partitions;
+    // Faults end before a run does, and a run that does not come to rest is found by its own limit.
+    config.shutdown_timeout = Duration::MAX;
     // The checkers read the repartition topic from its start.
     config.repartition_purge_interval = Duration::MAX;
     config

@@ -19,6 +19,7 @@ fn local(input_offset: Offset, changelog_offset: Offset) -> LocalCheckpoint {
                 at_end: NOW - 1,
             },
         )]),
+        with_data: BTreeSet::from(["s".to_owned()]),
     }
 }
 
@@ -165,4 +166,61 @@ fn a_target_is_reached_at_the_high_watermark_and_not_before() {
     assert!(!target.is_reached(11));
     assert!(target.is_reached(12));
     assert_eq!(target.offset(), 12);
+}
+
+#[test]
+fn data_without_a_checkpoint_is_set_aside_and_not_taken_for_a_new_store() {
+    let unexplained = Distrust::NoCheckpoint {
+        store: "s".to_owned(),
+    };
+    let mut nothing_but_data = local(5, 40);
+    nothing_but_data.changelogs.clear();
+    let plan = plan_restore(Some(&nothing_but_data), &stable(Some(7)), &log(2, 60), NOW);
+    assert_eq!(
+        plan,
+        Ok(RestorePlan::SetAside(unexplained.clone(), from(2)))
+    );
+    // Not even the inputs are known: the checkpoint as a whole is missing.
+    let bare = LocalCheckpoint {
+        generation: 3,
+        with_data: BTreeSet::from(["s".to_owned()]),
+        ..LocalCheckpoint::default()
+    };
+    let plan = plan_restore(Some(&bare), &stable(Some(7)), &log(2, 60), NOW);
+    assert_eq!(plan, Ok(RestorePlan::SetAside(unexplained, from(2))));
+}
+
+#[test]
+fn data_of_a_store_without_a_changelog_needs_no_checkpoint() {
+    let mut other = local(5, 40);
+    other.with_data.insert("unlogged".to_owned());
+    let plan = plan_restore(Some(&other), &stable(Some(7)), &log(0, 60), NOW);
+    assert_eq!(plan, Ok(RestorePlan::Replay(from(40))));
+}
+
+#[test]
+fn a_store_is_closed_at_the_high_watermark_where_only_markers_follow_its_checkpoint() {
+    let read = |position, records| ReadBack { position, records };
+    assert_eq!(closing_offset(40, 41, read(41, 0)), Some(41));
+    assert_eq!(
+        closing_offset(40, 41, read(44, 0)),
+        Some(41),
+        "only to where it was asked"
+    );
+    assert_eq!(
+        closing_offset(40, 40, read(40, 0)),
+        None,
+        "it is there already"
+    );
+    assert_eq!(
+        closing_offset(40, 45, read(45, 1)),
+        None,
+        "a successor has written"
+    );
+    assert_eq!(
+        closing_offset(40, 45, read(41, 0)),
+        None,
+        "a transaction is open"
+    );
+    assert_eq!(closing_offset(40, 39, read(40, 0)), None, "never back");
 }

@@ -1,0 +1,95 @@
+//! A topology with the topics that it runs on.
+//!
+//! # Invariants
+//! - There is one [`ResolvedSubTopology`] for each drawn sub-topology, in the same order; a task finds
+//!   both by its id, through [`ResolvedTopology::sub_topology`] and in no other way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::log::{TopicName, TopicPartition};
+use crate::topology::{ResolvedTopic, SubTopology, TaskId, TopicRef, Topology};
+
+/// A changelog as it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changelog {
+    /// The physical name.
+    pub topic: TopicName,
+    /// Unique per creation.
+    pub id: [u8; 16],
+}
+
+/// A sub-topology with its physical topics.
+#[derive(Debug, Clone)]
+pub struct ResolvedSubTopology {
+    /// The sub-topology.
+    pub id: u32,
+    /// The number of tasks: the largest source's partition count.
+    pub tasks: i32,
+    /// The source with the most partitions: what a thread subscribes to.
+    pub driver: TopicName,
+    /// By index of the sub-topology's sources.
+    pub sources: Vec<ResolvedTopic>,
+    /// By store name; stores without a changelog are absent.
+    pub changelogs: BTreeMap<String, Changelog>,
+}
+
+/// A sub-topology as it was drawn, and the topics it runs on.
+#[derive(Debug, Clone, Copy)]
+pub struct SubTopologyRef<'a> {
+    /// As drawn: sources with their policies, stores, the way to make a chain.
+    pub drawn: &'a SubTopology,
+    /// Its physical topics.
+    pub topics: &'a ResolvedSubTopology,
+}
+
+/// A topology with its physical topics.
+#[derive(Debug, Clone)]
+pub struct ResolvedTopology {
+    /// The topology.
+    pub topology: Arc<Topology>,
+    /// One for each of [`Topology::sub_topologies`], in their order.
+    pub(super) sub_topologies: Vec<ResolvedSubTopology>,
+    /// Every topic that sources and sinks name.
+    pub topics: BTreeMap<TopicRef, ResolvedTopic>,
+}
+
+impl ResolvedTopology {
+    /// Returns the sub-topology with this id (the first number of its task ids): the one way from a
+    /// task to what it runs.
+    #[must_use]
+    pub fn sub_topology(&self, id: u32) -> Option<SubTopologyRef<'_>> {
+        self.all().find(|sub| sub.topics.id == id)
+    }
+
+    /// Returns all sub-topologies.
+    pub fn all(&self) -> impl Iterator<Item = SubTopologyRef<'_>> {
+        let drawn = self.topology.sub_topologies();
+        drawn
+            .iter()
+            .zip(&self.sub_topologies)
+            .map(|(drawn, topics)| {
+                assert!(
+                    drawn.id == topics.id,
+                    "a resolved topology has every sub-topology in its place"
+                );
+                SubTopologyRef { drawn, topics }
+            })
+    }
+
+    /// Returns the input partitions of a task with the index of their source.
+    #[must_use]
+    pub fn inputs(&self, task: TaskId) -> Vec<(TopicPartition, usize)> {
+        let Some(sub) = self.sub_topology(task.sub_topology) else {
+            return Vec::new();
+        };
+        let sources = sub.topics.sources.iter().enumerate();
+        sources
+            .filter(|(_, topic)| task.partition < topic.partitions)
+            .map(|(source, topic)| {
+                let topic = TopicName::clone(&topic.name);
+                (TopicPartition::new(topic, task.partition), source)
+            })
+            .collect()
+    }
+}

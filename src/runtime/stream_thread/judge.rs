@@ -1,0 +1,230 @@
+//! What a task's local state is worth: the facts, in the order that the decision needs, and its
+//! execution. The decision itself is [`plan_restore`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::StreamThread;
+use super::slot::StartOffset;
+use crate::clock::Timestamp;
+use crate::format::offset_metadata::OffsetMetadata;
+use crate::format::topic_config;
+use crate::log::{Isolation, Log, LogRange, Offset, TopicName, TopicPartition};
+use crate::metrics::SetAsideReason;
+use crate::reset::PENDING_KEY;
+use crate::runtime::PlantedBug;
+use crate::runtime::error::Fault;
+use crate::runtime::protocol::restore::{
+    ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, StableOffsets,
+    plan_restore,
+};
+use crate::state::{StateError, StoreDecl, TaskDb};
+use crate::topology::{Persistence, TaskId};
+
+/// A changelog partition of a task.
+#[derive(Debug)]
+pub(super) struct ChangelogOf {
+    pub(super) partition: TopicPartition,
+    pub(super) facts: ChangelogFacts,
+}
+
+/// How much less than `delete.retention.ms` a checkpoint's age may be: covers clocks that differ and
+/// a restore that takes long.
+const TOMBSTONE_MARGIN_MS: i64 = 60 * 60 * 1000;
+
+impl<L: Log> StreamThread<L> {
+    /// Ranges of the task's changelogs, taken after the stable offsets.
+    pub(super) fn changelog_facts(
+        &self,
+        id: TaskId,
+        _after: &StableOffsets,
+    ) -> Result<BTreeMap<String, ChangelogOf>, Fault> {
+        let sub = self.sub_topology(id)?;
+        let partitions: Vec<TopicPartition> = sub
+            .topics
+            .changelogs
+            .values()
+            .map(|changelog| TopicPartition::new(TopicName::clone(&changelog.topic), id.partition))
+            .collect();
+        let planted = self
+            .spec
+            .probe
+            .planted(PlantedBug::RestoreStopsAtLastStableOffset);
+        let isolation = if planted {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        };
+        let ranges: Vec<LogRange> = self.spec.log.log_ranges(&partitions, isolation)?;
+        let mut facts = BTreeMap::new();
+        for (((store, changelog), partition), range) in
+            sub.topics.changelogs.iter().zip(partitions).zip(ranges)
+        {
+            let overrides = sub
+                .drawn
+                .stores
+                .iter()
+                .find(|spec| spec.name == *store)
+                .and_then(|spec| spec.changelog.clone())
+                .unwrap_or_default();
+            let config = topic_config::key_value_changelog(&overrides);
+            let tombstone_retention = topic_config::delete_retention_ms(&config)
+                .map(|retention| (retention - TOMBSTONE_MARGIN_MS).max(retention / 2));
+            let of_store = ChangelogFacts {
+                topic_id: changelog.id,
+                range,
+                tombstone_retention,
+            };
+            let of_store = ChangelogOf {
+                partition,
+                facts: of_store,
+            };
+            facts.insert(store.clone(), of_store);
+        }
+        Ok(facts)
+    }
+
+    /// Opens the task's stores and decides where each has to go on.
+    pub(super) fn open_stores(
+        &mut self,
+        id: TaskId,
+        stable: &StableOffsets,
+        changelogs: &BTreeMap<String, ChangelogOf>,
+        now: Timestamp,
+    ) -> Result<(TaskDb, BTreeMap<String, Offset>), Fault> {
+        let fault = |source| Fault::State { task: id, source };
+        let stores: Vec<StoreDecl> = self
+            .sub_topology(id)?
+            .drawn
+            .stores
+            .iter()
+            .map(|store| StoreDecl {
+                name: store.name.clone(),
+                persistence: store.persistence,
+            })
+            .collect();
+        let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
+            .map_err(fault)?;
+        let mut local = local_checkpoint(&db, &stores).map_err(fault)?;
+        if self.spec.probe.planted(PlantedBug::OldCheckpointTrusted) {
+            local
+                .iter_mut()
+                .flat_map(|it| it.changelogs.values_mut())
+                .for_each(|it| it.at_end = now);
+        }
+        let facts = changelogs
+            .iter()
+            .map(|(store, changelog)| (store.clone(), changelog.facts))
+            .collect();
+        let plan = plan_restore(local.as_ref(), stable, &facts, now)
+            .map_err(|refusal| Fault::Refused(refusal.to_string()))?;
+        match plan {
+            RestorePlan::Replay(from) => Ok((db, from)),
+            RestorePlan::SetAside(distrust, from) => {
+                tracing::warn!(task = %id, reason = %distrust, "setting local state aside");
+                drop(db);
+                self.spec.state.set_aside(id, now).map_err(fault)?;
+                self.spec.metrics.state_set_aside(reason(&distrust));
+                let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
+                    .map_err(fault)?;
+                Ok((db, from))
+            }
+        }
+    }
+}
+
+/// A reset that has begun may have deleted some topics and not others: nothing is to be built on
+/// what is left.
+pub(super) fn refuse_pending_reset(
+    partitions: &[TopicPartition],
+    starts: &[StartOffset],
+) -> Result<(), Fault> {
+    for (partition, start) in partitions.iter().zip(starts) {
+        let committed = start.committed.as_ref();
+        let metadata =
+            committed.map(|committed| OffsetMetadata::decode_or_default(&committed.metadata));
+        if metadata.is_some_and(|metadata| metadata.entries.contains_key(PENDING_KEY)) {
+            return Err(Fault::Refused(format!(
+                "a reset has begun and not ended (the committed offset of {partition} is marked): \
+                 run `millstream reset --execute` again to finish it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn stable_offsets(
+    partitions: &[TopicPartition],
+    starts: &[StartOffset],
+) -> StableOffsets {
+    let generation = starts
+        .iter()
+        .filter_map(|start| start.committed.as_ref())
+        .map(|committed| OffsetMetadata::decode_or_default(&committed.metadata).generation())
+        .max()
+        .unwrap_or(0);
+    let inputs = partitions
+        .iter()
+        .zip(starts)
+        .map(|(partition, start)| {
+            (
+                partition.clone(),
+                start.committed.as_ref().map(|committed| committed.offset),
+            )
+        })
+        .collect();
+    StableOffsets { inputs, generation }
+}
+
+/// What the directory says; in-memory stores have nothing to say, they start over.
+fn local_checkpoint(
+    db: &TaskDb,
+    stores: &[StoreDecl],
+) -> Result<Option<LocalCheckpoint>, StateError> {
+    let checkpoint = db.checkpoint();
+    let mut with_data = BTreeSet::new();
+    for store in stores {
+        if db.has_data(&store.name)? {
+            with_data.insert(store.name.clone());
+        }
+    }
+    if checkpoint.is_empty() && with_data.is_empty() {
+        return Ok(None);
+    }
+    let on_disk = |store: &str| {
+        stores
+            .iter()
+            .any(|decl| decl.name == store && decl.persistence == Persistence::RocksDb)
+    };
+    Ok(Some(LocalCheckpoint {
+        with_data,
+        generation: checkpoint.generation.unwrap_or(0),
+        inputs: checkpoint
+            .inputs
+            .iter()
+            .map(|(partition, position)| (partition.clone(), position.next_offset))
+            .collect(),
+        changelogs: checkpoint
+            .changelogs
+            .iter()
+            .filter(|(store, _)| on_disk(store))
+            .map(|(store, position)| {
+                let of_store = ChangelogCheckpoint {
+                    topic_id: position.topic_id,
+                    offset: position.next_offset,
+                    at_end: position.fresh_at.unwrap_or(0),
+                };
+                (store.clone(), of_store)
+            })
+            .collect(),
+    }))
+}
+
+fn reason(distrust: &Distrust) -> SetAsideReason {
+    match distrust {
+        Distrust::OlderGeneration { .. } => SetAsideReason::Reset,
+        Distrust::NoCheckpoint { .. } => SetAsideReason::NoCheckpoint,
+        Distrust::OtherTopic { .. } => SetAsideReason::TopicId,
+        Distrust::OutsideLog { .. } => SetAsideReason::OutOfRange,
+        Distrust::TooOld { .. } => SetAsideReason::TooOld,
+    }
+}

@@ -1,0 +1,207 @@
+//! The end of a run: it comes to rest, then everything outside of the runtime is compared.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use crate::log::TopicName;
+use crate::log::embedded::RecordStatus;
+use crate::runtime::Step;
+use crate::testing::simulation::check::{self, Databases, Wrong};
+use crate::testing::simulation::oracle;
+use crate::testing::simulation::process::{APPLICATION, Process};
+use crate::testing::simulation::topology::{self, INPUT};
+use crate::topology::TaskId;
+
+/// Virtual time within which a run must come to rest once faults have stopped: sessions time out after
+/// 10 s, transactions after a minute at most, a long absence lasts two.
+const SETTLE_MAX_MS: i64 = 300_000;
+
+/// Rounds in a row that find nothing unfinished before a run counts as at rest: longer than the
+/// punctuator's and the commit's intervals.
+const QUIET_ROUNDS: usize = 40;
+
+impl World {
+    /// Lets everything come to rest without any more faults.
+    pub(super) fn settle(&mut self) -> Result<(), Wrong> {
+        let until = self.now() + SETTLE_MAX_MS;
+        let mut quiet_rounds = 0;
+        while self.now() < until {
+            self.start_those_due()?;
+            let mut worked = false;
+            for index in 0..self.processes.len() {
+                if let Some(running) = self.processes[index].running() {
+                    running.frozen_until = 0;
+                }
+                for thread in 0..self.site.plan.threads {
+                    worked |= self.step(index, thread)? == Some(Step::Worked);
+                }
+            }
+            self.site.clock.advance(if worked { 3 } else { 30 });
+            // Punctuators work for ever: at rest is what stays finished.
+            quiet_rounds = if self.unfinished()?.is_none() {
+                quiet_rounds + 1
+            } else {
+                0
+            };
+            if quiet_rounds > QUIET_ROUNDS {
+                return Ok(());
+            }
+        }
+        let what = self
+            .unfinished()?
+            .unwrap_or_else(|| "it never rests".to_owned());
+        self.describe();
+        Err(format!(
+            "no progress within {SETTLE_MAX_MS} ms of virtual time: {what}"
+        ))
+    }
+
+    /// Notes where everybody stands.
+    fn describe(&mut self) {
+        let mut lines = vec![format!("{:?}", self.site.log.inspect_group(APPLICATION))];
+        for process in &mut self.processes {
+            let index = process.index;
+            let threads = process
+                .running()
+                .map(|running| running.describe())
+                .unwrap_or_default();
+            lines.push(format!("process {index}: {threads:?}"));
+        }
+        lines.into_iter().for_each(|line| self.note(line));
+    }
+
+    /// What still has to happen, if anything.
+    fn unfinished(&mut self) -> Result<Option<String>, Wrong> {
+        let running = self.processes.iter_mut().filter_map(Process::running);
+        let mut tasks: Vec<TaskId> = running.flat_map(|process| process.tasks()).collect();
+        tasks.sort();
+        let of_sub = |sub_topology| {
+            let partitions = 0..self.site.plan.partitions;
+            partitions.map(move |partition| TaskId {
+                sub_topology,
+                partition,
+            })
+        };
+        if tasks != [0, 1].into_iter().flat_map(of_sub).collect::<Vec<_>>() {
+            return Ok(Some(format!("only tasks {tasks:?} run")));
+        }
+        if let Some(open) = self.site.log.inspect_transactions().first() {
+            return Ok(Some(format!("transaction {open:?} is open")));
+        }
+        let group = self.site.log.inspect_group(APPLICATION);
+        let offsets = group.map(|group| group.offsets).unwrap_or_default();
+        let repartition = crate::format::names::repartition_topic(APPLICATION, topology::BY_BUCKET);
+        for topic in [INPUT, &repartition] {
+            for partition in 0..self.site.plan.partitions {
+                let records = check::records(&self.site, topic, partition)?;
+                let data = |status| matches!(status, RecordStatus::Plain | RecordStatus::Committed);
+                let Some(last) = records.iter().rfind(|record| data(record.status)) else {
+                    continue;
+                };
+                let key = crate::log::TopicPartition::new(TopicName::from(topic), partition);
+                let at = offsets.get(&key).map_or(0, |committed| committed.offset);
+                if at <= last.offset {
+                    let text = format!("{key} is committed up to {at}, its end is {}", last.offset);
+                    return Ok(Some(text));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn check_all(&mut self) -> Result<(), Wrong> {
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
+        let expected = check::outputs(&self.site)?;
+        check::changelogs(&self.mirror, &expected)?;
+        self.check_queries(&expected)?;
+        self.stop_all()?;
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
+        let mut found: Vec<Databases> = Vec::new();
+        for index in 0..self.processes.len() {
+            found.push(self.check_directory(index)?);
+        }
+        for ((task, store), content) in &expected {
+            if *store == topology::MAX {
+                continue;
+            }
+            let key = (*task, (*store).to_owned());
+            let whole = found
+                .iter()
+                .any(|databases| databases.get(&key) == Some(content));
+            if !whole && !content.is_empty() {
+                return Err(format!(
+                    "no process has all of store `{store}` of task {task}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the processes for every key, as a user would.
+    fn check_queries(
+        &mut self,
+        expected: &BTreeMap<(TaskId, &'static str), oracle::Content>,
+    ) -> Result<(), Wrong> {
+        for ((task, store), content) in expected {
+            // Ticks are written to their task's partition, which is not where their key's hash points.
+            for (key, number) in content.iter().filter(|_| *store != topology::TICKS) {
+                let mut answers = Vec::new();
+                for process in &mut self.processes {
+                    let Some(running) = process.running() else {
+                        continue;
+                    };
+                    if let Ok(Some(found)) = running.queries.get(store, key) {
+                        answers.push(found.value);
+                    }
+                }
+                if answers != [serde_json::Value::from(*number)] {
+                    return Err(format!(
+                        "query of {store}/{key} (task {task}) gives {answers:?}, expected {number}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every process cleanly.
+    fn stop_all(&mut self) -> Result<(), Wrong> {
+        for process in &mut self.processes {
+            if let Some(running) = process.running() {
+                running.stop();
+            }
+        }
+        let until = self.now() + SETTLE_MAX_MS;
+        while self.now() < until {
+            let mut left = true;
+            for index in 0..self.processes.len() {
+                for thread in 0..self.site.plan.threads {
+                    self.step(index, thread)?;
+                }
+                left &= self.processes[index].running().is_none();
+            }
+            if left {
+                return Ok(());
+            }
+            self.site.clock.advance(20);
+        }
+        Err(format!(
+            "a process does not stop within {SETTLE_MAX_MS} ms of virtual time"
+        ))
+    }
+
+    pub(super) fn check_directory(&mut self, index: usize) -> Result<Databases, Wrong> {
+        self.mirror
+            .refresh(&self.site.log)
+            .map_err(|error| error.to_string())?;
+        let dir = self.processes[index].dir.clone();
+        if !dir.exists() {
+            return Ok(Databases::new());
+        }
+        check::directory(&self.site, &self.mirror, &dir)
+    }
+}
