@@ -2,6 +2,30 @@
 
 use super::{Offset, TopicPartition};
 
+/// Why a log does not take a record: written again, the same record would be refused again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Larger than the topic's `max.message.bytes` (which counts the batch it was sent in).
+    TooLarge,
+    /// A timestamp that the topic does not take.
+    InvalidTimestamp,
+    /// A record that the topic does not take, such as one without a key for a compacted topic.
+    InvalidRecord,
+}
+
+impl Refusal {
+    /// Returns the code that a dead letter carries.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TooLarge => "RECORD_TOO_LARGE",
+            Self::InvalidTimestamp => "INVALID_TIMESTAMP",
+            Self::InvalidRecord => "INVALID_RECORD",
+        }
+    }
+}
+
 /// Why a log operation did not succeed.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,6 +43,19 @@ pub enum LogError {
     AbortRequired {
         /// What was attempted.
         operation: &'static str,
+        /// What the log said.
+        message: String,
+    },
+    /// The log refused a record of the transaction after it was queued, and the transaction is lost
+    /// with it: abort it. Any call may bring this news of an earlier [`send`](super::LogProducer::send).
+    #[error("{operation}: transaction must be aborted: record for {partition} refused: {message}")]
+    RecordRefused {
+        /// What was attempted.
+        operation: &'static str,
+        /// Where the record was to go.
+        partition: TopicPartition,
+        /// What is wrong with it.
+        refusal: Refusal,
         /// What the log said.
         message: String,
     },

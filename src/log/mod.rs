@@ -12,7 +12,7 @@ mod error;
 pub mod kafka;
 mod types;
 
-pub use error::LogError;
+pub use error::{LogError, Refusal};
 pub use types::*;
 
 use std::collections::VecDeque;
@@ -248,11 +248,12 @@ pub trait LogProducer: Send {
     fn begin_transaction(&mut self) -> Result<(), LogError>;
 
     /// Queues a record. Keyed records without a partition go where Kafka's Java client puts them
-    /// (murmur2). Waits, bounded, while the queue is full.
+    /// (murmur2). Waits, bounded, while the queue is full. In a transaction the log's refusal of a
+    /// record comes with a later call, as [`LogError::RecordRefused`].
     ///
     /// # Errors
-    /// [`LogError::AbortRequired`], [`LogError::Fenced`], [`LogError::RecordTooLarge`],
-    /// [`LogError::Fatal`].
+    /// [`LogError::AbortRequired`], [`LogError::RecordRefused`], [`LogError::Fenced`],
+    /// [`LogError::RecordTooLarge`], [`LogError::Fatal`].
     fn send(&mut self, record: ProducerRecord<'_>) -> Result<(), LogError>;
 
     /// Waits until all queued records are acknowledged.
@@ -265,7 +266,7 @@ pub trait LogProducer: Send {
     ///
     /// # Errors
     /// [`LogError::Fenced`] or [`LogError::MemberUnknown`] when the member is no longer current,
-    /// [`LogError::AbortRequired`], [`LogError::Retriable`]: call again.
+    /// [`LogError::AbortRequired`], [`LogError::RecordRefused`], [`LogError::Retriable`]: call again.
     fn send_offsets(
         &mut self,
         offsets: &[(TopicPartition, CommittedOffset)],
@@ -276,7 +277,8 @@ pub trait LogProducer: Send {
     ///
     /// # Errors
     /// [`LogError::UnknownOutcome`]: call again until it succeeds or is fatal; aborting is not
-    /// allowed then. [`LogError::AbortRequired`], [`LogError::Fenced`], [`LogError::Fatal`].
+    /// allowed then. [`LogError::AbortRequired`], [`LogError::RecordRefused`], [`LogError::Fenced`],
+    /// [`LogError::Fatal`].
     fn commit_transaction(&mut self) -> Result<(), LogError>;
 
     /// Aborts the open transaction.

@@ -18,6 +18,10 @@ pub struct ThreadMetrics {
     pub commits: Counter,
     /// Transactions aborted.
     pub aborts: Counter,
+    /// Transactions that failed one after the other.
+    pub failed_in_a_row: Gauge,
+    /// Transactions lost by a record that the log refused.
+    pub refusals: Counter,
     /// Commits whose outcome had to be settled.
     pub unknown_outcomes: Counter,
     /// Time of one commit.

@@ -164,6 +164,12 @@ metrics! {
     CommitAborts: Type::Counter, "millstream_commit_aborts_total",
         [Thread],
         "Transactions aborted; their records are processed again.";
+    CommitAbortsInARow: Type::Gauge, "millstream_commit_aborts_in_a_row",
+        [Thread],
+        "Transactions that failed one after the other, for reasons that may pass; 0 after a commit. The pause before the next grows with it.";
+    CommitRefusals: Type::Counter, "millstream_commit_refusals_total",
+        [Thread],
+        "Transactions lost because the log refused one of their records; the input record to blame meets its error policy.";
     CommitUnknownOutcomes: Type::Counter, "millstream_commit_unknown_outcomes_total",
         [Thread],
         "Commits whose outcome was not known at first and had to be settled.";

@@ -16,6 +16,9 @@ pub(crate) enum Fault {
     /// The log, where the transaction's state has moved already.
     #[error(transparent)]
     Settled(LogError),
+    /// The log does not take a record, and the input record to blame is known.
+    #[error(transparent)]
+    Blamed(LogError),
     /// The thread's own logic is broken.
     #[error("{0}")]
     Bug(&'static str),

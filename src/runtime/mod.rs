@@ -25,6 +25,7 @@ pub mod restore;
 mod restore_pool;
 mod status;
 mod stream_thread;
+mod suspects;
 mod task;
 mod topics;
 

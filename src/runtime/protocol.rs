@@ -239,7 +239,9 @@ impl TransactionEvent {
     #[must_use]
     pub fn of_error(error: &LogError) -> Option<Self> {
         match error {
-            LogError::AbortRequired { .. } => Some(Self::AbortRequired),
+            LogError::AbortRequired { .. } | LogError::RecordRefused { .. } => {
+                Some(Self::AbortRequired)
+            }
             LogError::UnknownOutcome { .. } => Some(Self::CommitUnknown),
             LogError::Fenced { .. } | LogError::MemberUnknown { .. } => Some(Self::Fenced),
             LogError::Fatal { .. } => Some(Self::Fatal),

@@ -14,6 +14,7 @@
 //! an unknown outcome is asked for again; a fence or a lost producer closes the tasks without a
 //! commit, creates the producer anew (which settles its transaction) and opens them again.
 
+mod careful;
 mod close;
 mod closing;
 mod commit;
@@ -47,6 +48,7 @@ use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, MemoryBudget, StateDir};
 use crate::topology::TaskId;
+use careful::Careful;
 use membership::NothingToOwn;
 use slot::{Created, Slot};
 
@@ -118,6 +120,10 @@ pub struct StreamThread<L: Log> {
     /// No call to the log before this time: a retriable error is being waited out.
     resume_at: Timestamp,
     backoff: Duration,
+    /// Transactions that failed one after the other, for reasons that may pass.
+    failed_in_a_row: u32,
+    /// A record that the log refuses is looked for.
+    careful: Option<Careful>,
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
@@ -142,6 +148,9 @@ impl<L: Log> fmt::Debug for StreamThread<L> {
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// The longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The longest pause after transactions that fail one after the other: each costs its work again, and
+/// leaves aborted records behind.
+const FAILED_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The longest wait for records: bounds how late a shutdown or a wall-clock punctuator is seen.
 const IDLE_MAX: Duration = Duration::from_millis(100);
 
@@ -184,6 +193,8 @@ impl<L: Log> StreamThread<L> {
             reopen: BTreeMap::new(),
             resume_at: 0,
             backoff: BACKOFF_MIN,
+            failed_in_a_row: 0,
+            careful: None,
             last_commit: now,
             inputs_dry: false,
             nothing_to_own: NothingToOwn::default(),
@@ -311,7 +322,8 @@ impl<L: Log> StreamThread<L> {
         if self.transaction == TransactionState::Aborted {
             self.rewind_tasks(now)?;
         }
-        Ok(self.transaction.may_process())
+        // After an abort there may be a pause before the next attempt.
+        Ok(self.transaction.may_process() && now >= self.resume_at)
     }
 
     /// Moves the transaction's state.
@@ -425,6 +437,9 @@ impl<L: Log> StreamThread<L> {
     }
 
     fn process_records(&mut self, now: Timestamp) -> Result<usize, Fault> {
+        if self.is_careful() {
+            return self.process_carefully(now);
+        }
         let budget = self.spec.records_per_step;
         let mut total = 0;
         for id in
@@ -456,7 +471,9 @@ impl<L: Log> StreamThread<L> {
         for id in
             self.live_ids(|task| task.progress == Progress::Running && task.punctuation_due(now))
         {
+            self.begin_trial(id, now)?;
             fired += self.with_task(id, |task, producer, _| task.punctuate(now, producer))?;
+            self.end_trial(now)?;
         }
         Ok(fired)
     }

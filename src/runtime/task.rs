@@ -23,6 +23,7 @@ use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
 use super::partition_group::PartitionGroup;
+use super::suspects::{Refused, Suspects};
 use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology, SubTopologyRef};
 use crate::clock::Timestamp;
 use crate::log::{
@@ -85,8 +86,10 @@ pub(crate) struct Task<M> {
     chain: TaskTopology,
     cx: TaskContext,
     retry: Option<PendingRetry>,
-    /// Records that made a transaction fail, with how often: met by policy on the next attempt.
-    suspects: BTreeMap<RecordCoordinates, u32>,
+    /// Records whose outputs the log refuses: met by policy on the next attempt.
+    suspects: Suspects,
+    /// The last record taken up since the last commit.
+    in_hand: Option<RecordCoordinates>,
     /// By store: the next changelog offset that the stores do not have.
     changelog_offsets: BTreeMap<String, Offset>,
 }
@@ -100,10 +103,36 @@ impl<M> std::fmt::Debug for Task<M> {
     }
 }
 
-/// How often a record may take its transaction down before its policy decides about it.
-const TRANSACTION_FAILURES_MAX: u32 = 3;
-
 impl<M: LogMessage> Task<M> {
+    /// Returns how far each input has come since the last commit, the record in hand included; of a
+    /// task that has taken up none, nothing.
+    pub(crate) fn reached(&self) -> Vec<(TopicPartition, Offset)> {
+        let Some(at) = &self.in_hand else {
+            return Vec::new();
+        };
+        self.group
+            .partitions
+            .iter()
+            .map(|input| {
+                let in_hand = (input.partition == at.partition).then_some(at.offset + 1);
+                let reached = in_hand.map_or(input.position, |next| next.max(input.position));
+                (input.partition.clone(), input.committed, reached)
+            })
+            .filter(|(_, committed, reached)| reached > committed)
+            .map(|(partition, _, reached)| (partition, reached))
+            .collect()
+    }
+
+    /// Blames the last record taken up for a refusal; returns whether there is one.
+    pub(crate) fn blame_in_hand(&mut self, refused: &Refused) -> bool {
+        let Some(at) = self.in_hand.clone() else {
+            return false;
+        };
+        tracing::warn!(task = %self.id, record = %at, error = %dead_letter::chain(&refused.error()), "the log refuses an output of this record");
+        self.suspects.blame(at, refused.clone());
+        true
+    }
+
     fn sub_topology(&self) -> SubTopologyRef<'_> {
         sub_topology(&self.topology, self.id)
     }
@@ -142,20 +171,19 @@ impl<M: LogMessage> Task<M> {
             headers: &headers,
         };
         self.cx.set_system_time(now);
-        let result = match self.suspects.get(&at) {
-            Some(failures) if *failures >= TRANSACTION_FAILURES_MAX => {
-                Err(suspect_error(*failures))
-            }
-            _ => self.run_chain(source, &at, &raw),
+        self.in_hand = Some(at.clone());
+        let result = match self.suspects.error(&at) {
+            Some(refused) => Err(refused),
+            None => self.run_chain(source, &at, &raw),
         };
         match result {
-            Ok(()) => self.release_record(&at, producer)?,
+            Ok(()) => self.release_record(producer)?,
             Err(error) => {
                 if !probe.planted(PlantedBug::FailedRecordKept) {
                     self.rollback();
                 }
                 match self.meet_policy((index, source), &at, &raw, error, now)? {
-                    Met::Done => self.release(producer)?,
+                    Met::Done => self.release_record(producer)?,
                     Met::Later(not_before) => {
                         if let Some(input) = self.group.partitions.get_mut(index) {
                             input.buffer.push_front(message);
@@ -227,17 +255,20 @@ impl<M: LogMessage> Task<M> {
     }
 
     /// Hands the record's outputs to the producer and its writes to the transaction.
-    fn release_record<P: LogProducer>(
-        &mut self,
-        at: &RecordCoordinates,
-        producer: &mut P,
-    ) -> Result<(), Fault> {
-        let result = self.release(producer);
-        // Any other refusal may be the late answer to an earlier record: nobody is blamed for it.
-        if let Err(Fault::Log(LogError::RecordTooLarge { .. })) = &result {
-            *self.suspects.entry(at.clone()).or_default() += 1;
+    fn release_record<P: LogProducer>(&mut self, producer: &mut P) -> Result<(), Fault> {
+        match self.release(producer) {
+            // The client's own refusal is of this record; a broker's may be the late answer to an
+            // earlier one.
+            Err(Fault::Log(error @ LogError::RecordTooLarge { .. })) => {
+                let blamed = Refused::of(&error).is_some_and(|it| self.blame_in_hand(&it));
+                Err(if blamed {
+                    Fault::Blamed(error)
+                } else {
+                    error.into()
+                })
+            }
+            other => other,
         }
-        result
     }
 
     /// Hands over what was staged. Where the producer refuses one output, others may be with it
@@ -308,7 +339,8 @@ impl<M: LogMessage> Task<M> {
             .retry
             .as_ref()
             .filter(|retry| retry.at == *at)
-            .map_or(0, |r| r.attempts);
+            .map_or(0, |r| r.attempts)
+            .max(self.suspects.retries(at));
         loop {
             match policy {
                 ErrorPolicy::Fail => return Err(self.fail(Some(at.clone()), error)),
@@ -330,6 +362,9 @@ impl<M: LogMessage> Task<M> {
                         // dropped nor tried for ever, the task stops and names the record.
                         return Err(self.fail(Some(at.clone()), error));
                     }
+                    if !self.suspects.may_dead_letter(at) {
+                        return Err(self.fail(Some(at.clone()), error));
+                    }
                     self.meters.dead_lettered(input);
                     tracing::warn!(task = %self.id, record = %at, %topic, error = %dead_letter::chain(&error), "record dead-lettered");
                     return Ok(Met::Done);
@@ -343,6 +378,7 @@ impl<M: LogMessage> Task<M> {
                         let backoff = i64::try_from(backoff.as_millis()).unwrap_or(i64::MAX);
                         let not_before = now.saturating_add(backoff);
                         self.meters.retried(input);
+                        self.suspects.try_again(at);
                         self.retry = Some(PendingRetry {
                             at: at.clone(),
                             attempts: spent + 1,
@@ -447,16 +483,6 @@ impl<M: LogMessage> Task<M> {
 enum Met {
     Done,
     Later(Timestamp),
-}
-
-fn suspect_error(failures: u32) -> ProcessError {
-    ProcessError::Production {
-        node: "producer".to_owned(),
-        source: Box::new(Reject {
-            code: "TRANSACTION_FAILED",
-            message: format!("the transaction was aborted {failures} times at this record"),
-        }),
-    }
 }
 
 fn record_bytes(record: &ProducerRecord<'_>) -> usize {

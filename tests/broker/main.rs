@@ -3,5 +3,8 @@
 
 mod membership;
 mod outage;
+mod refusals;
+#[path = "../running/mod.rs"]
+mod running;
 mod support;
 mod transactions;

@@ -473,6 +473,8 @@ macro_rules! conformance_suite {
             records::headers_timestamps_and_nulls_come_back_as_written,
             records::keyed_records_go_where_java_puts_them,
             records::a_record_that_is_too_large_is_refused,
+            records::a_record_without_a_key_is_refused_by_a_compacted_topic,
+            records::a_timestamp_that_the_topic_does_not_take_is_refused,
             records::a_topic_that_does_not_exist_is_unknown,
             records::a_position_beyond_the_end_is_out_of_range,
             admin::topics_are_described_and_recreated_under_another_id,

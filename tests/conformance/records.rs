@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use millstream::format::partitioner::partition_for_key;
 use millstream::log::{
-    Headers, Isolation, Log, LogConsumer, LogError, LogProducer, ProducerRecord,
+    Headers, Isolation, Log, LogConsumer, LogError, LogProducer, ProducerRecord, Refusal,
+    TopicPartition,
 };
 
 use super::{
@@ -124,31 +125,72 @@ pub(crate) fn keyed_records_go_where_java_puts_them<L: Log, F: Fixture<L>>(f: &m
 
 pub(crate) fn a_record_that_is_too_large_is_refused<L: Log, F: Fixture<L>>(f: &mut F) {
     let partition = tp(&topic(f, 1, &[("max.message.bytes", "20000")]), 0);
-    let mut producer = transactional(f, &unique("id"));
-    producer.begin_transaction().unwrap();
-    send(&mut producer, &partition, "k", "small", f.now()).unwrap();
-    // A client may learn of the topic's limit by the answer to the request only.
     // The limit is of what compression leaves.
     let mut random = fastrand::Rng::with_seed(30_000);
     let large: String = std::iter::repeat_with(|| random.alphanumeric())
         .take(30_000)
         .collect();
-    let refused = send(&mut producer, &partition, "k", &large, f.now())
-        .and_then(|()| settle(f, "flush", || producer.flush()))
-        .and_then(|()| settle(f, "commit", || producer.commit_transaction()));
-    match refused {
-        // The transaction goes on without it.
-        Err(LogError::RecordTooLarge { topic, .. }) => {
-            assert_eq!(topic, *partition.topic);
-            commit(f, &mut producer);
-            await_values(f, &partition, &["small"]);
-        }
-        Err(LogError::AbortRequired { .. }) => {
-            settle(f, "abort", || producer.abort_transaction()).unwrap();
-            await_values(f, &partition, &[]);
-        }
+    let record = (Some("k"), large.as_str(), f.now());
+    refused_by_a_later_call(f, &partition, record, Refusal::TooLarge);
+}
+
+pub(crate) fn a_record_without_a_key_is_refused_by_a_compacted_topic<L: Log, F: Fixture<L>>(
+    f: &mut F,
+) {
+    let partition = tp(&topic(f, 1, &[("cleanup.policy", "compact")]), 0);
+    let record = (None, "keyless", f.now());
+    refused_by_a_later_call(f, &partition, record, Refusal::InvalidRecord);
+}
+
+pub(crate) fn a_timestamp_that_the_topic_does_not_take_is_refused<L: Log, F: Fixture<L>>(
+    f: &mut F,
+) {
+    let config = [("message.timestamp.after.max.ms", "1000")];
+    let partition = tp(&topic(f, 1, &config), 0);
+    let record = (Some("k"), "of tomorrow", f.now() + 86_400_000);
+    refused_by_a_later_call(f, &partition, record, Refusal::InvalidTimestamp);
+}
+
+/// Writes a record that the log refuses, between good ones.
+fn refused_by_a_later_call<L: Log, F: Fixture<L>>(
+    f: &mut F,
+    partition: &TopicPartition,
+    (key, value, timestamp): (Option<&str>, &str, i64),
+    expected: Refusal,
+) {
+    let other = tp(&topic(f, 1, &[]), 0);
+    let mut producer = transactional(f, &unique("id"));
+    producer.begin_transaction().unwrap();
+    send(&mut producer, &other, "k", "before", f.now()).unwrap();
+    let bad = ProducerRecord {
+        topic: &partition.topic,
+        partition: Some(partition.partition),
+        key: key.map(str::as_bytes),
+        value: Some(value.as_bytes()),
+        timestamp,
+        headers: &Headers::new(),
+    };
+    assert_eq!(producer.send(bad), Ok(()), "a client queues the record");
+    // Whichever call brings the news: it names partition and reason, and so do those after it.
+    let refused = settle(f, "commit", || producer.commit_transaction());
+    let check = |result: Result<(), LogError>| match result {
+        Err(LogError::RecordRefused {
+            partition: at,
+            refusal,
+            ..
+        }) => assert_eq!((&at, refusal), (partition, expected)),
         other => panic!("{other:?}"),
-    }
+    };
+    check(refused);
+    check(send(&mut producer, &other, "k", "after", f.now()));
+    check(settle(f, "flush", || producer.flush()));
+    settle(f, "abort", || producer.abort_transaction()).unwrap();
+    // The producer goes on, and nothing of the transaction is there.
+    producer.begin_transaction().unwrap();
+    send(&mut producer, &other, "k", "good", f.now()).unwrap();
+    commit(f, &mut producer);
+    await_values(f, &other, &["good"]);
+    await_values(f, partition, &[]);
 }
 
 pub(crate) fn a_topic_that_does_not_exist_is_unknown<L: Log, F: Fixture<L>>(f: &mut F) {

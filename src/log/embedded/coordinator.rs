@@ -5,11 +5,11 @@
 //! longer than its time-out is aborted, and its producer fenced (Kafka's coordinator does the same).
 
 use super::core::{ChangeError, Core};
-use super::group::{MemberId, Refusal};
+use super::group::{MemberId, Refusal as MemberRefusal};
 use super::mutation::{Mutation, Offsets};
 use super::record::{Kind, Record, TransactionNumber, payload_size};
 use super::state::Topic;
-use crate::log::{Offset, ProducerRecord, TopicName, TopicPartition};
+use crate::log::{Offset, ProducerRecord, Refusal, TopicName, TopicPartition};
 
 /// What a record batch adds to key, value and headers, at most: its own header and one record's.
 const BATCH_OVERHEAD: usize = 61 + 21;
@@ -38,12 +38,12 @@ pub(super) enum Refused {
         current: i32,
     },
     /// The group member is not current.
-    Member(Refusal),
+    Member(MemberRefusal),
     UnknownTopic,
     /// The record is larger than `max.message.bytes`.
     TooLarge(usize),
     /// The record is not valid in its topic.
-    Invalid(String),
+    Invalid(Refusal, String),
     Change(ChangeError),
 }
 
@@ -189,7 +189,7 @@ impl Core {
         self.open_transaction(identity)?;
         self.groups
             .get(&group.group)
-            .ok_or(Refusal::Unknown)
+            .ok_or(MemberRefusal::Unknown)
             .and_then(|one| {
                 one.check_generation(group.member, group.instance.as_deref(), group.generation)
             })
@@ -246,12 +246,12 @@ fn validate(topic: &Topic, record: &ProducerRecord<'_>, now: i64) -> Result<(), 
             "`{}` is compacted and takes no record without a key",
             record.topic
         );
-        return Err(Refused::Invalid(message));
+        return Err(Refused::Invalid(Refusal::InvalidRecord, message));
     }
     let ahead = record.timestamp.saturating_sub(now);
     if !config.log_append_time && config.timestamp_after_max_ms.is_some_and(|max| ahead > max) {
         let message = format!("timestamp {} is {ahead} ms ahead", record.timestamp);
-        return Err(Refused::Invalid(message));
+        return Err(Refused::Invalid(Refusal::InvalidTimestamp, message));
     }
     Ok(())
 }

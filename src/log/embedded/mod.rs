@@ -25,6 +25,7 @@ mod frame;
 mod group;
 mod inspect;
 mod journal;
+mod lost;
 mod mutation;
 mod partition;
 mod producer;

@@ -9,6 +9,9 @@
 //!                                   └──▶ Unresolved ──commit──────┘
 //!   any ──fenced──▶ Dead      any ──Fatal──▶ Dead
 //! ```
+//! A record that its topic refuses is taken, as by a client that learns of it from the broker's answer
+//! only; the transaction is lost, and the next call says why ([`LogError::RecordRefused`]).
+//!
 //! A producer that is dropped is a killed one: its transaction stays open until its time-out, or
 //! until the next producer of the same transactional id fences it.
 
@@ -16,13 +19,14 @@ use std::collections::BTreeMap;
 
 use super::coordinator::{EmbeddedGroupMetadata, Identity, Refused};
 use super::faults::{Fault, FaultPoint};
-use super::group::Refusal;
+use super::group::Refusal as MemberRefusal;
+use super::lost::Lost;
 use super::record::TransactionNumber;
 use super::{ChangeError, EmbeddedLog};
 use crate::format::partitioner::partition_for_key;
 use crate::log::{
-    CommittedOffset, LogError, LogProducer, Offset, ProducerRecord, ProducerSpec, TopicName,
-    TopicPartition,
+    CommittedOffset, LogError, LogProducer, Offset, ProducerRecord, ProducerSpec, Refusal,
+    TopicName, TopicPartition,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,7 @@ enum Phase {
     Ready,
     Open,
     /// The transaction is lost; only an abort leads on.
-    AbortOnly(String),
+    AbortOnly(Lost),
     /// A commit's outcome is unknown; only a commit leads on.
     Unresolved,
     /// Nothing leads on.
@@ -83,7 +87,7 @@ impl EmbeddedProducer {
     }
 
     fn lose(&mut self, operation: &'static str, message: String) -> LogError {
-        self.phase = Phase::AbortOnly(message.clone());
+        self.phase = Phase::AbortOnly(message.clone().into());
         LogError::AbortRequired { operation, message }
     }
 
@@ -96,7 +100,7 @@ impl EmbeddedProducer {
             }
             Refused::Member(refusal) => {
                 let (error, message) = member_error(operation, refusal);
-                self.phase = Phase::AbortOnly(message);
+                self.phase = Phase::AbortOnly(message.into());
                 error
             }
             Refused::UnknownTopic => LogError::UnknownTopic {
@@ -106,12 +110,37 @@ impl EmbeddedProducer {
                 topic: topic.to_owned(),
                 size,
             },
-            Refused::Invalid(message) => self.spoil(operation, message),
+            Refused::Invalid(_, message) => self.spoil(operation, message),
             Refused::Change(ChangeError::NotWritten(message)) => self.spoil(operation, message),
             Refused::Change(error @ ChangeError::Broken(_)) => {
                 self.die(error.into_log_error(operation))
             }
         }
+    }
+
+    /// A record of a transaction was refused. A broker says so in its answer, when the client has
+    /// queued the record, and more, long since.
+    fn lose_record(
+        &mut self,
+        operation: &'static str,
+        record: &ProducerRecord<'_>,
+        partition: i32,
+        refused: Refused,
+    ) -> Result<(), LogError> {
+        let (refusal, message) = match refused {
+            Refused::TooLarge(size) => (
+                Refusal::TooLarge,
+                format!("{size} bytes are more than the topic takes"),
+            ),
+            Refused::Invalid(refusal, message) => (refusal, message),
+            other => return Err(self.refused(operation, record.topic, other)),
+        };
+        let at = TopicPartition::new(TopicName::clone(record.topic), partition);
+        self.phase = Phase::AbortOnly(Lost {
+            record: Some((at, refusal)),
+            message,
+        });
+        Ok(())
     }
 
     /// A write failed: a transaction is lost by it, a single record only itself.
@@ -127,10 +156,7 @@ impl EmbeddedProducer {
     fn refuse_phase(&self, operation: &'static str) -> LogError {
         match &self.phase {
             Phase::Dead(error) => error.clone(),
-            Phase::AbortOnly(message) => LogError::AbortRequired {
-                operation,
-                message: message.clone(),
-            },
+            Phase::AbortOnly(lost) => lost.error(operation),
             phase @ (Phase::New | Phase::Ready | Phase::Open | Phase::Unresolved) => {
                 LogError::Fatal {
                     operation,
@@ -207,9 +233,9 @@ impl EmbeddedProducer {
 }
 
 /// Returns the error for a member that is not current, and its text.
-pub(super) fn member_error(operation: &'static str, refusal: Refusal) -> (LogError, String) {
+pub(super) fn member_error(operation: &'static str, refusal: MemberRefusal) -> (LogError, String) {
     match refusal {
-        Refusal::Fenced => {
+        MemberRefusal::Fenced => {
             let message = "another member runs under the same group.instance.id".to_owned();
             (
                 LogError::Fenced {
@@ -219,7 +245,7 @@ pub(super) fn member_error(operation: &'static str, refusal: Refusal) -> (LogErr
                 message,
             )
         }
-        Refusal::Unknown => {
+        MemberRefusal::Unknown => {
             let message = "the group does not know the member".to_owned();
             (
                 LogError::MemberUnknown {
@@ -229,7 +255,7 @@ pub(super) fn member_error(operation: &'static str, refusal: Refusal) -> (LogErr
                 message,
             )
         }
-        Refusal::Generation(current) => {
+        MemberRefusal::Generation(current) => {
             let message = format!("the group is in generation {current}");
             (
                 LogError::MemberUnknown {
@@ -322,6 +348,9 @@ impl LogProducer for EmbeddedProducer {
                 let at = TopicPartition::new(TopicName::clone(record.topic), partition);
                 self.acknowledged.insert(at, offset);
                 Ok(())
+            }
+            Err(refused) if transactional => {
+                self.lose_record(OPERATION, &record, partition, refused)
             }
             Err(refused) => Err(self.refused(OPERATION, record.topic, refused)),
         }

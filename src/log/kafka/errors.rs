@@ -5,7 +5,7 @@
 //! or a broken invariant, and is fatal to the client.
 
 use super::ffi::{Client, Code, FetchError, NativeError};
-use crate::log::{LogError, TopicPartition};
+use crate::log::{LogError, Refusal, TopicPartition};
 
 /// What the runtime does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,17 @@ pub(super) fn is_unknown_topic(code: Code) -> bool {
             | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
             | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID
     )
+}
+
+/// Returns why a broker refuses a record for good; `None` for a failure that may pass.
+pub(super) fn refusal(code: Code) -> Option<Refusal> {
+    match code {
+        Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
+        | Code::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE => Some(Refusal::TooLarge),
+        Code::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP => Some(Refusal::InvalidTimestamp),
+        Code::RD_KAFKA_RESP_ERR_INVALID_RECORD => Some(Refusal::InvalidRecord),
+        _ => None,
+    }
 }
 
 /// Converts the error of a call on `client`. A fatal client answers every call with "fatal": the

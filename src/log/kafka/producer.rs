@@ -6,6 +6,8 @@
 //! # Invariants
 //! - A report is recorded before librdkafka counts its record as delivered, so that after a commit
 //!   or a flush [`take_acknowledged`](LogProducer::take_acknowledged) has them all.
+//! - Whichever call brings the news of a lost transaction names the record that a broker refused, if
+//!   that was the cause: librdkafka tells the cause to the calls, but the record to its report only.
 //! # Failure
 //! `errors` decides. A group's refusal in `send_offsets` ([`LogError::MemberUnknown`],
 //! [`LogError::Fenced`]) leaves the transaction open: it is to be aborted before the producer is
@@ -33,6 +35,8 @@ use crate::log::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take before it is to be repeated.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the reports of a lost transaction are waited for: they say which record was refused.
+const REPORTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the report thread sleeps at most; it is woken for reports and for the end.
 const REPORT_POLL: Duration = Duration::from_secs(10);
 
@@ -67,7 +71,7 @@ struct Delivered {
     /// The last acknowledged offset. Reports of a partition come in offset order, so the last one
     /// is the highest; when it has none, the highest is not known.
     offsets: HashMap<(TopicKey, i32), Option<Offset>>,
-    /// The first failure outside of a transaction, where no later call would report it.
+    /// The first refusal of a record, or else the first failure.
     failure: Option<Failure>,
     /// Grows with each batch of reports.
     batches: u64,
@@ -77,6 +81,7 @@ struct Delivered {
 #[derive(Debug)]
 struct Failure {
     topic: TopicKey,
+    partition: i32,
     size: usize,
     error: NativeError,
 }
@@ -122,11 +127,17 @@ impl Delivered {
             // An abort took these back.
             Code::RD_KAFKA_RESP_ERR__PURGE_QUEUE | Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT => {}
             code => {
-                self.failure.get_or_insert_with(|| Failure {
-                    topic: report.topic,
-                    size: report.size,
-                    error: NativeError::from_code(code),
-                });
+                // The failures that follow a refusal are its consequences.
+                let refused = |failure: &Failure| errors::refusal(failure.error.code).is_some();
+                let known = self.failure.as_ref();
+                if known.is_none_or(|known| !refused(known) && errors::refusal(code).is_some()) {
+                    self.failure = Some(Failure {
+                        topic: report.topic,
+                        partition: report.partition,
+                        size: report.size,
+                        error: NativeError::from_code(code),
+                    });
+                }
             }
         }
     }
@@ -205,11 +216,51 @@ impl KafkaProducer {
                 topic: topic.to_owned(),
             },
             // Inside a transaction that we opened, this is what a lost transaction answers.
-            Code::RD_KAFKA_RESP_ERR__STATE if self.in_transaction => LogError::AbortRequired {
-                operation,
-                message: error.message,
-            },
+            Code::RD_KAFKA_RESP_ERR__STATE if self.in_transaction => {
+                self.explain(LogError::AbortRequired {
+                    operation,
+                    message: error.message,
+                })
+            }
             _ => self.error(operation, error),
+        }
+    }
+
+    fn topic_name(&self, key: TopicKey) -> Option<&TopicName> {
+        let (name, _) = self.topics.iter().find(|(_, topic)| topic.key() == key)?;
+        Some(name)
+    }
+
+    /// Says what a transaction was lost by, where that was the fate of one of its records.
+    fn explain(&self, error: LogError) -> LogError {
+        let LogError::AbortRequired { operation, message } = error else {
+            return error;
+        };
+        if self.shared.delivered().failure.is_none() {
+            // The report may still be on its way. Once nothing is outstanding, all are in; what a
+            // broker that is away leaves outstanding is no refusal.
+            drop(self.client.flush(REPORTS_TIMEOUT));
+        }
+        let delivered = self.shared.delivered();
+        let Some(failure) = &delivered.failure else {
+            return LogError::AbortRequired { operation, message };
+        };
+        let topic = self.topic_name(failure.topic).map_or("", |name| &**name);
+        let partition = TopicPartition::new(topic, failure.partition);
+        match errors::refusal(failure.error.code) {
+            Some(refusal) => LogError::RecordRefused {
+                operation,
+                partition,
+                refusal,
+                message: format!("{} ({} bytes)", failure.error.message, failure.size),
+            },
+            None => LogError::AbortRequired {
+                operation,
+                message: format!(
+                    "{message}; record for {partition}: {}",
+                    failure.error.message
+                ),
+            },
         }
     }
 
@@ -271,7 +322,9 @@ impl LogProducer for KafkaProducer {
             .begin_transaction()
             .map_err(|error| self.error("begin a transaction", error))?;
         self.in_transaction = true;
-        self.shared.delivered().offsets.clear();
+        let mut delivered = self.shared.delivered();
+        delivered.offsets.clear();
+        delivered.failure = None;
         Ok(())
     }
 
@@ -314,25 +367,22 @@ impl LogProducer for KafkaProducer {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
+        let operation = "flush";
         self.client
             .flush(CALL_TIMEOUT)
-            .map_err(|error| self.error("flush", error))?;
+            .map_err(|error| self.error(operation, error))?;
+        if self.is_transactional() {
+            if self.shared.delivered().failure.is_none() {
+                return Ok(());
+            }
+            let message = "a record was not delivered".to_owned();
+            return Err(self.explain(LogError::AbortRequired { operation, message }));
+        }
         let Some(failure) = self.shared.delivered().failure.take() else {
             return Ok(());
         };
-        if self.is_transactional() {
-            let message = failure.error.message;
-            return Err(LogError::AbortRequired {
-                operation: "flush",
-                message,
-            });
-        }
-        let topic = self
-            .topics
-            .iter()
-            .find(|(_, topic)| topic.key() == failure.topic);
-        let name = topic.map_or("", |(name, _)| name);
-        Err(self.record_error("flush", name, failure.size, failure.error))
+        let name = self.topic_name(failure.topic).map_or("", |name| &**name);
+        Err(self.record_error(operation, name, failure.size, failure.error))
     }
 
     fn send_offsets(
@@ -354,13 +404,13 @@ impl LogProducer for KafkaProducer {
             .map_err(|error| errors::log_error(operation, error))?;
         self.client
             .send_offsets(&list, &group.0, CALL_TIMEOUT)
-            .map_err(|error| self.error(operation, error))
+            .map_err(|error| self.explain(self.error(operation, error)))
     }
 
     fn commit_transaction(&mut self) -> Result<(), LogError> {
         self.client
             .commit_transaction(CALL_TIMEOUT)
-            .map_err(|error| errors::of_commit(&self.client, error))?;
+            .map_err(|error| self.explain(errors::of_commit(&self.client, error)))?;
         self.in_transaction = false;
         self.shared.delivered().failure = None;
         Ok(())
@@ -379,11 +429,10 @@ impl LogProducer for KafkaProducer {
 
     fn take_acknowledged(&mut self) -> Vec<(TopicPartition, Option<Offset>)> {
         let taken = std::mem::take(&mut self.shared.delivered().offsets);
-        let name = |key| self.topics.iter().find(|(_, topic)| topic.key() == key);
         taken
             .into_iter()
             .filter_map(|((key, partition), offset)| {
-                let (topic, _) = name(key)?;
+                let topic = self.topic_name(key)?;
                 Some((
                     TopicPartition {
                         topic: TopicName::clone(topic),

@@ -173,6 +173,8 @@ impl<L: Log> StreamThread<L> {
         }
         self.transition(TransactionEvent::Applied)?;
         self.last_commit = self.spec.clock.now_ms();
+        self.failed_in_a_row = 0;
+        self.meters.failed_in_a_row.set(0);
         Ok(())
     }
 
@@ -184,6 +186,7 @@ impl<L: Log> StreamThread<L> {
         self.pending.clear();
         self.meters.aborts.inc();
         self.last_commit = now;
+        self.pause_after_failures(now);
         Ok(())
     }
 

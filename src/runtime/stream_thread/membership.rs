@@ -234,6 +234,7 @@ fn fenced_instance(error: LogError) -> Fault {
         | LogError::OffsetOutOfRange { .. }
         | LogError::UnknownTopic { .. }
         | LogError::RecordTooLarge { .. }
+        | LogError::RecordRefused { .. }
         | LogError::Fatal { .. }) => other.into(),
     }
 }

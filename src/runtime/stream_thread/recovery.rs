@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BACKOFF_MAX, Step, StreamThread};
+use super::{BACKOFF_MAX, BACKOFF_MIN, FAILED_BACKOFF_MAX, Step, StreamThread};
 use crate::clock::Timestamp;
 use crate::log::{Log, LogError};
 use crate::metrics::SetAsideReason;
@@ -10,6 +10,7 @@ use crate::runtime::ThreadError;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
+use crate::runtime::suspects::Refused;
 use crate::state::StateError;
 use crate::topology::TaskId;
 
@@ -26,8 +27,13 @@ impl<L: Log> StreamThread<L> {
                 Err(ThreadError::Processing { task, at, source })
             }
             Fault::Settled(error) => {
-                self.note(&error);
+                self.note_failure(&error)?;
                 Ok(self.back_off(now))
+            }
+            Fault::Blamed(error) => {
+                self.note(&error);
+                self.meters.refusals.inc();
+                self.lose_transaction(&error, now)
             }
             Fault::Log(error) => self.recover_log(error, now),
             Fault::State { task, source } => self.recover_state(task, source, now),
@@ -49,18 +55,53 @@ impl<L: Log> StreamThread<L> {
             ))),
             LogError::AbortRequired { .. }
             | LogError::RecordTooLarge { .. }
+            | LogError::RecordRefused { .. }
             | LogError::Fenced { .. }
             | LogError::MemberUnknown { .. }
             | LogError::Fatal { .. } => {
-                self.note(&error);
-                let event =
-                    TransactionEvent::of_error(&error).unwrap_or(TransactionEvent::AbortRequired);
-                match self.transition(event) {
-                    Ok(()) => Ok(self.back_off(now)),
-                    Err(fault) => self.recover(fault, now),
-                }
+                self.note_failure(&error)?;
+                self.lose_transaction(&error, now)
             }
         }
+    }
+
+    fn lose_transaction(&mut self, error: &LogError, now: Timestamp) -> Result<Step, ThreadError> {
+        let event = TransactionEvent::of_error(error).unwrap_or(TransactionEvent::AbortRequired);
+        match self.transition(event) {
+            Ok(()) => Ok(self.back_off(now)),
+            Err(fault) => self.recover(fault, now),
+        }
+    }
+
+    /// Notes what a transaction was lost by: a record that would cost the next one as well, or
+    /// something that may pass.
+    fn note_failure(&mut self, error: &LogError) -> Result<(), ThreadError> {
+        self.note(error);
+        if let Some(refused) = Refused::of(error) {
+            return self.meet_refusal(&refused, error);
+        }
+        if matches!(error, LogError::AbortRequired { .. }) {
+            self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+            self.meters.failed_in_a_row.set(self.failed_in_a_row.into());
+        }
+        Ok(())
+    }
+
+    /// Waits before the next transaction when one after the other has failed; the failed one is
+    /// aborted by now, so that nobody waits for its end.
+    pub(super) fn pause_after_failures(&mut self, now: Timestamp) {
+        let Some(doublings) = self.failed_in_a_row.checked_sub(2) else {
+            return;
+        };
+        let factor = 2_u32.saturating_pow(doublings);
+        let wait = BACKOFF_MIN.saturating_mul(factor).min(FAILED_BACKOFF_MAX);
+        tracing::warn!(
+            thread = %self.id,
+            failed = self.failed_in_a_row,
+            ?wait,
+            "transactions fail one after the other, waiting before the next"
+        );
+        self.resume_at = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(1000));
     }
 
     fn recover_state(

@@ -173,7 +173,11 @@ impl<M: LogMessage> Task<M> {
         self.has_outputs = false;
         self.offsets_written = true;
         self.committed_at = now;
-        self.suspects.clear();
+        self.in_hand = None;
+        for input in &self.group.partitions {
+            self.suspects
+                .forget_below(&input.partition, input.committed);
+        }
         self.meters.committed(now);
         for action in self.cx.take_after_commit() {
             action();

@@ -14,6 +14,7 @@ use crate::runtime::ResolvedTopology;
 use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
 use crate::runtime::partition_group::{InputPartition, PartitionGroup};
+use crate::runtime::suspects::Suspects;
 use crate::state::TaskDb;
 use crate::topology::{TaskEnv, TaskId, TaskTopology};
 
@@ -63,7 +64,8 @@ impl<M: LogMessage> Task<M> {
             chain,
             cx,
             retry: None,
-            suspects: BTreeMap::new(),
+            suspects: Suspects::default(),
+            in_hand: None,
             changelog_offsets,
         };
         task.restore_stream_time();
@@ -89,6 +91,7 @@ impl<M: LogMessage> Task<M> {
         self.restore_stream_time();
         self.progress = Progress::Initialising(0);
         self.retry = None;
+        self.in_hand = None;
         self.has_outputs = false;
         Ok(())
     }

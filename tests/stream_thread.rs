@@ -1,0 +1,39 @@
+//! The stream thread on the embedded log: outputs that the log refuses. `tests/broker` runs the same on Kafka.
+
+mod running;
+
+use std::sync::Arc;
+
+use millstream::clock::{Clock, ManualClock};
+use millstream::log::embedded::EmbeddedLog;
+use running::{Place, refusals};
+
+fn place() -> Place<EmbeddedLog> {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    Place {
+        log: EmbeddedLog::in_memory(Arc::clone(&shared)).with_virtual_time(),
+        clock: shared,
+        advance: Some(clock),
+    }
+}
+
+#[test]
+fn the_record_to_blame_is_dead_lettered_and_the_others_arrive_once() {
+    refusals::the_record_to_blame_is_dead_lettered_and_the_others_arrive_once(&place());
+}
+
+#[test]
+fn the_policy_fail_stops_the_thread_and_names_the_record() {
+    refusals::the_policy_fail_stops_the_thread_and_names_the_record(&place());
+}
+
+#[test]
+fn the_policies_retry_and_skip_are_followed() {
+    refusals::the_policies_retry_and_skip_are_followed(&place());
+}
+
+#[test]
+fn a_refused_dead_letter_stops_the_thread() {
+    refusals::a_refused_dead_letter_stops_the_thread(&place());
+}
