@@ -54,7 +54,10 @@ fn state_that_was_not_closed_and_is_older_than_tombstones_live_is_replayed_from_
     count_two_words(&site, &mut member);
     // Until it has flushed: in steps, or its session would time out.
     run_until(&site, &mut [&mut member], "it has flushed", |members| {
-        members[0].thread.live().all(|task| task.db.dirty_since().is_none())
+        members[0]
+            .thread
+            .live()
+            .all(|task| task.db.dirty_since().is_none())
     });
     drop(member);
     site.clock.advance(TWO_DAYS_MS);
