@@ -193,10 +193,12 @@ impl<L: Log> Process<L> {
 
     fn work(&self, topology: Arc<ResolvedTopology>, events: &Receiver<Event>) -> Result<(), Exit> {
         let group = &self.config.application_id;
-        let commands = CommandProducer::start(&self.log, format!("{group}-commands"))
+        let memory = topology.client_memory(&self.config);
+        let log = self.log.clone().with_client_memory(memory);
+        let commands = CommandProducer::start(&log, format!("{group}-commands"))
             .map_err(|error| Exit::because(ExitCode::Failure, &error))?;
         let app = App::start(AppSpec {
-            log: self.log.clone(),
+            log,
             topology,
             config: Arc::clone(&self.config),
             clock: Arc::clone(&self.clock),
@@ -260,6 +262,11 @@ impl<L: Log> Process<L> {
             .set_memory_used(MemoryUser::BlockCache, bytes(blocks));
         self.metrics
             .set_memory_used(MemoryUser::WriteBuffers, bytes(write_buffers));
+        let held = app.memory_held();
+        self.metrics
+            .set_memory_used(MemoryUser::Overlays, bytes(held.overlays));
+        self.metrics
+            .set_memory_used(MemoryUser::RecordBuffers, bytes(held.record_buffers));
     }
 }
 

@@ -32,6 +32,13 @@ pub trait Log: Clone + Send + Sync + Debug + 'static {
     /// A reader of explicitly named partitions, outside any group.
     type Reader: LogReader<Message = Self::Message>;
 
+    /// Returns the same log with bounds for the queues of clients that are created from now on; a log
+    /// whose clients have no queues is as it was. Bounds that the operator has set stay.
+    #[must_use]
+    fn with_client_memory(self, _memory: ClientMemory) -> Self {
+        self
+    }
+
     /// Creates a group member. It joins on [`LogConsumer::subscribe`].
     ///
     /// # Errors

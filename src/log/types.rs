@@ -89,6 +89,15 @@ impl Headers {
     }
 }
 
+/// What a client's queues may hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientMemory {
+    /// Fetched ahead and not polled, for each partition of a consumer or reader.
+    pub fetched_per_partition: usize,
+    /// Sent and not acknowledged, for each producer.
+    pub sending: usize,
+}
+
 /// What a transaction's records look like to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {

@@ -68,8 +68,6 @@ labels! {
         Overlays = "overlays",
         /// Records read and not yet processed.
         RecordBuffers = "record_buffers",
-        /// The queues of Kafka clients.
-        ClientQueues = "client_queues",
     }
 }
 

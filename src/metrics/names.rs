@@ -205,7 +205,7 @@ metrics! {
         "Bytes of uncommitted entries in the task's overlays, roughly.";
     MemoryUsed: Type::Gauge, "millstream_memory_used_bytes",
         [Component],
-        "Memory by user, against the budget.";
+        "Memory by user, against the budget. The queues of Kafka clients are bounded and not measured.";
     MemoryMax: Type::Gauge, "millstream_memory_max_bytes",
         [],
         "The budget: `memory.max`.";
@@ -220,7 +220,7 @@ metrics! {
         "Times the thread's assignment changed.";
     MembershipLosses: Type::Counter, "millstream_membership_losses_total",
         [Thread],
-        "Times the thread was fenced or lost its partitions and closed its tasks without a commit.";
+        "Times the thread was fenced, lost its partitions or its producer, and closed its tasks without a commit.";
     ThreadFailures: Type::Counter, "millstream_thread_failures_total",
         [Thread],
         "Times the thread stopped without a commit because of a bug or a task's error.";

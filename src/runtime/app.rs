@@ -17,7 +17,7 @@ use super::dead_letter::chain;
 use super::restore_pool::{RestoreExecutor, RestorePool};
 use super::{
     Membership, NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState,
-    ThreadError, ThreadSpec, ThreadStatus,
+    ThreadError, ThreadMemory, ThreadSpec, ThreadStatus,
 };
 use crate::clock::Clock;
 use crate::log::{ConsumerWaker, Log};
@@ -152,6 +152,7 @@ impl<L: Log> App<L> {
             metrics,
             state,
         } = spec;
+        let log = log.with_client_memory(topology.client_memory(&config));
         let queries = QueryRegistry::of(&topology);
         let budget = usize::try_from(config.memory_max).unwrap_or(usize::MAX);
         let budget = Arc::new(MemoryBudget::new(budget));
@@ -213,6 +214,16 @@ impl<L: Log> App<L> {
     #[must_use]
     pub const fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
+    }
+
+    /// Returns what overlays and record buffers of all threads hold, as last looked at.
+    #[must_use]
+    pub fn memory_held(&self) -> ThreadMemory {
+        let snapshots = self.shared.statuses.iter().map(|status| status.snapshot());
+        snapshots.fold(ThreadMemory::default(), |sum, one| ThreadMemory {
+            overlays: sum.overlays + one.memory.overlays,
+            record_buffers: sum.record_buffers + one.memory.record_buffers,
+        })
     }
 
     /// Returns the log.
@@ -358,6 +369,7 @@ impl<L: Log> Supervisor<L> {
                 self.status.clear(None);
                 return;
             };
+            self.metrics.thread(self.index).failures.inc();
             self.status.clear(Some(chain(&error)));
             let stopping = self.shared.stopping.load(Ordering::Acquire);
             if stopping
@@ -368,7 +380,6 @@ impl<L: Log> Supervisor<L> {
                 return;
             }
             replacements += 1;
-            self.metrics.thread(self.index).failures.inc();
             tracing::error!(thread = self.index, error = %chain(&error), replacements, "stream thread failed, replacing it");
             self.pause(replacements);
         }

@@ -36,7 +36,8 @@ pub struct RuntimeConfig {
     pub memory_max: u64,
     /// Records buffered per partition before polling of it stops.
     pub buffered_records_per_partition: usize,
-    /// Uncommitted overlay and output bytes per thread that trigger a commit.
+    /// Uncommitted overlay bytes per thread that trigger a commit; the share of `memory_max`
+    /// ([`ThreadShares::uncommitted`](crate::state::ThreadShares)) does so anyhow.
     pub uncommitted_bytes_max: usize,
     /// `session.timeout.ms`.
     pub session_timeout: Duration,
@@ -73,7 +74,7 @@ impl RuntimeConfig {
             flush_interval: Duration::from_secs(10),
             memory_max: 512 * 1024 * 1024,
             buffered_records_per_partition: 2000,
-            uncommitted_bytes_max: 64 * 1024 * 1024,
+            uncommitted_bytes_max: usize::MAX,
             session_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(10),
             default_partitions: 3,

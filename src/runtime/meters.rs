@@ -99,6 +99,17 @@ impl TaskMeters {
         }
     }
 
+    pub(crate) fn flushed(&self) {
+        self.task.flushes.inc();
+    }
+
+    /// What the task holds at the moment.
+    pub(crate) fn holds(&self, buffered_records: usize, uncommitted_bytes: usize) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.task.buffered_records.set(gauge(buffered_records));
+        self.task.overlay_bytes.set(gauge(uncommitted_bytes));
+    }
+
     pub(crate) fn punctuated(&self, kind: PunctuationType) {
         match kind {
             PunctuationType::StreamTime => self.task.stream_time_punctuations.inc(),

@@ -38,7 +38,7 @@ pub use partition_group::PartitionGroup;
 pub use probe::{Crash, CrashPoint, NoProbe, PlantedBug, Probe};
 pub use resolved::{Changelog, ResolvedSubTopology, ResolvedTopology, SubTopologyRef};
 pub use restore_pool::RestoreExecutor;
-pub use status::{Membership, TaskState, ThreadSnapshot, ThreadStatus};
+pub use status::{Membership, TaskState, ThreadMemory, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};
 pub use topics::{
     TopicPlan, TopicsError, all_topic_names, ensure_topics, physical_name, plan_topics,

@@ -14,6 +14,8 @@ pub(crate) struct InputPartition<M> {
     /// Index into the sub-topology's sources.
     pub(crate) source: usize,
     pub(crate) buffer: VecDeque<M>,
+    /// Of the keys and values in the buffer.
+    pub(crate) buffered_bytes: usize,
     /// The next offset to process: what a commit would write.
     pub(crate) position: Offset,
     /// What the group has committed.
@@ -21,6 +23,24 @@ pub(crate) struct InputPartition<M> {
     /// The highest timestamp processed: Kafka Streams' partition time, kept in offset metadata.
     pub(crate) time: Option<i64>,
     pub(crate) committed_time: Option<i64>,
+}
+
+impl<M: LogMessage> InputPartition<M> {
+    /// The last `count` records of the buffer are new.
+    pub(crate) fn buffered(&mut self, count: usize) {
+        let new = self.buffer.iter().rev().take(count);
+        self.buffered_bytes += new.map(message_bytes).sum::<usize>();
+    }
+
+    /// Gives back the record that was taken last.
+    pub(crate) fn put_back(&mut self, message: M) {
+        self.buffered_bytes += message_bytes(&message);
+        self.buffer.push_front(message);
+    }
+}
+
+fn message_bytes(message: &impl LogMessage) -> usize {
+    message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len)
 }
 
 /// The input of one task.
@@ -42,7 +62,9 @@ impl<M: LogMessage> PartitionGroup<M> {
             }
         }
         let (index, _) = lowest?;
-        let message = self.partitions.get_mut(index)?.buffer.pop_front()?;
+        let input = self.partitions.get_mut(index)?;
+        let message = input.buffer.pop_front()?;
+        input.buffered_bytes -= message_bytes(&message);
         Some((index, message))
     }
 
@@ -50,6 +72,12 @@ impl<M: LogMessage> PartitionGroup<M> {
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.partitions.iter().map(|input| input.buffer.len()).sum()
+    }
+
+    /// Returns the bytes of their keys and values.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.partitions.iter().map(|it| it.buffered_bytes).sum()
     }
 
     /// Returns whether a commit would move any offset.
@@ -64,6 +92,7 @@ impl<M: LogMessage> PartitionGroup<M> {
     pub(crate) fn rewind(&mut self) {
         for input in &mut self.partitions {
             input.buffer.clear();
+            input.buffered_bytes = 0;
             input.position = input.committed;
             input.time = input.committed_time;
         }

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::log::{TopicName, TopicPartition};
+use super::RuntimeConfig;
+use crate::log::{ClientMemory, TopicName, TopicPartition};
+use crate::state::MemoryShares;
 use crate::topology::{ResolvedTopic, SubTopology, TaskId, TopicRef, Topology};
 
 /// A changelog as it exists.
@@ -75,6 +77,22 @@ impl ResolvedTopology {
                 );
                 SubTopologyRef { drawn, topics }
             })
+    }
+
+    /// Returns what the queues of each client may hold, should this process own every partition.
+    #[must_use]
+    pub fn client_memory(&self, config: &RuntimeConfig) -> ClientMemory {
+        let max = usize::try_from(config.memory_max).unwrap_or(usize::MAX);
+        let threads = config.threads.max(1);
+        let shares = MemoryShares::of(max).of_thread(threads);
+        let sources = self.sub_topologies.iter().flat_map(|sub| &sub.sources);
+        let partitions: usize = sources
+            .map(|topic| usize::try_from(topic.partitions).unwrap_or(0))
+            .sum();
+        ClientMemory {
+            fetched_per_partition: shares.fetched_per_partition(partitions.div_ceil(threads)),
+            sending: shares.sending,
+        }
     }
 
     /// Returns the input partitions of a task with the index of their source.

@@ -20,6 +20,15 @@ pub enum Membership {
     Assigned,
 }
 
+/// What a thread holds in memory, in bytes, roughly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThreadMemory {
+    /// Overlays: uncommitted and clean entries.
+    pub overlays: usize,
+    /// Records read and not processed: keys and values.
+    pub record_buffers: usize,
+}
+
 /// A thread's state as last published.
 #[derive(Debug, Clone, Default)]
 pub struct ThreadSnapshot {
@@ -27,6 +36,8 @@ pub struct ThreadSnapshot {
     pub membership: Membership,
     /// Its tasks.
     pub tasks: BTreeMap<TaskId, TaskState>,
+    /// What it holds in memory.
+    pub memory: ThreadMemory,
     /// What it is waiting out, if anything: a broker that is away, a full disk.
     pub problem: Option<String>,
 }
@@ -72,6 +83,10 @@ impl ThreadStatus {
         if waits_until <= now {
             snapshot.problem = None;
         }
+    }
+
+    pub(crate) fn set_memory(&self, memory: ThreadMemory) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).memory = memory;
     }
 
     pub(crate) fn set_problem(&self, problem: String) {

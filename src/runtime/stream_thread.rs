@@ -18,6 +18,7 @@ mod careful;
 mod close;
 mod closing;
 mod commit;
+mod intake;
 mod judge;
 mod membership;
 mod open;
@@ -29,14 +30,14 @@ mod slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::Fault;
 use super::meters::TaskStates;
 use super::protocol::{TransactionEvent, TransactionState};
 use super::restore_pool::RestoreExecutor;
 use super::status::ThreadStatus;
-use super::task::{Processed, Progress, Task};
+use super::task::{Progress, Task};
 use super::{Probe, ResolvedTopology, RuntimeConfig, ThreadError};
 use crate::clock::{Clock, Timestamp};
 use crate::format::names;
@@ -46,7 +47,7 @@ use crate::log::{
 };
 use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
-use crate::state::{CommitBatch, MemoryBudget, StateDir};
+use crate::state::{CommitBatch, MemoryBudget, StateDir, ThreadShares};
 use crate::topology::TaskId;
 use careful::Careful;
 use membership::NothingToOwn;
@@ -129,6 +130,12 @@ pub struct StreamThread<L: Log> {
     inputs_dry: bool,
     /// Whether an empty assignment is all there is for this thread.
     nothing_to_own: NothingToOwn,
+    /// What this thread gets of the process's memory.
+    shares: ThreadShares,
+    /// When the commit that is under way began.
+    commit_began: Option<Instant>,
+    /// When to show again what the tasks hold.
+    shows_memory_at: Timestamp,
     /// When repartition topics were last purged.
     last_purge: Timestamp,
     stopping: bool,
@@ -179,6 +186,7 @@ impl<L: Log> StreamThread<L> {
         drivers.dedup();
         consumer.subscribe(&drivers)?;
         let now = spec.clock.now_ms();
+        let shares = spec.budget.shares().of_thread(spec.config.threads);
         Ok(Self {
             meters: spec.metrics.thread(spec.index),
             task_states: TaskStates::new(&spec.metrics, spec.index),
@@ -198,6 +206,9 @@ impl<L: Log> StreamThread<L> {
             last_commit: now,
             inputs_dry: false,
             nothing_to_own: NothingToOwn::default(),
+            shares,
+            commit_began: None,
+            shows_memory_at: 0,
             last_purge: now,
             stopping: false,
             drained_by: None,
@@ -293,6 +304,7 @@ impl<L: Log> StreamThread<L> {
         worked |= polled + processed + punctuated > 0;
         worked |= self.commit_if_due(now)?;
         self.flush_if_due(now)?;
+        self.show_memory(now);
         self.purge_if_due(now);
         self.backoff = BACKOFF_MIN;
         Ok(if worked {
@@ -401,69 +413,6 @@ impl<L: Log> StreamThread<L> {
             return Err(Fault::Bug("work for a task that is not live"));
         };
         work(task, producer, &*probe)
-    }
-
-    fn buffered(&self) -> usize {
-        self.live().map(|task| task.group.buffered()).sum()
-    }
-
-    /// Fills the buffers that have room.
-    fn poll_records(&mut self) -> Result<usize, Fault> {
-        let limit = self.spec.config.buffered_records_per_partition;
-        let mut polled = 0;
-        for slot in self.slots.values_mut() {
-            let Slot::Live(task) = slot else { continue };
-            if task.progress != Progress::Running {
-                continue;
-            }
-            for input in &mut task.group.partitions {
-                let room = limit.saturating_sub(input.buffer.len());
-                // Half a buffer at a time: fewer calls into the client.
-                if room * 2 >= limit {
-                    polled += self
-                        .consumer
-                        .poll(&input.partition, room, &mut input.buffer)?;
-                }
-                // Past control records, or retention would one day delete what the group has
-                // committed, and a restart would take that for a loss.
-                if input.buffer.is_empty()
-                    && let Some(position) = self.consumer.position(&input.partition)
-                {
-                    input.position = input.position.max(position);
-                }
-            }
-        }
-        Ok(polled)
-    }
-
-    fn process_records(&mut self, now: Timestamp) -> Result<usize, Fault> {
-        if self.is_careful() {
-            return self.process_carefully(now);
-        }
-        let budget = self.spec.records_per_step;
-        let mut total = 0;
-        for id in
-            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
-        {
-            total += self.with_task(id, |task, producer, probe| {
-                let mut processed = 0;
-                while processed < budget {
-                    match task.process_next(now, producer, probe)? {
-                        Processed::Record => processed += 1,
-                        Processed::Empty | Processed::NotYet(_) => break,
-                    }
-                }
-                Ok(processed)
-            })?;
-            if self.uncommitted_bytes() >= self.spec.config.uncommitted_bytes_max {
-                break;
-            }
-        }
-        Ok(total)
-    }
-
-    fn uncommitted_bytes(&self) -> usize {
-        self.live().map(Task::uncommitted_bytes).sum()
     }
 
     fn punctuate(&mut self, now: Timestamp) -> Result<usize, Fault> {

@@ -18,17 +18,19 @@ pub(crate) use lifecycle::TaskParts;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
 use super::partition_group::PartitionGroup;
 use super::suspects::{Refused, Suspects};
-use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology, SubTopologyRef};
+use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology, SubTopologyRef, ThreadMemory};
 use crate::clock::Timestamp;
 use crate::log::{
     LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName, TopicPartition,
 };
+use crate::metrics::Histogram;
 use crate::processor::{
     ErrorPolicy, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
     TaskContext,
@@ -186,7 +188,7 @@ impl<M: LogMessage> Task<M> {
                     Met::Done => self.release_record(producer)?,
                     Met::Later(not_before) => {
                         if let Some(input) = self.group.partitions.get_mut(index) {
-                            input.buffer.push_front(message);
+                            input.put_back(message);
                         }
                         return Ok(Processed::NotYet(not_before));
                     }
@@ -468,6 +470,32 @@ impl<M: LogMessage> Task<M> {
 
     pub(crate) fn has_positions(&self) -> bool {
         self.group.has_positions() || !self.offsets_written
+    }
+
+    /// Brings the stores to disk, if they have anything that is not.
+    pub(crate) fn flush(&self, duration: &Histogram) -> Result<(), Fault> {
+        if self.db.dirty_since().is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.db.flush().map_err(|source| Fault::State {
+            task: self.id,
+            source,
+        })?;
+        duration.observe(began.elapsed().as_secs_f64());
+        self.meters.flushed();
+        Ok(())
+    }
+
+    /// Shows what the task holds; returns it, too.
+    pub(crate) fn show_memory(&self) -> ThreadMemory {
+        self.meters
+            .holds(self.group.buffered(), self.uncommitted_bytes());
+        let stores = self.chain.stores.iter();
+        ThreadMemory {
+            overlays: stores.map(|store| store.borrow().held_bytes()).sum(),
+            record_buffers: self.group.buffered_bytes(),
+        }
     }
 
     pub(crate) fn uncommitted_bytes(&self) -> usize {

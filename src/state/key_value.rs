@@ -394,6 +394,10 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for KeyValue
         self.overlay.dirty_bytes()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.overlay.dirty_bytes() + self.overlay.clean_bytes()
+    }
+
     fn is_dirty(&self) -> bool {
         self.overlay.is_dirty()
     }

@@ -23,7 +23,7 @@ mod task_db;
 pub use error::StateError;
 pub use key_value::KeyValueStore;
 pub use memory::MemoryStore;
-pub use memory_budget::MemoryBudget;
+pub use memory_budget::{MemoryBudget, MemoryShares, ThreadShares};
 pub use range::{Entries, RefEntries};
 pub use state_dir::{SET_ASIDE_KEPT, StateDir, set_aside};
 pub use store_ref::StoreRef;
@@ -70,6 +70,10 @@ pub trait StateStore {
     fn discard_uncommitted(&mut self);
     /// Returns the bytes that uncommitted entries hold, roughly.
     fn uncommitted_bytes(&self) -> usize;
+    /// Returns what the store holds in memory above its backend, clean entries included, roughly.
+    fn held_bytes(&self) -> usize {
+        self.uncommitted_bytes()
+    }
     /// Returns whether anything waits for a commit.
     fn is_dirty(&self) -> bool;
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ffi::{Conf, ConfError};
-use crate::log::{ConsumerSpec, Isolation, LogError, ProducerSpec};
+use crate::log::{ClientMemory, ConsumerSpec, Isolation, LogError, ProducerSpec};
 
 /// The largest record and batch a client sends, in bytes with key, headers and framing: what topics
 /// take (16 MiB) less what compressing incompressible bytes adds, so that the client refuses what
@@ -76,6 +76,13 @@ const COMMON: &[(&str, &str)] = &[
     ("log.connection.close", "false"),
 ];
 
+/// Bounds a producer's queue, in KiB.
+const SEND_QUEUE: &str = "queue.buffering.max.kbytes";
+/// Bounds what is fetched ahead of each partition whose queue is polled by itself, in KiB.
+const FETCH_QUEUE: &str = "queued.max.messages.kbytes";
+/// The most that librdkafka takes for either.
+const QUEUE_MAX_KIB: usize = 2_097_151;
+
 /// Defaults of producers.
 const PRODUCER: &[(&str, &str)] = &[
     ("compression.type", "lz4"),
@@ -87,7 +94,7 @@ const PRODUCER: &[(&str, &str)] = &[
     // How long a topic that was just created may be unknown before its records are refused.
     ("topic.metadata.propagation.max.ms", "10000"),
     ("queue.buffering.max.messages", "500000"),
-    ("queue.buffering.max.kbytes", "131072"),
+    (SEND_QUEUE, "131072"),
 ];
 
 /// Defaults of consumers and readers.
@@ -103,13 +110,19 @@ const CONSUMER: &[(&str, &str)] = &[
     // The default of 1 s stalls a consumer that has emptied its prefetch queue.
     ("fetch.queue.backoff.ms", "5"),
     ("queued.min.messages", "100000"),
-    ("queued.max.messages.kbytes", "32768"),
+    (FETCH_QUEUE, "32768"),
 ];
 
+/// A property that bounds a queue, with its value.
+type Queue = (&'static str, String);
+
 /// Checked properties.
+#[derive(Clone)]
 pub(super) struct Config {
     bootstrap_servers: String,
     properties: BTreeMap<String, String>,
+    /// Over the defaults, under what the user sets.
+    memory: Option<ClientMemory>,
 }
 
 // Properties hold secrets: none are shown.
@@ -144,45 +157,75 @@ impl Config {
         let config = Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
             properties,
+            memory: None,
         };
         // Every client has the same properties: what is wrong with one is found here.
-        config.base(&[])?;
+        config.base(&[], None)?;
         Ok(config)
+    }
+
+    /// The same with bounds for the queues of clients, where the user has set none.
+    pub(super) fn with_memory(&self, memory: ClientMemory) -> Self {
+        Self {
+            memory: Some(memory),
+            ..self.clone()
+        }
     }
 
     pub(super) fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    fn base(&self, defaults: &[(&str, &str)]) -> Result<Conf, LogError> {
+    fn base(&self, defaults: &[(&str, &str)], queue: Option<Queue>) -> Result<Conf, LogError> {
         let mut conf = Conf::new();
-        let fixed = [("bootstrap.servers", self.bootstrap_servers.as_str())];
-        let user = self
-            .properties
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        for (key, value) in COMMON
-            .iter()
-            .chain(defaults)
-            .copied()
-            .chain(user)
-            .chain(fixed)
-        {
+        for (key, value) in self.layers(defaults, queue.as_ref()) {
             set(&mut conf, key, value)?;
         }
         Ok(conf)
     }
 
+    /// All properties, the later ones over the earlier.
+    fn layers<'a>(
+        &'a self,
+        defaults: &'a [(&'a str, &'a str)],
+        queue: Option<&'a Queue>,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let fixed = [("bootstrap.servers", self.bootstrap_servers.as_str())];
+        let user = self
+            .properties
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        COMMON
+            .iter()
+            .chain(defaults)
+            .copied()
+            .chain(queue.map(|(key, value)| (*key, value.as_str())))
+            .chain(user)
+            .chain(fixed)
+    }
+
+    /// The bound of a producer's queue.
+    fn send_queue(&self) -> Option<Queue> {
+        let memory = self.memory?;
+        Some((SEND_QUEUE, kibibytes(memory.sending)))
+    }
+
+    /// The bound of each partition's queue of a consumer or reader.
+    fn fetch_queue(&self) -> Option<Queue> {
+        let memory = self.memory?;
+        Some((FETCH_QUEUE, kibibytes(memory.fetched_per_partition)))
+    }
+
     /// Properties of a client for administrative requests.
     pub(super) fn admin(&self) -> Result<Conf, LogError> {
-        let mut conf = self.base(&[])?;
+        let mut conf = self.base(&[], None)?;
         set(&mut conf, "client.id", "millstream-admin")?;
         Ok(conf)
     }
 
     /// Properties of a producer.
     pub(super) fn producer(&self, spec: &ProducerSpec) -> Result<Conf, LogError> {
-        let mut conf = self.base(PRODUCER)?;
+        let mut conf = self.base(PRODUCER, self.send_queue())?;
         if spec.transactional_id.is_none() && !self.properties.contains_key("linger.ms") {
             // Single commands, each waited for: there is no commit that would send them at once.
             set(&mut conf, "linger.ms", "0")?;
@@ -238,7 +281,7 @@ impl Config {
     }
 
     fn fetching(&self, client_id: &str, isolation: Isolation) -> Result<Conf, LogError> {
-        let mut conf = self.base(CONSUMER)?;
+        let mut conf = self.base(CONSUMER, self.fetch_queue())?;
         let level = match isolation {
             Isolation::ReadCommitted => "read_committed",
             Isolation::ReadUncommitted => "read_uncommitted",
@@ -251,6 +294,10 @@ impl Config {
         set(&mut conf, "auto.offset.reset", "error")?;
         Ok(conf)
     }
+}
+
+fn kibibytes(bytes: usize) -> String {
+    (bytes / 1024).clamp(1, QUEUE_MAX_KIB).to_string()
 }
 
 fn millis(duration: Duration) -> String {
@@ -346,5 +393,29 @@ mod tests {
         config.producer(&producer).unwrap();
         config.consumer(&consumer).unwrap();
         config.reader(Isolation::ReadUncommitted).unwrap();
+    }
+
+    #[test]
+    fn queues_are_bounded_by_their_share_unless_the_operator_says_otherwise() {
+        let memory = ClientMemory {
+            fetched_per_partition: 3 << 20,
+            sending: 40 << 20,
+        };
+        let value = |config: &Config, defaults, queue: Option<Queue>, key| {
+            let layers = config.layers(defaults, queue.as_ref());
+            let of_key = layers.filter(|(name, _)| *name == key);
+            of_key.last().map(|(_, value)| value.to_owned())
+        };
+        let bounds = |config: &Config| {
+            (
+                value(config, CONSUMER, config.fetch_queue(), FETCH_QUEUE),
+                value(config, PRODUCER, config.send_queue(), SEND_QUEUE),
+            )
+        };
+        let plain = config(&[]).unwrap().with_memory(memory);
+        assert_eq!(bounds(&plain), (Some("3072".into()), Some("40960".into())));
+        let own = config(&[(FETCH_QUEUE, "77"), (SEND_QUEUE, "99999")]).unwrap();
+        let own = own.with_memory(memory);
+        assert_eq!(bounds(&own), (Some("77".into()), Some("99999".into())));
     }
 }

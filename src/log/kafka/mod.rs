@@ -29,8 +29,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    CommittedOffset, ConsumerSpec, GroupMember, Isolation, Log, LogError, LogRange, Offset,
-    ProducerSpec, TopicDescription, TopicPartition, TopicSpec,
+    ClientMemory, CommittedOffset, ConsumerSpec, GroupMember, Isolation, Log, LogError, LogRange,
+    Offset, ProducerSpec, TopicDescription, TopicPartition, TopicSpec,
 };
 use admin::KafkaAdmin;
 use config::Config;
@@ -95,6 +95,19 @@ impl Log for KafkaLog {
     type Consumer = KafkaConsumer;
     type Producer = KafkaProducer;
     type Reader = KafkaReader;
+
+    fn with_client_memory(self, memory: ClientMemory) -> Self {
+        Self(Arc::new(Inner {
+            config: Arc::new(self.0.config.with_memory(memory)),
+            admin: Mutex::new(
+                self.0
+                    .admin
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+            ),
+        }))
+    }
 
     fn consumer(&self, spec: &ConsumerSpec) -> Result<KafkaConsumer, LogError> {
         KafkaConsumer::new(Arc::clone(&self.0.config), spec)

@@ -10,14 +10,12 @@ impl<L: Log> StreamThread<L> {
     /// Closes a task whose work is committed: its stores are flushed, so that the next owner of this
     /// directory has nothing to replay.
     pub(super) fn close_clean(&mut self, id: TaskId) -> Result<(), Fault> {
-        if let Some(Slot::Live(task)) = self.slots.get_mut(&id) {
+        if let Some(Slot::Live(task)) = self.slots.get(&id) {
             assert!(
                 !task.has_results(),
                 "task {id} is closed with uncommitted results"
             );
-            task.db
-                .flush()
-                .map_err(|source| Fault::State { task: id, source })?;
+            task.flush(&self.meters.flush_duration)?;
         }
         self.close_dirty(id);
         Ok(())
@@ -50,6 +48,7 @@ impl<L: Log> StreamThread<L> {
             inputs: self.spec.topology.inputs(id),
             starts: None,
             not_before: 0,
+            assigned_at: self.spec.clock.now_ms(),
         };
         if restoring {
             // The restore still holds the store: it reopens when the restore has ended.

@@ -1,6 +1,7 @@
 //! The thread's transaction, from "commit is due" to "the stores have it".
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::{Slot, StreamThread};
 use crate::clock::Timestamp;
@@ -38,7 +39,7 @@ impl<L: Log> StreamThread<L> {
         let settings = CommitSettings {
             interval: self.spec.config.commit_interval,
             min_interval: self.spec.config.commit_min_interval,
-            uncommitted_bytes_max: self.spec.config.uncommitted_bytes_max,
+            uncommitted_bytes_max: self.uncommitted_bytes_max(),
         };
         match commit_due(facts, settings) {
             None => Ok(false),
@@ -72,6 +73,7 @@ impl<L: Log> StreamThread<L> {
             self.end_empty_transaction()?;
             return Ok(false);
         }
+        self.commit_began = Some(Instant::now());
         let mut batches = VecDeque::with_capacity(ids.len());
         let mut offsets = Vec::new();
         for id in ids {
@@ -159,6 +161,7 @@ impl<L: Log> StreamThread<L> {
             self.transaction.may_apply(),
             "stores are written after the commit only"
         );
+        let began = Instant::now();
         while let Some((id, batch)) = self.pending.pop_front() {
             let Some(Slot::Live(task)) = self.slots.get_mut(&id) else {
                 continue;
@@ -172,6 +175,14 @@ impl<L: Log> StreamThread<L> {
             task.publish_lag(|partition| self.consumer.high_watermark(partition));
         }
         self.transition(TransactionEvent::Applied)?;
+        self.meters
+            .batch_duration
+            .observe(began.elapsed().as_secs_f64());
+        if let Some(began) = self.commit_began.take() {
+            self.meters
+                .commit_duration
+                .observe(began.elapsed().as_secs_f64());
+        }
         self.last_commit = self.spec.clock.now_ms();
         self.failed_in_a_row = 0;
         self.meters.failed_in_a_row.set(0);
@@ -184,6 +195,7 @@ impl<L: Log> StreamThread<L> {
         drop(self.producer()?.take_acknowledged());
         self.transition(TransactionEvent::AbortSucceeded)?;
         self.pending.clear();
+        self.commit_began = None;
         self.meters.aborts.inc();
         self.last_commit = now;
         self.pause_after_failures(now);
@@ -250,19 +262,12 @@ impl<L: Log> StreamThread<L> {
     pub(super) fn flush_if_due(&mut self, now: Timestamp) -> Result<(), Fault> {
         let interval =
             i64::try_from(self.spec.config.flush_interval.as_millis()).unwrap_or(i64::MAX);
-        let probe = std::sync::Arc::clone(&self.spec.probe);
-        for task in self.live_mut() {
-            if task
-                .db
-                .dirty_since()
-                .is_some_and(|since| now.saturating_sub(since) >= interval)
-            {
-                probe.reached(CrashPoint::BeforeFlush)?;
-                task.db.flush().map_err(|source| Fault::State {
-                    task: task.id,
-                    source,
-                })?;
-                probe.reached(CrashPoint::AfterFlush)?;
+        let due = |since: Timestamp| now.saturating_sub(since) >= interval;
+        for task in self.live() {
+            if task.db.dirty_since().is_some_and(due) {
+                self.spec.probe.reached(CrashPoint::BeforeFlush)?;
+                task.flush(&self.meters.flush_duration)?;
+                self.spec.probe.reached(CrashPoint::AfterFlush)?;
             }
         }
         Ok(())

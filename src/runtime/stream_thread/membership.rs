@@ -121,6 +121,7 @@ impl<L: Log> StreamThread<L> {
                     if !self.transaction.may_change_tasks() {
                         return Ok(answered);
                     }
+                    self.meters.losses.inc();
                     self.give_back(&partitions, false)?;
                 }
             }
@@ -165,6 +166,7 @@ impl<L: Log> StreamThread<L> {
                     inputs,
                     starts: Some(starts),
                     not_before: 0,
+                    assigned_at: self.spec.clock.now_ms(),
                 },
             ));
         }

@@ -21,6 +21,7 @@
 //! - A task is queried and processes records only once it is restored and initialised.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::judge::{ChangelogOf, refuse_pending_reset, stable_offsets};
 use super::slot::{Created, Restoring, Slot};
@@ -78,7 +79,7 @@ impl<L: Log> StreamThread<L> {
         let Some(Slot::Created(created)) = self.slots.get(&id) else {
             return Err(Fault::Bug("a task is opened that is not waiting for it"));
         };
-        let inputs = created.inputs.clone();
+        let (inputs, assigned_at) = (created.inputs.clone(), created.assigned_at);
         let partitions: Vec<TopicPartition> = inputs
             .iter()
             .map(|(partition, _)| partition.clone())
@@ -102,6 +103,7 @@ impl<L: Log> StreamThread<L> {
             inputs,
             starts: Some(starts),
             not_before: 0,
+            assigned_at,
         };
         if behind.is_empty() {
             self.go_live(id, created, &stable, db, now)
@@ -174,6 +176,7 @@ impl<L: Log> StreamThread<L> {
                     partition: partition.clone(),
                     source: *source,
                     buffer: std::collections::VecDeque::new(),
+                    buffered_bytes: 0,
                     position: start.offset,
                     committed: start.offset,
                     time,
@@ -186,6 +189,11 @@ impl<L: Log> StreamThread<L> {
         for store in &self.sub_topology(id)?.drawn.stores {
             drop(metrics.store(&store.name));
         }
+        let restored_after = self.spec.clock.now_ms().saturating_sub(created.assigned_at);
+        let restored_after = Duration::from_millis(u64::try_from(restored_after).unwrap_or(0));
+        self.meters
+            .restore_duration
+            .observe(restored_after.as_secs_f64());
         let meters = TaskMeters::new(metrics, &created.inputs);
         let task = Task::new(TaskParts {
             id,
@@ -228,11 +236,9 @@ impl<L: Log> StreamThread<L> {
         matches!(self.slots.get(&id), Some(Slot::Live(task)) if task.has_processors())
     }
 
-    /// What one task may keep cached of clean entries: an eighth of the budget over all tasks.
+    /// What one task may keep cached of clean entries.
     pub(super) fn cache_bytes(&self) -> usize {
-        let tasks = self.slots.len().max(1) * self.spec.config.threads.max(1);
-        let budget = usize::try_from(self.spec.config.memory_max / 8).unwrap_or(usize::MAX);
-        budget / tasks
+        self.shares.cached / self.slots.len().max(1)
     }
 }
 

@@ -27,6 +27,7 @@ impl<L: Log> StreamThread<L> {
                 Err(ThreadError::Processing { task, at, source })
             }
             Fault::Settled(error) => {
+                self.meters.log_retries.inc();
                 self.note_failure(&error)?;
                 Ok(self.back_off(now))
             }
@@ -44,6 +45,7 @@ impl<L: Log> StreamThread<L> {
         match &error {
             // An unknown outcome is a commit's answer only, and met there; elsewhere it is a wait.
             LogError::Retriable { .. } | LogError::UnknownOutcome { .. } => {
+                self.meters.log_retries.inc();
                 self.note(&error);
                 Ok(self.back_off(now))
             }
@@ -143,6 +145,8 @@ impl<L: Log> StreamThread<L> {
     pub(super) fn reopen_tasks(&mut self) -> Result<(), Fault> {
         self.producer = None;
         self.pending.clear();
+        self.commit_began = None;
+        self.meters.losses.inc();
         let ids: Vec<TaskId> = self.slots.keys().copied().collect();
         for id in ids {
             self.close_for_reopen(id);

@@ -31,6 +31,7 @@ impl<L: Log> StreamThread<L> {
                             inputs: created.inputs.clone(),
                             starts: None,
                             not_before: 0,
+                            assigned_at: created.assigned_at,
                         };
                         self.slots.insert(id, Slot::Created(again));
                         self.go_live(id, created, &stable, db, now)?;

@@ -21,6 +21,8 @@ pub(super) struct Created {
     /// In the order of `inputs`; absent when they have to be fetched again.
     pub(super) starts: Option<Vec<StartOffset>>,
     pub(super) not_before: Timestamp,
+    /// When its restore began to count: at its assignment, or when it was closed to be opened again.
+    pub(super) assigned_at: Timestamp,
 }
 
 /// A task whose stores are with a restore.

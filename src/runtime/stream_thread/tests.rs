@@ -1,6 +1,7 @@
 //! Stream threads on the embedded log, stepped by hand under virtual time.
 
 mod drain;
+mod memory;
 mod readiness;
 mod restore;
 
@@ -68,7 +69,7 @@ impl Site {
     }
 
     /// Writes one record for each of `keys` to `words`.
-    fn write<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+    fn write<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) {
         let mut producer = self
             .log
             .producer(&ProducerSpec {
@@ -81,7 +82,7 @@ impl Site {
             let record = ProducerRecord {
                 topic: &TopicName::from("words"),
                 partition: None,
-                key: Some(key.as_bytes()),
+                key: Some(key.as_ref().as_bytes()),
                 value: Some(b"-"),
                 timestamp: self.now(),
                 headers: &Headers::new(),
