@@ -90,6 +90,8 @@ pub(crate) struct Task<M> {
     suspects: BTreeMap<RecordCoordinates, u32>,
     /// By store: the next changelog offset that the stores do not have.
     changelog_offsets: BTreeMap<String, Offset>,
+    /// What operators keep in the metadata of committed offsets, as of the last commit.
+    committed_metadata: BTreeMap<Arc<str>, i64>,
 }
 
 impl<M> std::fmt::Debug for Task<M> {
@@ -112,6 +114,8 @@ pub(crate) struct TaskParts<M> {
     pub(crate) generation: u64,
     pub(crate) now: Timestamp,
     pub(crate) cache_bytes: usize,
+    /// What operators have kept in the metadata of committed offsets.
+    pub(crate) metadata: BTreeMap<Arc<str>, i64>,
 }
 
 /// How often a record may take its transaction down before its policy decides about it.
@@ -130,6 +134,7 @@ impl<M: LogMessage> Task<M> {
             generation,
             now,
             cache_bytes,
+            metadata,
         } = parts;
         let (chain, cx) = build_chain(&topology, sub_index, id, &db, now, cache_bytes, &meters)?;
         let changelog_offsets = db
@@ -155,6 +160,7 @@ impl<M: LogMessage> Task<M> {
             retry: None,
             suspects: BTreeMap::new(),
             changelog_offsets,
+            committed_metadata: metadata,
         };
         task.restore_stream_time();
         Ok(task)
@@ -192,6 +198,7 @@ impl<M: LogMessage> Task<M> {
             .filter_map(|input| input.committed_time)
             .max();
         self.cx.restore_stream_time(time);
+        self.cx.restore_metadata(self.committed_metadata.clone());
     }
 
     pub(crate) fn close_processors(&mut self) {
@@ -613,7 +620,12 @@ impl<M: LogMessage> Task<M> {
             .partitions
             .iter()
             .map(|input| {
-                let metadata = OffsetMetadata::new(input.time, self.generation).encode();
+                let mut metadata = OffsetMetadata::new(input.time, self.generation);
+                let kept = self.cx.all_metadata().iter();
+                metadata
+                    .entries
+                    .extend(kept.map(|(key, value)| (key.to_string(), *value)));
+                let metadata = metadata.encode();
                 (
                     input.partition.clone(),
                     CommittedOffset {
@@ -679,6 +691,8 @@ impl<M: LogMessage> Task<M> {
         self.offsets_written = true;
         self.committed_at = now;
         self.suspects.clear();
+        self.committed_metadata.clone_from(self.cx.all_metadata());
+        self.meters.dropped(self.cx.take_drops());
         self.meters.committed(now);
         for action in self.cx.take_after_commit() {
             action();

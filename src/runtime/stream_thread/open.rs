@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{BACKOFF_MAX, StreamThread};
 use crate::clock::Timestamp;
-use crate::format::offset_metadata::OffsetMetadata;
+use crate::format::offset_metadata::{OffsetMetadata, RESET_GENERATION};
 use crate::format::topic_config;
 use crate::log::{
     CommittedOffset, Isolation, Log, LogConsumer, LogRange, Offset, TopicName, TopicPartition,
@@ -29,7 +29,7 @@ use crate::runtime::task::{Progress, Task, TaskParts};
 use crate::runtime::topics::Changelog;
 use crate::runtime::{CrashPoint, PlantedBug};
 use crate::state::{StateError, StoreDecl, TaskDb};
-use crate::topology::{Persistence, SubTopology, TaskId};
+use crate::topology::{Persistence, StoreSpec, SubTopology, TaskId};
 
 /// Where an input starts, and what the group has committed for it.
 #[derive(Debug, Clone)]
@@ -242,13 +242,12 @@ impl<L: Log> StreamThread<L> {
         for (((store, changelog), partition), range) in
             resolved.changelogs.iter().zip(partitions).zip(ranges)
         {
-            let overrides = sub
+            let config = sub
                 .stores
                 .iter()
                 .find(|spec| spec.name == *store)
-                .and_then(|spec| spec.changelog.clone())
+                .and_then(StoreSpec::changelog_config)
                 .unwrap_or_default();
-            let config = topic_config::key_value_changelog(&overrides);
             let tombstone_retention = topic_config::delete_retention_ms(&config)
                 .map(|retention| (retention - TOMBSTONE_MARGIN_MS).max(retention / 2));
             let of_store = ChangelogFacts {
@@ -275,10 +274,7 @@ impl<L: Log> StreamThread<L> {
             .sub_topology(sub_index)?
             .stores
             .iter()
-            .map(|store| StoreDecl {
-                name: store.name.clone(),
-                persistence: store.persistence,
-            })
+            .map(StoreDecl::from)
             .collect();
         let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
             .map_err(fault)?;
@@ -456,6 +452,7 @@ impl<L: Log> StreamThread<L> {
             drop(metrics.store(&store.name));
         }
         let meters = TaskMeters::new(metrics, &created.inputs);
+        let metadata = kept_metadata(created.starts.iter().flatten());
         let task = Task::new(TaskParts {
             id,
             sub_index: created.sub_index,
@@ -466,6 +463,7 @@ impl<L: Log> StreamThread<L> {
             generation: stable.generation,
             now,
             cache_bytes: self.cache_bytes(),
+            metadata,
         })?;
         self.slots.insert(id, Slot::Live(Box::new(task)));
         Ok(())
@@ -554,6 +552,23 @@ fn refuse_pending_reset(
         }
     }
     Ok(())
+}
+
+/// What operators have kept in the committed offsets, of which each carries all; the latest counts.
+fn kept_metadata<'a>(
+    starts: impl Iterator<Item = &'a StartOffset>,
+) -> BTreeMap<std::sync::Arc<str>, i64> {
+    let mut kept = BTreeMap::<std::sync::Arc<str>, i64>::new();
+    for committed in starts.filter_map(|start| start.committed.as_ref()) {
+        let entries = OffsetMetadata::decode_or_default(&committed.metadata).entries;
+        for (key, value) in entries {
+            if key != RESET_GENERATION {
+                let known = kept.entry(key.into()).or_insert(value);
+                *known = value.max(*known);
+            }
+        }
+    }
+    kept
 }
 
 fn stable_offsets(partitions: &[TopicPartition], starts: &[StartOffset]) -> StableOffsets {
