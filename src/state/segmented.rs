@@ -380,3 +380,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

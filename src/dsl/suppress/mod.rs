@@ -158,10 +158,10 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     /// let words = driver.input_topic("words", serdes::string(), serdes::string());
     /// let counts = driver.output_topic("counts-out", serdes::string(), serdes::i64());
     /// for time in [1, 9, 14] {
-    ///     words.pipe_record(&mut driver, Record::new("tea".to_owned(), String::new(), time))?;
+    ///     words.pipe_record(&mut driver, &Record::new("tea".to_owned(), String::new(), time))?;
     /// }
     /// assert_eq!(counts.read_values(&mut driver)?, [], "the grace period is not over");
-    /// words.pipe_record(&mut driver, Record::new("tea".to_owned(), String::new(), 15))?;
+    /// words.pipe_record(&mut driver, &Record::new("tea".to_owned(), String::new(), 15))?;
     /// assert_eq!(counts.read_values(&mut driver)?, [2]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

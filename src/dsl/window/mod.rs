@@ -247,7 +247,7 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
     ///     serdes::optional(serdes::i64()),
     /// );
     /// for time in [3, 7, 12] {
-    ///     words.pipe_record(&mut driver, Record::new("tea".to_owned(), String::new(), time))?;
+    ///     words.pipe_record(&mut driver, &Record::new("tea".to_owned(), String::new(), time))?;
     /// }
     /// let window = |start, end| Windowed::new("tea".to_owned(), Window::new(start, end));
     /// assert_eq!(
