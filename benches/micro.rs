@@ -55,8 +55,8 @@ mod store {
 
     use millstream::clock::Timestamp;
     use millstream::state::{
-        CommitBatch, DirtySink, KeyValueStore, MemoryBudget, StateError, StateStore, StoreDecl,
-        StoreId, TaskDb,
+        CommitBatch, DirtySink, KeyValueStore, Layout, MemoryBudget, StateError, StateStore,
+        StoreDecl, StoreId, TaskDb,
     };
     use millstream::topology::Persistence;
 
@@ -89,6 +89,7 @@ mod store {
             let decl = StoreDecl {
                 name: balances::STORE.to_owned(),
                 persistence: Persistence::RocksDb,
+                layout: Layout::KeyValue,
             };
             let budget = MemoryBudget::new(512 * 1024 * 1024);
             let db = TaskDb::open(dir.path(), &[decl], &budget).expect("the database opens");

@@ -24,6 +24,7 @@ pub mod serde;
 pub mod state;
 pub mod testing;
 pub mod topology;
+pub mod window;
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

@@ -2,8 +2,10 @@
 
 pub use crate::clock::Timestamp;
 pub use crate::dsl::{
-    BranchedKStream, Change, Consumed, Grouped, KGroupedStream, KStream, KTable, Materialized,
-    ProcessorSetup, Produced, Repartitioned, StoreBuilder, StoreHandle, StreamsBuilder,
+    BranchedKStream, BufferConfig, Change, Consumed, EmitStrategy, Grouped, KGroupedStream,
+    KStream, KTable, Materialized, ProcessorSetup, Produced, Repartitioned, SessionStoreHandle,
+    SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder, Suppressed,
+    TimeWindowedKStream, WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{
@@ -14,5 +16,8 @@ pub use crate::processor::{
 /// crate of that name.
 pub use crate::serde as serdes;
 pub use crate::serde::{Serde, TextCodec};
-pub use crate::state::{StateError, StoreRef};
+pub use crate::state::{SessionStore, StateError, StoreRef, WindowStore};
 pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};
+pub use crate::window::{
+    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed, Windows,
+};

@@ -14,7 +14,7 @@ use super::config::{Consumed, Materialized, Policies, StoreBuilder};
 use super::stream::{KStream, Lineage};
 use super::table::KTable;
 use crate::processor::ErrorPolicy;
-use crate::state::{KeyValueStore, StoreRef};
+use crate::state::{KeyValueStore, Layout, StoreRef};
 use crate::topology::{
     Graph, GraphNode, NodeId, NodeKind, SourceSpec, StoreId, StoreSpec, TopicRef, Topology,
     TopologyError, TopologyErrors,
@@ -70,6 +70,7 @@ impl Draft {
             changelog: store.changelog,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
+            layout: Layout::KeyValue,
         });
         let factory: StoreFactory = Box::new(move |env, cache_bytes| {
             let backend = env.backends.remove(&name);
@@ -167,7 +168,7 @@ impl Draft {
 /// ```
 #[derive(Default)]
 pub struct StreamsBuilder {
-    draft: SharedDraft,
+    pub(crate) draft: SharedDraft,
 }
 
 impl fmt::Debug for StreamsBuilder {
@@ -199,6 +200,7 @@ impl StreamsBuilder {
         let lineage = Lineage {
             policies: consumed.policies.clone(),
             rewindable: consumed.rewindable,
+            window_grace: None,
         };
         let rewindable = consumed.rewindable;
         let stream = KStream::from_source(

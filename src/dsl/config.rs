@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::processor::{ErrorPolicy, Stage};
 use crate::serde::{Serde, TextCodec};
@@ -211,6 +212,7 @@ pub struct Materialized<K, V> {
     pub(crate) persistence: Persistence,
     pub(crate) durability: Durability,
     pub(crate) changelog: Option<BTreeMap<String, String>>,
+    pub(crate) retention: Option<Duration>,
 }
 
 /// Describes a store for [`add_state_store`](super::StreamsBuilder::add_state_store): the same as
@@ -234,7 +236,16 @@ impl<K, V> Materialized<K, V> {
             persistence: Persistence::RocksDb,
             durability: Durability::Derived,
             changelog: Some(BTreeMap::new()),
+            retention: None,
         }
+    }
+
+    /// Keeps windows for longer than their size and grace, such as for queries. Means nothing to a
+    /// store without windows.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
     }
 
     /// Keeps the data in memory: restored from the start of the changelog at each start.

@@ -141,7 +141,8 @@ where
 }
 
 impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
-    fn partitioned(&self) -> KStream<K, V> {
+    /// Returns the stream, behind a repartition topic if it needs one.
+    pub(crate) fn partitioned(&self) -> KStream<K, V> {
         if !self.stream.parts.repartition_required {
             return self.stream.clone();
         }

@@ -23,7 +23,9 @@ mod process;
 mod sink;
 mod source;
 mod stream;
+mod suppress;
 mod table;
+mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
 pub use config::{Consumed, Grouped, Materialized, Produced, Repartitioned, StoreBuilder};
@@ -31,7 +33,12 @@ pub use group::KGroupedStream;
 pub use merge::BranchedKStream;
 pub use process::{ProcessorSetup, Store, Stores};
 pub use stream::KStream;
+pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
+pub use window::{
+    EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
+    WindowStoreHandle, WindowedBy,
+};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::{Partitioner, Produced, Repartitioned, SharedSerde};
 use super::stream::KStream;
+use crate::format::partitioner::partition_for_key;
 use crate::processor::{BoxError, Node, ProcessError, Record, TaskContext};
 use crate::topology::{
     GraphNode, NodeKind, RepartitionTopic, ResolvedTopic, TopicRef, TopologyError,
@@ -40,13 +41,20 @@ impl<K: 'static, V: 'static> Node<K, V> for SinkNode<K, V> {
             headers,
             |out| self.key_serde.serialize(&key, out),
             |out| self.value_serde.serialize(&value, out),
-            |_| chosen,
+            |key| chosen.or_else(|| self.partition_of(key?)),
         );
         staged.map_err(|error| self.unwritable(error))
     }
 }
 
-impl<K, V> SinkNode<K, V> {
+impl<K: 'static, V> SinkNode<K, V> {
+    /// Windows of one key go where the key's own records go, as Kafka Streams' `WindowedStreamPartitioner`
+    /// has it; of all others the log takes the whole key.
+    fn partition_of(&self, key: &[u8]) -> Option<i32> {
+        let base = self.key_serde.base_key(key);
+        (base.len() != key.len()).then(|| partition_for_key(base, self.topic.partitions))
+    }
+
     #[cold]
     fn unwritable(&self, source: BoxError) -> ProcessError {
         ProcessError::Production {

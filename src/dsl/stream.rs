@@ -18,6 +18,8 @@ use crate::topology::{NodeId, TopicRef, TopologyError};
 pub(crate) struct Lineage {
     pub(crate) policies: Policies,
     pub(crate) rewindable: bool,
+    /// Below a windowed aggregation: by how much stream time passes a window's end before it closes.
+    pub(crate) window_grace: Option<i64>,
 }
 
 impl Lineage {

@@ -29,9 +29,9 @@ pub struct Change<V> {
 /// Kafka Streams' `KTable`. Every update goes downstream at once.
 pub struct KTable<K, V> {
     updates: KStream<K, Change<V>>,
-    key_serde: Option<SharedSerde<K>>,
-    value_serde: Option<SharedSerde<V>>,
-    old_values: OldValues,
+    pub(crate) key_serde: Option<SharedSerde<K>>,
+    pub(crate) value_serde: Option<SharedSerde<V>>,
+    pub(crate) old_values: OldValues,
     /// Where the table has a store of its own.
     store: Option<StoreHandle<K, V>>,
 }
@@ -48,7 +48,7 @@ struct Request {
 }
 
 impl OldValues {
-    fn child(&self) -> Self {
+    pub(crate) fn child(&self) -> Self {
         Self(Arc::new(Request {
             made: AtomicBool::new(false),
             parent: Some(self.clone()),
@@ -205,6 +205,22 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         }
     }
 
+    /// Makes a table of updates that come from elsewhere.
+    pub(crate) fn derived(
+        updates: KStream<K, Change<V>>,
+        key_serde: Option<SharedSerde<K>>,
+        value_serde: Option<SharedSerde<V>>,
+        old_values: &OldValues,
+    ) -> Self {
+        Self {
+            updates,
+            key_serde,
+            value_serde,
+            old_values: old_values.clone(),
+            store: None,
+        }
+    }
+
     pub(crate) fn from_source(
         draft: &SharedDraft,
         topic: &str,
@@ -221,6 +237,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let lineage = Lineage {
             policies,
             rewindable,
+            window_grace: None,
         };
         let records = Children::<K, Option<V>>::new();
         let downstream = records.clone();
@@ -416,7 +433,6 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Reads the updates with both sides.
-    #[cfg(test)]
     pub(crate) const fn updates(&self) -> &KStream<K, Change<V>> {
         &self.updates
     }

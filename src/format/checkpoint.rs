@@ -101,6 +101,12 @@ impl Checkpoint {
         }
     }
 
+    /// Returns the key under which a store's changelog position is kept.
+    #[must_use]
+    pub fn changelog_key(store: &str) -> Vec<u8> {
+        [b"c", store.as_bytes()].concat()
+    }
+
     /// Adds one entry as it was read from disk.
     ///
     /// # Errors

@@ -12,7 +12,9 @@ pub mod checkpoint;
 pub mod names;
 pub mod offset_metadata;
 pub mod partitioner;
+pub mod suppress_buffer;
 pub mod topic_config;
 pub mod value;
+pub mod window_key;
 
 pub use bytes::DecodeError;

@@ -111,6 +111,26 @@ pub fn store_column_family(store: &str) -> String {
     format!("store.{store}")
 }
 
+/// Returns the column family of a store whose local keys begin with segments of `interval`
+/// milliseconds. With another interval it is another family: keys of one layout are never taken for
+/// those of another.
+#[must_use]
+pub fn segmented_column_family(store: &str, interval: i64) -> String {
+    format!("segments.{interval}.{store}")
+}
+
+/// Returns whether a column family is one of `store`, of whatever layout.
+#[must_use]
+pub fn is_column_family_of(family: &str, store: &str) -> bool {
+    if family == store_column_family(store) {
+        return true;
+    }
+    let segmented = family
+        .strip_prefix("segments.")
+        .and_then(|rest| rest.split_once('.'));
+    segmented.is_some_and(|(interval, name)| name == store && interval.parse::<i64>().is_ok())
+}
+
 /// The headers of dead-letter records (KIP-1034): UTF-8 text, beside the record's own headers.
 pub mod dead_letter {
     /// The reason code, or the error's type.
@@ -185,5 +205,10 @@ mod tests {
             Path::new("/state/3_7")
         );
         assert_eq!(store_column_family("offsets"), "store.offsets");
+        assert_eq!(segmented_column_family("a.b", 60), "segments.60.a.b");
+        assert!(is_column_family_of("store.a.b", "a.b"));
+        assert!(is_column_family_of("segments.60.a.b", "a.b"));
+        assert!(!is_column_family_of("segments.60.a.b", "b"));
+        assert!(!is_column_family_of("store.b", "a.b"));
     }
 }

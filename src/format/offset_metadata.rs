@@ -5,7 +5,8 @@
 //! base64( byte 1 ‖ int64 partition time )                                    (read only)
 //! ```
 //! Partition time −1 means that none is known. The bracket is left out when there are no entries.
-//! Entries are Kafka Streams' processor metadata; ours is [`RESET_GENERATION`], which a Java
+//! Entries are Kafka Streams' processor metadata. A store's name keeps how far closed windows were
+//! emitted, as in Kafka Streams; ours are [`RESET_GENERATION`] and [`observed_time`], which a Java
 //! application that takes the group over carries along.
 
 use std::collections::BTreeMap;
@@ -18,6 +19,16 @@ use crate::clock::Timestamp;
 
 /// The entry under which `reset` counts itself: local state of an older generation is stale.
 pub const RESET_GENERATION: &str = "millstream.reset.generation";
+
+/// The beginning of entries that keep the time observed by a windowed operator.
+const OBSERVED_TIME: &str = "millstream.time.";
+
+/// Returns the entry of the highest record timestamp that the operator with this store has seen.
+/// Kafka Streams forgets it when a task moves.
+#[must_use]
+pub fn observed_time(store: &str) -> String {
+    format!("{OBSERVED_TIME}{store}")
+}
 
 const MAGIC: u8 = 2;
 const MAGIC_TIME_ONLY: u8 = 1;

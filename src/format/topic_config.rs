@@ -44,6 +44,29 @@ pub fn key_value_changelog(overrides: &BTreeMap<String, String>) -> BTreeMap<Str
     )
 }
 
+/// How much longer a changelog keeps windows than their store does, for clocks that differ: Kafka
+/// Streams' default of `windowstore.changelog.additional.retention.ms`.
+pub const ADDITIONAL_RETENTION_MS: i64 = 86_400_000;
+
+/// Returns the configs of the changelog of windows or sessions that live for `retention` milliseconds:
+/// compacted, and deleted when they have expired. `overrides` win.
+#[must_use]
+pub fn windowed_changelog(
+    overrides: &BTreeMap<String, String>,
+    retention: i64,
+) -> BTreeMap<String, String> {
+    let retention = retention.saturating_add(ADDITIONAL_RETENTION_MS);
+    with_overrides(
+        &[
+            ("cleanup.policy", "compact,delete".to_owned()),
+            ("retention.ms", retention.to_string()),
+            ("message.timestamp.type", "CreateTime".to_owned()),
+            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+        ],
+        overrides,
+    )
+}
+
 /// Returns the configs of a repartition topic: kept until it is purged after commits.
 #[must_use]
 pub fn repartition(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -97,6 +120,21 @@ mod tests {
         assert_eq!(
             text(&key_value_changelog(&BTreeMap::new())),
             "cleanup.policy=compact max.message.bytes=16777216 message.timestamp.type=CreateTime "
+        );
+    }
+
+    #[test]
+    fn windows_leave_their_changelog_a_day_after_they_have_expired() {
+        assert_eq!(
+            text(&windowed_changelog(&BTreeMap::new(), 3_600_000)),
+            "cleanup.policy=compact,delete max.message.bytes=16777216 \
+             message.timestamp.type=CreateTime retention.ms=90000000 "
+        );
+        let unlimited = windowed_changelog(&BTreeMap::new(), i64::MAX);
+        assert_eq!(unlimited["retention.ms"], i64::MAX.to_string());
+        assert_eq!(
+            delete_retention_ms(&unlimited),
+            Some(DEFAULT_DELETE_RETENTION_MS)
         );
     }
 

@@ -50,6 +50,8 @@ pub struct TaskMetrics {
     pub latency: Histogram,
     /// Records waiting in the task's buffers.
     pub buffered_records: Gauge,
+    /// Records that operators have dropped.
+    pub dropped_records: Counter,
     /// Flushes of the task's stores.
     pub flushes: Counter,
     /// Bytes of uncommitted entries.

@@ -1,8 +1,10 @@
 //! What a task offers its operators.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -39,6 +41,14 @@ pub struct TaskContext {
     staged_after_commit: Vec<AfterCommit>,
     released_after_commit: Vec<AfterCommit>,
     commit_requested: bool,
+    /// What operators keep in the metadata of committed offsets.
+    metadata: BTreeMap<Arc<str>, i64>,
+    metadata_undo: Vec<(Arc<str>, Option<i64>)>,
+    /// Records dropped by operators: of the record in progress, then of the transaction.
+    staged_drops: u64,
+    released_drops: u64,
+    /// How often a record was rolled back.
+    rollbacks: u64,
 }
 
 impl fmt::Debug for TaskContext {
@@ -66,6 +76,11 @@ impl TaskContext {
             staged_after_commit: Vec::new(),
             released_after_commit: Vec::new(),
             commit_requested: false,
+            metadata: BTreeMap::new(),
+            metadata_undo: Vec::new(),
+            staged_drops: 0,
+            released_drops: 0,
+            rollbacks: 0,
         }
     }
 
@@ -73,6 +88,42 @@ impl TaskContext {
     #[must_use]
     pub const fn task(&self) -> TaskId {
         self.task
+    }
+
+    /// Returns a number that an operator keeps over restarts: Kafka Streams' processor metadata.
+    pub(crate) fn metadata(&self, key: &str) -> Option<i64> {
+        self.metadata.get(key).copied()
+    }
+
+    /// Sets a number to be kept over restarts, with the transaction of what is being processed. There
+    /// is room for a few dozen: they go with every committed offset.
+    pub(crate) fn set_metadata(&mut self, key: &Arc<str>, value: i64) {
+        let before = self.metadata.insert(Arc::clone(key), value);
+        self.metadata_undo.push((Arc::clone(key), before));
+    }
+
+    pub(crate) const fn all_metadata(&self) -> &BTreeMap<Arc<str>, i64> {
+        &self.metadata
+    }
+
+    pub(crate) fn restore_metadata(&mut self, metadata: BTreeMap<Arc<str>, i64>) {
+        self.metadata = metadata;
+    }
+
+    /// Counts that an operator drops the record in progress, or part of what it would do.
+    pub(crate) const fn drop_record(&mut self) {
+        self.staged_drops += 1;
+    }
+
+    /// Takes the number of dropped records of the transaction.
+    pub(crate) const fn take_drops(&mut self) -> u64 {
+        std::mem::replace(&mut self.released_drops, 0)
+    }
+
+    /// Returns a number that is another after each rollback: what an operator remembered of its store
+    /// before may not be so any more.
+    pub(crate) const fn rollbacks(&self) -> u64 {
+        self.rollbacks
     }
 
     /// Returns where the record in progress came from; `None` while a punctuator or `init` runs.
@@ -143,6 +194,8 @@ impl TaskContext {
     pub(crate) fn release(&mut self) {
         self.outputs.clear();
         self.schedules.release();
+        self.metadata_undo.clear();
+        self.released_drops += std::mem::replace(&mut self.staged_drops, 0);
         self.released_after_commit
             .append(&mut self.staged_after_commit);
     }
@@ -152,6 +205,14 @@ impl TaskContext {
         self.outputs.clear();
         self.schedules.rollback();
         self.staged_after_commit.clear();
+        while let Some((key, before)) = self.metadata_undo.pop() {
+            match before {
+                Some(before) => drop(self.metadata.insert(key, before)),
+                None => drop(self.metadata.remove(&key)),
+            }
+        }
+        self.staged_drops = 0;
+        self.rollbacks += 1;
     }
 
     pub(crate) fn take_commit_request(&mut self) -> bool {

@@ -81,6 +81,13 @@ impl TaskMeters {
         }
     }
 
+    /// Operators have dropped records, or parts of what they would do, in a transaction that committed.
+    pub(crate) fn dropped(&self, records: u64) {
+        if records > 0 {
+            self.task.dropped_records.inc_by(records);
+        }
+    }
+
     pub(crate) fn dead_lettered(&self, input: usize) {
         if let Some(source) = self.sources.get(input) {
             source.dead_lettered.inc();

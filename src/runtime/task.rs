@@ -94,6 +94,8 @@ pub(crate) struct Task<M> {
     in_hand: Option<RecordCoordinates>,
     /// By store: the next changelog offset that the stores do not have.
     changelog_offsets: BTreeMap<String, Offset>,
+    /// What operators keep in the metadata of committed offsets, as of the last commit.
+    committed_metadata: BTreeMap<Arc<str>, i64>,
 }
 
 impl<M> std::fmt::Debug for Task<M> {

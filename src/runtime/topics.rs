@@ -110,11 +110,10 @@ pub fn plan_topics(
             });
         }
         for store in &sub.stores {
-            let Some(overrides) = &store.changelog else {
+            let Some(topic_config) = store.changelog_config() else {
                 continue;
             };
             let name = names::changelog_topic(&config.application_id, &store.name);
-            let topic_config = topic_config::key_value_changelog(overrides);
             internal_topic(config, existing, name, tasks, topic_config, &mut plan)?;
         }
     }

@@ -7,6 +7,7 @@
 mod builtin;
 mod json;
 mod optional;
+mod windowed;
 
 pub use builtin::{
     BytesSerde, DecimalSerde, F64Serde, I32Serde, I64Serde, StringSerde, UuidSerde, bytes, decimal,
@@ -14,6 +15,10 @@ pub use builtin::{
 };
 pub use json::{JsonSerde, json};
 pub use optional::{OptionalSerde, optional};
+pub use windowed::{
+    SessionStoreCodec, SessionWindowedSerde, TimeWindowedSerde, WindowStoreCodec, session_windowed,
+    time_windowed,
+};
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -39,6 +44,12 @@ pub trait Serde<T>: Send + Sync + 'static {
     /// # Errors
     /// When the bytes (or a null) are no `T`.
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError>;
+
+    /// Returns the part of a key's bytes that a sink partitions by: all of it, unless records of
+    /// several keys belong together, as all windows of a key do.
+    fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        key
+    }
 }
 
 /// Untyped text forms of a serde, for queries: `/stores/{name}/{key}`.
@@ -69,6 +80,10 @@ impl<T: 'static> Serde<T> for Arc<dyn Serde<T>> {
 
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError> {
         (**self).deserialize(bytes)
+    }
+
+    fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        (**self).base_key(key)
     }
 }
 

@@ -34,6 +34,10 @@ impl<T, S: Serde<T>> Serde<Option<T>> for OptionalSerde<S> {
             .map(|bytes| self.0.deserialize(Some(bytes)))
             .transpose()
     }
+
+    fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        self.0.base_key(key)
+    }
 }
 
 impl<S: TextCodec> TextCodec for OptionalSerde<S> {

@@ -258,6 +258,11 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         }
     }
 
+    /// Returns what the backend has under `key`, uninterpreted.
+    pub(super) fn committed_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.backend.get(key)
+    }
+
     pub(super) fn cursor(
         &mut self,
         range: &impl RangeBounds<K>,
@@ -281,6 +286,16 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         cursor: &mut Cursor,
         into: &mut VecDeque<(K, V)>,
     ) -> Result<(), StateError> {
+        self.fill_with(cursor, into, |key, value, _| (key, value))
+    }
+
+    /// As [`fill`](Self::fill); `make` also gets the entries' timestamps.
+    pub(super) fn fill_with<T>(
+        &mut self,
+        cursor: &mut Cursor,
+        into: &mut VecDeque<T>,
+        make: impl Fn(K, V, Timestamp) -> T,
+    ) -> Result<(), StateError> {
         let wanted = cursor.next_chunk();
         let reverse = cursor.is_reverse();
         let mut last = None;
@@ -303,18 +318,19 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
             let both = dirty_key == committed_key;
             if dirty_first && let Some(at) = next_dirty {
                 let key_bytes = KeyBytes::from_slice(self.overlay.key_bytes(at));
-                if let Some(value) = self.overlay.get(at).0 {
-                    into.push_back((self.overlay.key(at).clone(), value.clone()));
+                if let (Some(value), timestamp) = self.overlay.get(at) {
+                    let key = self.overlay.key(at).clone();
+                    into.push_back(make(key, value.clone(), timestamp));
                 }
                 next_dirty = self::next_dirty(&mut self.overlay, cursor, Some(&key_bytes));
                 last = Some(key_bytes);
             } else if let Some((key, value)) = &next_committed {
-                let (value, _) = self.decode_value(value)?;
+                let (value, timestamp) = self.decode_value(value)?;
                 let typed = self
                     .key_serde
                     .deserialize(Some(key))
                     .map_err(|source| self.decode_error(source))?;
-                into.push_back((typed, value));
+                into.push_back(make(typed, value, timestamp));
                 last = Some(KeyBytes::from_slice(key));
             }
             if both || !dirty_first {

@@ -34,6 +34,17 @@ impl MemoryStore {
         }
     }
 
+    /// Deletes everything from `from` (inclusive) to `to` (exclusive), at the cost of what goes.
+    pub(super) fn delete_range(&self, from: &[u8], to: &[u8]) {
+        if from >= to {
+            return;
+        }
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut middle = map.split_off(from);
+        let mut tail = middle.split_off(to);
+        map.append(&mut tail);
+    }
+
     /// Returns whether there is nothing in the store.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,7 +1,7 @@
 //! State: typed stores with a write-back overlay above committed bytes.
 //!
 //! # Position
-//! Operators see typed stores ([`KeyValueStore`] …); `runtime::task` sees [`StateStore`] and drives
+//! Operators see typed stores ([`KeyValueStore`], [`WindowStore`], [`SessionStore`]); `runtime::task` sees [`StateStore`] and drives
 //! savepoints and commits; committed bytes live behind [`BytesStore`] in the task's RocksDB or in
 //! memory.
 //! # Invariants
@@ -11,23 +11,30 @@
 
 mod error;
 mod key_value;
+mod layout;
 mod memory;
 mod memory_budget;
 mod overlay;
 mod range;
 mod rocks;
+mod segmented;
+mod session_store;
 mod state_dir;
 mod store_ref;
 mod task_db;
+mod window_store;
 
 pub use error::StateError;
 pub use key_value::KeyValueStore;
+pub use layout::{Layout, Segments};
 pub use memory::MemoryStore;
 pub use memory_budget::{MemoryBudget, MemoryShares, ThreadShares};
 pub use range::{Entries, RefEntries};
+pub use session_store::{SessionEntries, SessionStore};
 pub use state_dir::{SET_ASIDE_KEPT, StateDir, set_aside};
 pub use store_ref::StoreRef;
 pub use task_db::{CommitBatch, CommittedEntry, ReadHandle, StoreDecl, StoreId, TaskDb};
+pub use window_store::{WindowEntries, WindowEntry, WindowStore};
 
 use std::fmt::Debug;
 

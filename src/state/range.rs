@@ -56,6 +56,10 @@ impl Cursor {
         Self::new(lower, upper, false)
     }
 
+    pub(super) const fn is_done(&self) -> bool {
+        self.done
+    }
+
     pub(super) const fn is_reverse(&self) -> bool {
         self.reverse
     }

@@ -4,9 +4,10 @@ use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::Hash;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::rc::Rc;
 
+use super::overlay::KeyBytes;
 use super::range::{Cursor, RefEntries};
 use super::{KeyValueStore, StateError, StateStore};
 use crate::clock::Timestamp;
@@ -128,6 +129,12 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StoreRef<K, V> {
     #[must_use]
     pub fn prefix_scan(&self, prefix: &[u8]) -> RefEntries<K, V> {
         RefEntries::new(self.clone(), Cursor::prefix(prefix))
+    }
+
+    /// Iterates over the keys whose serialised bytes are `lower` or greater.
+    pub(crate) fn from_bytes(&self, lower: &[u8]) -> RefEntries<K, V> {
+        let lower = Bound::Included(KeyBytes::from_slice(lower));
+        RefEntries::new(self.clone(), Cursor::new(lower, Bound::Unbounded, false))
     }
 
     /// See [`KeyValueStore::all`].

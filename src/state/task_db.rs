@@ -28,12 +28,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
 
+use super::layout::OBSERVED_TIME_KEY;
 use super::rocks::{self, RocksStore, state_error};
-use super::{BytesStore, MemoryBudget, MemoryStore, StateError};
+use super::{BytesStore, Layout, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
-use crate::format::names::{OFFSETS_COLUMN_FAMILY, store_column_family};
+use crate::format::names::{
+    OFFSETS_COLUMN_FAMILY, is_column_family_of, segmented_column_family, store_column_family,
+};
+use crate::format::value;
+use crate::format::window_key::SEGMENT_LEN;
 use crate::topology::{Persistence, StoreSpec};
+
+/// Before the local key of every entry of a segment, and behind that of observed stream time.
+const SEGMENTS_BEGIN: &[u8] = &[0, 0];
 
 /// A store to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +50,17 @@ pub struct StoreDecl {
     pub name: String,
     /// Where its committed data lives.
     pub persistence: Persistence,
+    /// How its entries lie there.
+    pub layout: Layout,
+}
+
+impl StoreDecl {
+    fn column_family(&self) -> String {
+        match self.layout.segments() {
+            None => store_column_family(&self.name),
+            Some(segments) => segmented_column_family(&self.name, segments.interval()),
+        }
+    }
 }
 
 impl From<&StoreSpec> for StoreDecl {
@@ -49,6 +68,7 @@ impl From<&StoreSpec> for StoreDecl {
         Self {
             name: spec.name.clone(),
             persistence: spec.persistence,
+            layout: spec.layout,
         }
     }
 }
@@ -61,6 +81,9 @@ pub struct StoreId(usize);
 struct Slot {
     name: String,
     column_family: String,
+    layout: Layout,
+    /// Of windows and sessions: the latest time of any entry, expired ones too.
+    observed: Mutex<Option<Timestamp>>,
     /// `None`: the data is in the column family.
     memory: Option<MemoryStore>,
 }
@@ -109,26 +132,20 @@ impl TaskDb {
         let open_error = |error| state_error(error, "opened", dir);
         let options = rocks::db_options(budget).map_err(open_error)?;
         let mut families = existing_families(dir, &options)?;
-        families.push(OFFSETS_COLUMN_FAMILY.to_owned());
-        families.extend(stores.iter().map(|store| store_column_family(&store.name)));
-        families.sort();
-        families.dedup();
+        let existing = families.clone();
+        if !families.iter().any(|name| name == OFFSETS_COLUMN_FAMILY) {
+            families.push(OFFSETS_COLUMN_FAMILY.to_owned());
+        }
         let descriptors = families
             .into_iter()
             .map(|name| ColumnFamilyDescriptor::new(name, rocks::column_family_options(budget)));
-        let db = DB::open_cf_descriptors(&options, dir, descriptors).map_err(open_error)?;
+        let mut db = DB::open_cf_descriptors(&options, dir, descriptors).map_err(open_error)?;
+        create_families(&mut db, dir, stores, &existing, budget)?;
         let checkpoint = read_checkpoint(&db, dir)?;
         let stores = stores
             .iter()
-            .map(|store| Slot {
-                name: store.name.clone(),
-                column_family: store_column_family(&store.name),
-                memory: match store.persistence {
-                    Persistence::RocksDb => None,
-                    Persistence::InMemory => Some(MemoryStore::new()),
-                },
-            })
-            .collect();
+            .map(|store| open_slot(&db, dir, store))
+            .collect::<Result<_, _>>()?;
         let inner = Inner {
             db,
             path: dir.to_path_buf(),
@@ -201,6 +218,8 @@ impl TaskDb {
             memory: Vec::new(),
             change: Checkpoint::default(),
             scratch: Vec::new(),
+            local_key: Vec::new(),
+            observed: self.inner.stores.iter().map(Slot::observed).collect(),
             entries: 0,
             memory_bytes: 0,
         }
@@ -215,11 +234,14 @@ impl TaskDb {
     /// When the batch was started on another database: offsets would be written apart from their
     /// data.
     pub fn apply(&self, batch: CommitBatch, now: Timestamp) -> Result<(), StateError> {
+        let mut batch = batch;
+        batch.expire()?;
         let CommitBatch {
             inner,
             mut batch,
             memory,
             change,
+            observed,
             ..
         } = batch;
         assert!(
@@ -242,6 +264,9 @@ impl TaskDb {
             if let Some(store) = &slot.memory {
                 store.apply(entries);
             }
+        }
+        for (slot, observed) in inner.stores.iter().zip(observed) {
+            slot.observe(observed);
         }
         inner.checkpoint().merge(change);
         Ok(())
@@ -312,6 +337,28 @@ impl TaskDb {
     }
 }
 
+impl Slot {
+    /// The observed stream time.
+    fn observed(&self) -> Option<Timestamp> {
+        *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the observed stream time of a batch that was applied.
+    fn observe(&self, observed: Option<Timestamp>) {
+        let mut known = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = observed.max(*known);
+        let first_live = self.first_live(*known);
+        if let (Some(memory), Some(first_live)) = (&self.memory, first_live) {
+            memory.delete_range(SEGMENTS_BEGIN, &first_live);
+        }
+    }
+
+    /// The first segment of the store that is not all expired.
+    fn first_live(&self, observed: Option<Timestamp>) -> Option<[u8; SEGMENT_LEN]> {
+        Some(self.layout.segments()?.first_live(observed?))
+    }
+}
+
 impl Inner {
     fn slot(&self, name: &str) -> Result<&Slot, StateError> {
         let unknown = || StateError::UnknownStore {
@@ -344,6 +391,70 @@ impl Inner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Creates the families that stores lack.
+///
+/// A store may have lain elsewhere before, in another layout: its entries are of no more use, and its
+/// changelog position is forgotten, so that it is restored from the start.
+fn create_families(
+    db: &mut DB,
+    dir: &Path,
+    stores: &[StoreDecl],
+    existing: &[String],
+    budget: &MemoryBudget,
+) -> Result<(), StateError> {
+    let failed = |error| state_error(error, "opened", dir);
+    for store in stores {
+        let family = store.column_family();
+        if existing.contains(&family) {
+            continue;
+        }
+        let before: Vec<_> = existing
+            .iter()
+            .filter(|other| is_column_family_of(other, &store.name))
+            .collect();
+        if !before.is_empty() {
+            // ORDER: forgotten on disk before the new family exists, which would be taken for what
+            // the position speaks of.
+            let offsets = rocks::handle(db, dir, OFFSETS_COLUMN_FAMILY)?;
+            let mut options = WriteOptions::default();
+            options.disable_wal(true);
+            db.delete_cf_opt(offsets, Checkpoint::changelog_key(&store.name), &options)
+                .and_then(|()| db.flush_cf(offsets))
+                .map_err(failed)?;
+            tracing::info!(store = store.name, "store has another layout, restoring it");
+        }
+        for other in before {
+            db.drop_cf(other).map_err(failed)?;
+        }
+        db.create_cf(&family, &rocks::column_family_options(budget))
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError> {
+    let column_family = store.column_family();
+    let memory = match store.persistence {
+        Persistence::RocksDb => None,
+        Persistence::InMemory => Some(MemoryStore::new()),
+    };
+    let observed = if store.layout.segments().is_some() && memory.is_none() {
+        let handle = rocks::handle(db, dir, &column_family)?;
+        db.get_cf(handle, OBSERVED_TIME_KEY)
+            .map_err(|error| state_error(error, "read", dir))?
+            .and_then(|bytes| value::decode(&bytes).map(|(time, _)| time))
+    } else {
+        None
+    };
+    Ok(Slot {
+        name: store.name.clone(),
+        column_family,
+        layout: store.layout,
+        observed: Mutex::new(observed),
+        memory,
+    })
 }
 
 /// Column families in an existing directory; empty for a new one.

@@ -102,6 +102,22 @@ pub enum TopologyError {
         /// The topic.
         topic: String,
     },
+    /// Windows that cannot be, or a store that forgets them too soon.
+    #[error("the windows of store `{store}` are illegal: {reason}")]
+    IllegalWindows {
+        /// The store.
+        store: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A suppression that cannot be.
+    #[error("suppression `{name}` is illegal: {reason}")]
+    IllegalSuppress {
+        /// The suppression.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Records of one key could meet the same store in different tasks.
     #[error(
         "topics {} must have the same number of partitions, but repartition topics among them ask \

@@ -34,11 +34,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::format::topic_config;
 use crate::log::TopicName;
 use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
-use crate::state::{BytesStore, StateError, StateStore};
+use crate::state::{BytesStore, Layout, StateError, StateStore};
 
 /// How a topology names a topic; `runtime` resolves it to a physical name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,10 +109,24 @@ pub struct StoreSpec {
     pub durability: Durability,
     /// Whether there is a changelog, and topic configs beyond the defaults.
     pub changelog: Option<BTreeMap<String, String>>,
+    /// How entries lie on disk, and how long they live.
+    pub layout: Layout,
     /// How queries turn text into key bytes, and key and value bytes into JSON.
     pub key_codec: Arc<dyn TextCodec>,
     /// See [`key_codec`](Self::key_codec).
     pub value_codec: Arc<dyn TextCodec>,
+}
+
+impl StoreSpec {
+    /// Returns the configs that the changelog topic is created with; `None` without a changelog.
+    #[must_use]
+    pub fn changelog_config(&self) -> Option<BTreeMap<String, String>> {
+        let overrides = self.changelog.as_ref()?;
+        Some(match self.layout.segments() {
+            None => topic_config::key_value_changelog(overrides),
+            Some(segments) => topic_config::windowed_changelog(overrides, segments.retention_ms()),
+        })
+    }
 }
 
 impl fmt::Debug for StoreSpec {

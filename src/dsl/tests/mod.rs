@@ -7,3 +7,4 @@ mod mistakes;
 mod operators;
 mod processors;
 mod tables;
+mod windows;

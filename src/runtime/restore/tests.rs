@@ -16,7 +16,7 @@ use crate::log::{
 };
 use crate::metrics::Metrics;
 use crate::runtime::NoProbe;
-use crate::state::{MemoryBudget, StoreDecl};
+use crate::state::{Layout, MemoryBudget, StoreDecl};
 use crate::topology::Persistence;
 
 const NOW: Timestamp = 1_000_000;
@@ -175,6 +175,7 @@ fn open(dir: &Path, stores: &[(&str, Persistence)]) -> TaskDb {
     let decl = |&(name, persistence): &(&str, _)| StoreDecl {
         name: name.to_owned(),
         persistence,
+        layout: Layout::KeyValue,
     };
     let stores: Vec<_> = stores.iter().map(decl).collect();
     TaskDb::open(dir, &stores, &MemoryBudget::new(64 << 20)).unwrap()

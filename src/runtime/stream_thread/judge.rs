@@ -2,11 +2,12 @@
 //! execution. The decision itself is [`plan_restore`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::StreamThread;
 use super::slot::StartOffset;
 use crate::clock::Timestamp;
-use crate::format::offset_metadata::OffsetMetadata;
+use crate::format::offset_metadata::{OffsetMetadata, RESET_GENERATION};
 use crate::format::topic_config;
 use crate::log::{Isolation, Log, LogRange, Offset, TopicName, TopicPartition};
 use crate::metrics::SetAsideReason;
@@ -18,7 +19,7 @@ use crate::runtime::protocol::restore::{
     plan_restore,
 };
 use crate::state::{StateError, StoreDecl, TaskDb};
-use crate::topology::{Persistence, TaskId};
+use crate::topology::{Persistence, StoreSpec, TaskId};
 
 /// A changelog partition of a task.
 #[derive(Debug)]
@@ -59,14 +60,13 @@ impl<L: Log> StreamThread<L> {
         for (((store, changelog), partition), range) in
             sub.topics.changelogs.iter().zip(partitions).zip(ranges)
         {
-            let overrides = sub
+            let config = sub
                 .drawn
                 .stores
                 .iter()
                 .find(|spec| spec.name == *store)
-                .and_then(|spec| spec.changelog.clone())
+                .and_then(StoreSpec::changelog_config)
                 .unwrap_or_default();
-            let config = topic_config::key_value_changelog(&overrides);
             let tombstone_retention = topic_config::delete_retention_ms(&config)
                 .map(|retention| (retention - TOMBSTONE_MARGIN_MS).max(retention / 2));
             let of_store = ChangelogFacts {
@@ -97,10 +97,7 @@ impl<L: Log> StreamThread<L> {
             .drawn
             .stores
             .iter()
-            .map(|store| StoreDecl {
-                name: store.name.clone(),
-                persistence: store.persistence,
-            })
+            .map(StoreDecl::from)
             .collect();
         let db = TaskDb::open(&self.spec.state.task_dir(id), &stores, &self.spec.budget)
             .map_err(fault)?;
@@ -150,6 +147,23 @@ pub(super) fn refuse_pending_reset(
         }
     }
     Ok(())
+}
+
+/// What operators have kept in the committed offsets, of which each carries all; the latest counts.
+pub(super) fn kept_metadata<'a>(
+    starts: impl Iterator<Item = &'a StartOffset>,
+) -> BTreeMap<Arc<str>, i64> {
+    let mut kept = BTreeMap::<Arc<str>, i64>::new();
+    for committed in starts.filter_map(|start| start.committed.as_ref()) {
+        let entries = OffsetMetadata::decode_or_default(&committed.metadata).entries;
+        for (key, value) in entries {
+            if key != RESET_GENERATION {
+                let known = kept.entry(key.into()).or_insert(value);
+                *known = value.max(*known);
+            }
+        }
+    }
+    kept
 }
 
 pub(super) fn stable_offsets(

@@ -23,7 +23,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::judge::{ChangelogOf, refuse_pending_reset, stable_offsets};
+use super::judge::{ChangelogOf, kept_metadata, refuse_pending_reset, stable_offsets};
 use super::slot::{Created, Restoring, Slot};
 use super::{BACKOFF_MAX, StreamThread};
 use crate::clock::Timestamp;
@@ -195,6 +195,7 @@ impl<L: Log> StreamThread<L> {
             .restore_duration
             .observe(restored_after.as_secs_f64());
         let meters = TaskMeters::new(metrics, &created.inputs);
+        let metadata = kept_metadata(created.starts.iter().flatten());
         let task = Task::new(TaskParts {
             id,
             topology: std::sync::Arc::clone(&self.spec.topology),
@@ -202,6 +203,7 @@ impl<L: Log> StreamThread<L> {
             db,
             meters,
             generation: stable.generation,
+            metadata,
             now,
             cache_bytes: self.cache_bytes(),
         })?;

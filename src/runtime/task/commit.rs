@@ -66,7 +66,12 @@ impl<M: LogMessage> Task<M> {
             .partitions
             .iter()
             .map(|input| {
-                let metadata = OffsetMetadata::new(input.time, self.generation).encode();
+                let mut metadata = OffsetMetadata::new(input.time, self.generation);
+                let kept = self.cx.all_metadata().iter();
+                metadata
+                    .entries
+                    .extend(kept.map(|(key, value)| (key.to_string(), *value)));
+                let metadata = metadata.encode();
                 (
                     input.partition.clone(),
                     CommittedOffset {
@@ -178,6 +183,8 @@ impl<M: LogMessage> Task<M> {
             self.suspects
                 .forget_below(&input.partition, input.committed);
         }
+        self.committed_metadata.clone_from(self.cx.all_metadata());
+        self.meters.dropped(self.cx.take_drops());
         self.meters.committed(now);
         for action in self.cx.take_after_commit() {
             action();

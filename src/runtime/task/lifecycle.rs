@@ -26,6 +26,8 @@ pub(crate) struct TaskParts<M> {
     pub(crate) db: TaskDb,
     pub(crate) meters: TaskMeters,
     pub(crate) generation: u64,
+    /// What operators have kept in the metadata of committed offsets.
+    pub(crate) metadata: BTreeMap<Arc<str>, i64>,
     pub(crate) now: Timestamp,
     pub(crate) cache_bytes: usize,
 }
@@ -40,6 +42,7 @@ impl<M: LogMessage> Task<M> {
             db,
             meters,
             generation,
+            metadata,
             now,
             cache_bytes,
         } = parts;
@@ -67,6 +70,7 @@ impl<M: LogMessage> Task<M> {
             suspects: Suspects::default(),
             in_hand: None,
             changelog_offsets,
+            committed_metadata: metadata,
         };
         task.restore_stream_time();
         Ok(task)
@@ -104,6 +108,7 @@ impl<M: LogMessage> Task<M> {
             .filter_map(|input| input.committed_time)
             .max();
         self.cx.restore_stream_time(time);
+        self.cx.restore_metadata(self.committed_metadata.clone());
     }
 
     pub(crate) fn close_processors(&mut self) {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rocksdb::WriteBatch;
 
-use super::{Inner, StoreId};
+use super::{Inner, SEGMENTS_BEGIN, StoreId};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
 use crate::format::value;
 use crate::log::TopicPartition;
+use crate::state::layout::OBSERVED_TIME_KEY;
 use crate::state::{StateError, rocks};
 
 type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
@@ -22,6 +23,9 @@ pub struct CommitBatch {
     pub(super) memory: Vec<MemoryEntries>,
     pub(super) change: Checkpoint,
     pub(super) scratch: Vec<u8>,
+    pub(super) local_key: Vec<u8>,
+    /// By store: observed stream time, with what this batch adds.
+    pub(super) observed: Vec<Option<Timestamp>>,
     pub(super) entries: usize,
     pub(super) memory_bytes: usize,
 }
@@ -53,22 +57,82 @@ impl CommitBatch {
             });
         };
         self.entries += 1;
+        self.local_key.clear();
+        let time = slot
+            .layout
+            .put_local(key, &mut self.local_key)
+            .map_err(|error| StateError::Decode {
+                store: slot.name.clone(),
+                source: error.into(),
+            })?;
+        if let Some((time, segments)) = time
+            && let Some(observed) = self.observed.get_mut(store.0)
+        {
+            // Another batch may have been applied since this one was started.
+            *observed = (*observed).max(Some(time)).max(slot.observed());
+            if segments.is_expired(time, *observed) {
+                return Ok(());
+            }
+        }
         self.scratch.clear();
         if let Some(plain) = plain {
             value::encode(timestamp, plain, &mut self.scratch);
         }
+        let local_key = std::mem::take(&mut self.local_key);
+        let value = std::mem::take(&mut self.scratch);
+        let written = self.put(store, &local_key, plain.map(|_| value.as_slice()));
+        (self.local_key, self.scratch) = (local_key, value);
+        written
+    }
+
+    /// Writes a local entry.
+    fn put(&mut self, store: StoreId, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
+        let Some(slot) = self.inner.stores.get(store.0) else {
+            return Ok(());
+        };
         if slot.memory.is_some() {
-            self.memory_bytes += key.len() + self.scratch.len();
+            self.memory_bytes += key.len() + value.map_or(0, <[u8]>::len);
             self.memory.resize_with(self.inner.stores.len(), Vec::new);
             if let Some(entries) = self.memory.get_mut(store.0) {
-                entries.push((key.into(), plain.map(|_| self.scratch.as_slice().into())));
+                entries.push((key.into(), value.map(Into::into)));
             }
             return Ok(());
         }
         let handle = rocks::handle(&self.inner.db, &self.inner.path, &slot.column_family)?;
-        match plain {
-            Some(_) => self.batch.put_cf(handle, key, &self.scratch),
+        match value {
+            Some(value) => self.batch.put_cf(handle, key, value),
             None => self.batch.delete_cf(handle, key),
+        }
+        Ok(())
+    }
+
+    /// Adds what follows from the entries: observed stream time, and the deletes of segments that it
+    /// has left behind.
+    pub(super) fn expire(&mut self) -> Result<(), StateError> {
+        let inner = Arc::clone(&self.inner);
+        for (index, slot) in inner.stores.iter().enumerate() {
+            let before = slot.observed();
+            let Some(now) = self.observed.get(index).copied().flatten().max(before) else {
+                continue;
+            };
+            if before == Some(now) {
+                continue;
+            }
+            let mut observed = Vec::new();
+            value::encode(now, &[], &mut observed);
+            self.put(StoreId(index), OBSERVED_TIME_KEY, Some(&observed))?;
+            let first_live = slot.first_live(Some(now));
+            let first_before = slot.first_live(before);
+            if let Some(first_live) = first_live
+                && first_before != Some(first_live)
+                && slot.memory.is_none()
+            {
+                let handle = rocks::handle(&inner.db, &inner.path, &slot.column_family)?;
+                let from = first_before
+                    .as_ref()
+                    .map_or(SEGMENTS_BEGIN, |from| &from[..]);
+                self.batch.delete_range_cf(handle, from, &first_live);
+            }
         }
         Ok(())
     }

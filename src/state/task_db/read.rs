@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Weak;
 
-use super::{Inner, TaskDb};
+use super::{Inner, SEGMENTS_BEGIN, Slot, TaskDb};
 use crate::format::checkpoint::Checkpoint;
 use crate::state::StateError;
 
@@ -26,11 +26,24 @@ impl ReadHandle {
     /// # Errors
     /// [`StateError::Closed`], [`StateError::UnknownStore`], or what reading answers.
     pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        self.open()?.backend(store)?.get(key)
+        let db = self.open()?;
+        let slot = db.inner.slot(store)?;
+        let mut local_key = Vec::new();
+        match slot.layout.put_local(key, &mut local_key) {
+            // What is no key of this store is not in it.
+            Err(_) => return Ok(None),
+            Ok(Some((time, segments))) if segments.is_expired(time, slot.observed()) => {
+                return Ok(None);
+            }
+            Ok(_) => {}
+        }
+        db.backend(store)?.get(&local_key)
     }
 
     /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
-    /// in key order or backwards from the end of the range, all of one committed state.
+    /// in key order or backwards from the end of the range, all of one committed state. Windows and
+    /// sessions are in order of their segments, within one of their keys; to be between two keys they
+    /// are read all.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -43,7 +56,11 @@ impl ReadHandle {
         limit: usize,
     ) -> Result<Vec<CommittedEntry>, StateError> {
         let db = self.open()?;
-        if let Some(memory) = &db.inner.slot(store)?.memory {
+        let slot = db.inner.slot(store)?;
+        if slot.layout.segments().is_some() {
+            return live_entries(&db, slot, (from, to), reverse, limit);
+        }
+        if let Some(memory) = &slot.memory {
             let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
             return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
         }
@@ -77,4 +94,32 @@ impl ReadHandle {
             inner: inner.ok_or_else(closed)?,
         })
     }
+}
+
+/// The entries of a window or session store that have not expired, under their store keys.
+fn live_entries(
+    db: &TaskDb,
+    slot: &Slot,
+    (from, to): (&[u8], Option<&[u8]>),
+    reverse: bool,
+    limit: usize,
+) -> Result<Vec<CommittedEntry>, StateError> {
+    let observed = slot.observed();
+    let backend = db.backend(&slot.name)?;
+    let mut found = Vec::new();
+    for entry in backend.range(SEGMENTS_BEGIN, None, reverse) {
+        let (local_key, value) = entry?;
+        let Some(key) = slot.layout.store_key(&local_key) else {
+            continue;
+        };
+        let time = slot.layout.time_of(key).ok().flatten();
+        let live = time.is_some_and(|(time, segments)| !segments.is_expired(time, observed));
+        if live && key >= from && to.is_none_or(|to| key < to) {
+            found.push((key.into(), value));
+        }
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
 }

@@ -17,6 +17,7 @@ fn decls() -> Vec<StoreDecl> {
     let decl = |name: &str, persistence| StoreDecl {
         name: name.to_owned(),
         persistence,
+        layout: Layout::KeyValue,
     };
     vec![
         decl("accounts", Persistence::RocksDb),
@@ -201,6 +202,7 @@ fn a_store_may_be_added_or_removed_between_starts() {
     stores.push(StoreDecl {
         name: "new".to_owned(),
         persistence: Persistence::RocksDb,
+        layout: Layout::KeyValue,
     });
     let db = TaskDb::open(dir.path(), &stores, &budget()).unwrap();
     assert!(!db.has_data("new").unwrap());

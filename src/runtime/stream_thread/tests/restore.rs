@@ -1,7 +1,7 @@
 //! What local state is worth after a stop, a kill and a long time.
 
 use super::*;
-use crate::state::{StoreDecl, TaskDb};
+use crate::state::{Layout, StoreDecl, TaskDb};
 use crate::topology::Persistence;
 
 const TWO_DAYS_MS: i64 = 2 * 24 * 60 * 60 * 1000;
@@ -111,6 +111,7 @@ fn data_that_no_checkpoint_explains_is_set_aside_and_restored() {
         let stores = [StoreDecl {
             name: "counts".to_owned(),
             persistence: Persistence::RocksDb,
+            layout: Layout::KeyValue,
         }];
         let task = TaskId {
             sub_topology: 0,

@@ -1,0 +1,429 @@
+//! Drawing a windowed aggregation: its node, its store, its late records.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EmitStrategy, Fold, LateConsumer, ObservedTime, Windowing};
+use crate::dsl::assembly::{Assembly, Children, StoreFactory, StoreInstance};
+use crate::dsl::builder::{Draft, SharedDraft, StoreKey, StreamsBuilder};
+use crate::dsl::config::{Materialized, SharedSerde, StoreBuilder};
+use crate::dsl::group::KGroupedStream;
+use crate::dsl::process::sealed;
+use crate::dsl::stream::{KStream, Keeps};
+use crate::dsl::table::{Change, KTable, OldValues};
+use crate::processor::{Downstream, Node};
+use crate::serde::{
+    SessionStoreCodec, SessionWindowedSerde, TextCodec, TimeWindowedSerde, WindowStoreCodec,
+    session_windowed,
+};
+use crate::state::{Layout, Segments, SessionStore, WindowStore};
+use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, StoreSpec, TopologyError};
+use crate::window::{Windowed, millis};
+
+impl Draft {
+    fn add_segmented<K: StoreKey, V: Clone + 'static>(
+        &mut self,
+        store: Materialized<K, V>,
+        layout: Layout,
+        key_codec: Arc<dyn TextCodec>,
+    ) -> StoreId {
+        let Materialized {
+            name,
+            key_serde,
+            value_serde,
+            ..
+        } = store;
+        let id = self.graph.add_store(StoreSpec {
+            name: name.clone(),
+            persistence: store.persistence,
+            durability: store.durability,
+            changelog: store.changelog,
+            key_codec,
+            value_codec: store.value_codec,
+            layout,
+        });
+        let factory: StoreFactory = Box::new(move |env, cache_bytes| {
+            let backend = env.backends.remove(&name).unwrap_or_else(|| {
+                unreachable!("the runtime opens every store of `SubTopology::stores`")
+            });
+            let name = name.clone();
+            let (key, value) = (Arc::clone(&key_serde), Arc::clone(&value_serde));
+            let time = Rc::clone(&env.timestamp);
+            Ok(match layout {
+                Layout::Window(segments) => {
+                    let typed =
+                        WindowStore::new(name, backend, key, value, time, cache_bytes, segments)?;
+                    StoreInstance {
+                        store: typed.state_store(),
+                        typed: Box::new(typed),
+                    }
+                }
+                Layout::Session(segments) => {
+                    let typed =
+                        SessionStore::new(name, backend, key, value, time, cache_bytes, segments)?;
+                    StoreInstance {
+                        store: typed.state_store(),
+                        typed: Box::new(typed),
+                    }
+                }
+                Layout::KeyValue => unreachable!("windows and sessions are segmented"),
+            })
+        });
+        self.stores.insert(id, factory);
+        id
+    }
+
+    fn add_window_store<K: StoreKey, V: Clone + 'static>(
+        &mut self,
+        store: Materialized<K, V>,
+        layout: Layout,
+    ) -> StoreId {
+        let codec = Arc::new(WindowStoreCodec(Arc::clone(&store.key_codec)));
+        self.add_segmented(store, layout, codec)
+    }
+
+    fn add_session_store<K: StoreKey, V: Clone + 'static>(
+        &mut self,
+        store: Materialized<K, V>,
+        layout: Layout,
+    ) -> StoreId {
+        let codec = Arc::new(SessionStoreCodec(Arc::clone(&store.key_codec)));
+        self.add_segmented(store, layout, codec)
+    }
+}
+
+/// What the windows are, as far as drawing cares.
+pub(super) struct WindowSpec {
+    /// For the serde of windowed keys.
+    pub(super) size: i64,
+    /// How far stream time passes a window's end before it closes.
+    pub(super) grace: i64,
+    /// How long a store must keep windows at least; also the default.
+    pub(super) retention_min: i64,
+    pub(super) problem: Option<&'static str>,
+}
+
+/// A windowed aggregation before it has a store.
+pub(super) struct Drawing<K, V> {
+    stream: KStream<K, V>,
+    emit: EmitStrategy,
+    late: Option<LateConsumer<K, V>>,
+    prefix: String,
+}
+
+impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
+    pub(super) fn new(
+        grouped: &KGroupedStream<K, V>,
+        emit: EmitStrategy,
+        late: Option<LateConsumer<K, V>>,
+        prefix: &str,
+    ) -> Self {
+        Self {
+            stream: grouped.partitioned(),
+            emit,
+            late,
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// Adds a window store.
+    pub(super) fn windows<A: Clone + 'static>(
+        self,
+        materialized: Materialized<K, A>,
+        spec: WindowSpec,
+        layout: impl FnOnce(i64) -> Layout,
+    ) -> Drawn<K, V, A, WindowStore<K, A>> {
+        let layout = layout(self.retention(&materialized, &spec));
+        let key = Arc::clone(&materialized.key_serde);
+        let key: SharedSerde<Windowed<K>> = Arc::new(
+            TimeWindowedSerde::<SharedSerde<K>>::of_millis(key, spec.size),
+        );
+        self.draw(materialized, &spec, key, |draft, store| {
+            draft.add_window_store(store, layout)
+        })
+    }
+
+    /// Adds a session store.
+    pub(super) fn sessions<A: Clone + 'static>(
+        self,
+        materialized: Materialized<K, A>,
+        spec: WindowSpec,
+        layout: impl FnOnce(i64) -> Layout,
+    ) -> Drawn<K, V, A, SessionStore<K, A>> {
+        let layout = layout(self.retention(&materialized, &spec));
+        let key = Arc::clone(&materialized.key_serde);
+        let key: SharedSerde<Windowed<K>> =
+            Arc::new(session_windowed::<SharedSerde<K>>(key) as SessionWindowedSerde<_>);
+        self.draw(materialized, &spec, key, |draft, store| {
+            draft.add_session_store(store, layout)
+        })
+    }
+
+    /// Returns how long the store keeps windows; notes what is wrong with them.
+    fn retention<A>(&self, materialized: &Materialized<K, A>, spec: &WindowSpec) -> i64 {
+        let mistakes = &mut self.stream.draft.borrow_mut().graph.mistakes;
+        let mut mistake = |reason: String| {
+            mistakes.push(TopologyError::IllegalWindows {
+                store: materialized.name.clone(),
+                reason,
+            });
+        };
+        if let Some(problem) = spec.problem {
+            mistake(problem.to_owned());
+        }
+        let Some(retention) = materialized.retention.map(millis) else {
+            return spec.retention_min;
+        };
+        if retention < spec.retention_min {
+            mistake(format!(
+                "the store keeps them for {retention} ms, but they take records for {} ms",
+                spec.retention_min
+            ));
+        }
+        retention
+    }
+
+    fn draw<A: Clone + 'static, S>(
+        self,
+        materialized: Materialized<K, A>,
+        spec: &WindowSpec,
+        key_serde: SharedSerde<Windowed<K>>,
+        add_store: impl FnOnce(&mut Draft, Materialized<K, A>) -> StoreId,
+    ) -> Drawn<K, V, A, S> {
+        let value_serde = Arc::clone(&materialized.value_serde);
+        let store_name = materialized.name.clone();
+        let mut draft = self.stream.draft.borrow_mut();
+        let name = draft.graph.generate_name(&self.prefix);
+        let store = add_store(&mut draft, materialized);
+        let node = draft.graph.add(GraphNode {
+            name,
+            named: false,
+            kind: NodeKind::Operator { processor: false },
+            parents: vec![self.stream.parts.node],
+            stores: vec![store],
+        });
+        drop(draft);
+        let children = Children::new();
+        let keeps = Keeps {
+            key_serde: Some(Arc::clone(&key_serde)),
+            value_serde: None,
+            repartition_required: false,
+        };
+        let mut lineage = self.stream.parts.lineage.clone();
+        lineage.window_grace = Some(spec.grace);
+        let updates = KStream::new(&self.stream.draft, node, children.clone(), keeps, lineage);
+        let old_values = OldValues::default();
+        let table = KTable::derived(updates, Some(key_serde), Some(value_serde), &old_values);
+        Drawn {
+            late: self.draw_late(node),
+            stream: self.stream,
+            emit: self.emit,
+            node,
+            store,
+            store_name,
+            table,
+            children,
+            old_values,
+            types: PhantomData,
+        }
+    }
+
+    /// Draws the stream of late records below the aggregation, and what its consumer makes of it.
+    fn draw_late(&self, node: NodeId) -> Option<Children<K, V>> {
+        let consumer = self.late.as_ref()?;
+        let late = self
+            .stream
+            .draft
+            .borrow_mut()
+            .graph
+            .add_operator("KSTREAM-LATE-", vec![node]);
+        let children = Children::new();
+        let (keeps, lineage) = (self.stream.keeps_all(), self.stream.parts.lineage.clone());
+        consumer(KStream::new(
+            &self.stream.draft,
+            late,
+            children.clone(),
+            keeps,
+            lineage,
+        ));
+        Some(children)
+    }
+}
+
+/// A windowed aggregation that lacks its instance.
+pub(super) struct Drawn<K, V, A, S> {
+    stream: KStream<K, V>,
+    emit: EmitStrategy,
+    node: NodeId,
+    store: StoreId,
+    store_name: String,
+    table: KTable<Windowed<K>, A>,
+    children: Children<Windowed<K>, Change<A>>,
+    old_values: OldValues,
+    late: Option<Children<K, V>>,
+    types: PhantomData<fn() -> S>,
+}
+
+impl<K, V, A, S> Drawn<K, V, A, S>
+where
+    K: StoreKey,
+    V: Clone + 'static,
+    A: Clone + 'static,
+    S: Clone + 'static,
+{
+    /// Attaches the node that `make` makes for each task.
+    pub(super) fn attach<F: Fold<K, V, A>>(
+        self,
+        fold: F,
+        make: impl Fn(Windowing<F, K, V, A>, S) -> Box<dyn Node<K, V>> + Send + Sync + 'static,
+    ) -> KTable<Windowed<K>, A> {
+        let Self {
+            stream,
+            emit,
+            node,
+            store,
+            store_name,
+            table,
+            children,
+            old_values,
+            late,
+            ..
+        } = self;
+        let fold = Arc::new(fold);
+        stream.parts.children.add(move |assembly| {
+            let late = match &late {
+                Some(late) => late.assemble(assembly)?,
+                None => Downstream::new(Vec::new()),
+            };
+            let windowing = Windowing {
+                name: assembly.name(node),
+                store_name: Arc::from(store_name.as_str()),
+                time: ObservedTime::of(&store_name),
+                emit,
+                fold: Arc::clone(&fold),
+                send_old: old_values.sent(),
+                downstream: children.assemble(assembly)?,
+                late,
+            };
+            Ok(make(windowing, assembly.store(store)))
+        });
+        table
+    }
+}
+
+impl StreamsBuilder {
+    /// Adds a window store for [`process`](KStream::process) to connect, that keeps windows for
+    /// `retention` of stream time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    ///
+    /// struct PerMinute(WindowStore<String, i64>);
+    ///
+    /// impl Processor<String, i64, String, i64> for PerMinute {
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///         record: Record<String, i64>,
+    ///     ) -> Result<(), BoxError> {
+    ///         let minute = record.timestamp / 60_000 * 60_000;
+    ///         let total = self.0.fetch(&record.key, minute)?.unwrap_or(0) + record.value;
+    ///         self.0.put(record.key.clone(), total, minute)?;
+    ///         Ok(context.forward(record.with_value(total))?)
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let totals = builder.add_window_store(
+    ///     StoreBuilder::as_store("totals", serdes::string(), serdes::i64()),
+    ///     Duration::from_secs(3600),
+    /// );
+    /// builder
+    ///     .stream("amounts", Consumed::with(serdes::string(), serdes::i64()))
+    ///     .process("per-minute", (&totals,), |_setup, (totals,)| PerMinute(totals))
+    ///     .to("totals-out", Produced::with(serdes::string(), serdes::i64()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use = "a store that no processor is connected to is a mistake"]
+    pub fn add_window_store<K: StoreKey, V: Clone + 'static>(
+        &self,
+        store: StoreBuilder<K, V>,
+        retention: Duration,
+    ) -> WindowStoreHandle<K, V> {
+        let name = store.name.clone();
+        let layout = Layout::Window(Segments::new(millis(retention)));
+        let id = self.draft.borrow_mut().add_window_store(store, layout);
+        WindowStoreHandle::new(&self.draft, id, name)
+    }
+
+    /// Adds a session store for [`process`](KStream::process) to connect, that keeps sessions for
+    /// `retention` of stream time.
+    #[must_use = "a store that no processor is connected to is a mistake"]
+    pub fn add_session_store<K: StoreKey, V: Clone + 'static>(
+        &self,
+        store: StoreBuilder<K, V>,
+        retention: Duration,
+    ) -> SessionStoreHandle<K, V> {
+        let name = store.name.clone();
+        let layout = Layout::Session(Segments::new(millis(retention)));
+        let id = self.draft.borrow_mut().add_session_store(store, layout);
+        SessionStoreHandle::new(&self.draft, id, name)
+    }
+}
+
+macro_rules! handle {
+    ($handle:ident, $store:ident, $what:literal) => {
+        #[doc = concat!("A ", $what, " store of a topology that is being drawn, typed.")]
+        pub struct $handle<K, V> {
+            draft: SharedDraft,
+            id: StoreId,
+            name: String,
+            types: PhantomData<fn() -> (K, V)>,
+        }
+
+        impl<K, V> $handle<K, V> {
+            fn new(draft: &SharedDraft, id: StoreId, name: String) -> Self {
+                Self {
+                    draft: Rc::clone(draft),
+                    id,
+                    name,
+                    types: PhantomData,
+                }
+            }
+
+            /// Returns the store's name.
+            #[must_use]
+            pub fn name(&self) -> &str {
+                &self.name
+            }
+        }
+
+        impl<K, V> fmt::Debug for $handle<K, V> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($handle))
+                    .field("name", &self.name)
+                    .finish_non_exhaustive()
+            }
+        }
+
+        impl<K: StoreKey, V: Clone + 'static> sealed::Store for $handle<K, V> {
+            type Ref = $store<K, V>;
+
+            fn parts(&self) -> (&SharedDraft, StoreId, &str) {
+                (&self.draft, self.id, &self.name)
+            }
+
+            fn resolve(assembly: &Assembly<'_>, id: StoreId) -> Self::Ref {
+                assembly.store(id)
+            }
+        }
+    };
+}
+
+handle!(WindowStoreHandle, WindowStore, "window");
+handle!(SessionStoreHandle, SessionStore, "session");

@@ -1,0 +1,657 @@
+//! Aggregations by window: `windowed_by(..)`, then `count`, `reduce`, `aggregate`.
+//!
+//! # Position
+//! [`time`] has tumbling, hopping and unlimited windows, [`sliding`] and [`session`] the others; this
+//! module has what they share. The result is a [`KTable`] of [`Windowed`] keys.
+//! # Invariants
+//! - A window's time is that of the records that reached this very operator, as in Kafka Streams: it
+//!   rises only, is kept in the metadata of committed offsets, and so outlives restarts, which in Kafka
+//!   Streams it does not.
+//! - A record is dropped from a window that has closed, never added to it; each drop counts in
+//!   `millstream_records_dropped_total`. A record that no open window takes goes to the late records'
+//!   stream, if there is one.
+//! - On window close, each window is emitted exactly once: before any record that could make its
+//!   store forget it is put there.
+
+mod draw;
+mod session;
+mod sliding;
+mod time;
+
+pub use draw::{SessionStoreHandle, WindowStoreHandle};
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::builder::StoreKey;
+use super::config::Materialized;
+use super::group::KGroupedStream;
+use super::stream::KStream;
+use super::table::{Change, KTable};
+use crate::clock::Timestamp;
+use crate::processor::{BoxError, Downstream, ProcessError, Record, TaskContext};
+use crate::state::{Segments, WindowStore};
+use crate::window::{
+    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Windowed, Windows,
+};
+
+/// When a windowed aggregation sends its results (KIP-825).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EmitStrategy {
+    on_close: bool,
+}
+
+impl EmitStrategy {
+    /// Sends every update of a window. The default.
+    #[must_use]
+    pub const fn on_window_update() -> Self {
+        Self { on_close: false }
+    }
+
+    /// Sends a window's result once, when it has closed: its end and the grace period have passed.
+    ///
+    /// Time and hopping windows are sent with the first record that closes them; sliding windows and
+    /// sessions in steps of a 64th of the time they live, to look for closed ones that much less often.
+    /// Kafka Streams looks once a second of wall-clock time, and forgets what has meanwhile expired.
+    #[must_use]
+    pub const fn on_window_close() -> Self {
+        Self { on_close: true }
+    }
+}
+
+/// Gets the stream of late records when an aggregation is drawn.
+type LateConsumer<K, V> = Rc<dyn Fn(KStream<K, V>)>;
+
+/// A grouped stream by time or sliding windows. Kafka Streams' `TimeWindowedKStream`.
+pub struct TimeWindowedKStream<K, V> {
+    grouped: KGroupedStream<K, V>,
+    windows: Kind,
+    emit: EmitStrategy,
+    late: Option<LateConsumer<K, V>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Fixed(Windows),
+    Sliding(SlidingWindows),
+}
+
+/// A grouped stream by sessions. Kafka Streams' `SessionWindowedKStream`.
+pub struct SessionWindowedKStream<K, V> {
+    grouped: KGroupedStream<K, V>,
+    windows: SessionWindows,
+    emit: EmitStrategy,
+    late: Option<LateConsumer<K, V>>,
+}
+
+macro_rules! windowed_stream {
+    ($($type:ident),*) => {$(
+        impl<K, V> Clone for $type<K, V> {
+            fn clone(&self) -> Self {
+                Self {
+                    grouped: self.grouped.clone(),
+                    windows: self.windows,
+                    emit: self.emit,
+                    late: self.late.clone(),
+                }
+            }
+        }
+
+        impl<K, V> fmt::Debug for $type<K, V> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($type))
+                    .field("windows", &self.windows)
+                    .field("emit", &self.emit)
+                    .finish_non_exhaustive()
+            }
+        }
+
+        impl<K, V> $type<K, V> {
+            /// Says when results are sent; every update unless set.
+            #[must_use]
+            pub fn emit_strategy(mut self, emit: EmitStrategy) -> Self {
+                self.emit = emit;
+                self
+            }
+
+            /// Keeps records that come too late for every window of theirs, instead of only counting
+            /// them: `consumer` draws what becomes of them. It is called for each aggregation drawn
+            /// with this handle.
+            ///
+            /// ```
+            /// # use std::time::Duration;
+            /// # use millstream::prelude::*;
+            /// # let builder = StreamsBuilder::new();
+            /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+            /// let counts = words
+            ///     .group_by_key(Grouped::as_name("by-key"))
+            ///     .windowed_by(TimeWindows::of_size_with_no_grace(Duration::from_secs(60)))
+            ///     .late_records(|late| {
+            ///         late.to("late-words", Produced::with(serdes::string(), serdes::string()));
+            ///     })
+            ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+            /// # drop(counts);
+            /// # builder.build()?;
+            /// # Ok::<(), TopologyErrors>(())
+            /// ```
+            #[must_use]
+            pub fn late_records(mut self, consumer: impl Fn(KStream<K, V>) + 'static) -> Self {
+                self.late = Some(Rc::new(consumer));
+                self
+            }
+        }
+    )*};
+}
+
+windowed_stream!(TimeWindowedKStream, SessionWindowedKStream);
+
+/// What [`windowed_by`](KGroupedStream::windowed_by) takes; sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` are not windows that a stream can be grouped by",
+    note = "pass `TimeWindows`, `SlidingWindows`, `SessionWindows` or `UnlimitedWindows`"
+)]
+pub trait WindowedBy<K, V>: sealed::Sealed {
+    /// The windowed stream.
+    type Stream;
+    /// Puts the windows above a grouping.
+    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream;
+}
+
+mod sealed {
+    use crate::window::{SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows};
+
+    /// Windows of this crate.
+    pub trait Sealed {}
+    impl Sealed for TimeWindows {}
+    impl Sealed for UnlimitedWindows {}
+    impl Sealed for SlidingWindows {}
+    impl Sealed for SessionWindows {}
+}
+
+fn by_time<K, V>(grouped: &KGroupedStream<K, V>, windows: Kind) -> TimeWindowedKStream<K, V> {
+    TimeWindowedKStream {
+        grouped: grouped.clone(),
+        windows,
+        emit: EmitStrategy::default(),
+        late: None,
+    }
+}
+
+impl<K, V> WindowedBy<K, V> for TimeWindows {
+    type Stream = TimeWindowedKStream<K, V>;
+
+    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+        by_time(grouped, Kind::Fixed(self.into()))
+    }
+}
+
+impl<K, V> WindowedBy<K, V> for UnlimitedWindows {
+    type Stream = TimeWindowedKStream<K, V>;
+
+    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+        by_time(grouped, Kind::Fixed(self.into()))
+    }
+}
+
+impl<K, V> WindowedBy<K, V> for SlidingWindows {
+    type Stream = TimeWindowedKStream<K, V>;
+
+    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+        by_time(grouped, Kind::Sliding(self))
+    }
+}
+
+impl<K, V> WindowedBy<K, V> for SessionWindows {
+    type Stream = SessionWindowedKStream<K, V>;
+
+    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+        SessionWindowedKStream {
+            grouped: grouped.clone(),
+            windows: self,
+            emit: EmitStrategy::default(),
+            late: None,
+        }
+    }
+}
+
+impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
+    /// Parts the records of each key by windows, for aggregation.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let size = Duration::from_millis(10);
+    /// builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .group_by_key(Grouped::as_name("by-key"))
+    ///     .windowed_by(TimeWindows::of_size_with_no_grace(size))
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()))
+    ///     .to_stream()
+    ///     .to(
+    ///         "counts-out",
+    ///         Produced::with(
+    ///             serdes::time_windowed(serdes::string(), size),
+    ///             serdes::optional(serdes::i64()),
+    ///         ),
+    ///     );
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let words = driver.input_topic("words", serdes::string(), serdes::string());
+    /// let counts = driver.output_topic(
+    ///     "counts-out",
+    ///     serdes::time_windowed(serdes::string(), size),
+    ///     serdes::optional(serdes::i64()),
+    /// );
+    /// for time in [3, 7, 12] {
+    ///     words.pipe_record(&mut driver, &Record::new("tea".to_owned(), String::new(), time))?;
+    /// }
+    /// let window = |start, end| Windowed::new("tea".to_owned(), Window::new(start, end));
+    /// assert_eq!(
+    ///     counts.read_key_values(&mut driver)?,
+    ///     [
+    ///         (window(0, 10), Some(1)),
+    ///         (window(0, 10), Some(2)),
+    ///         (window(10, 20), Some(1)),
+    ///     ]
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "windows have no effect of their own"]
+    pub fn windowed_by<W: WindowedBy<K, V>>(&self, windows: W) -> W::Stream {
+        windows.apply(self)
+    }
+}
+
+/// Folds a record into an aggregate; `None` deletes it.
+pub(super) trait Fold<K, V, A>:
+    Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync + 'static
+{
+}
+
+impl<F, K, V, A> Fold<K, V, A> for F where
+    F: Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync + 'static
+{
+}
+
+fn counted<K, V>(_: &K, _: V, count: Option<i64>) -> Result<Option<i64>, BoxError> {
+    let next = count.unwrap_or(0).checked_add(1);
+    next.map(Some)
+        .ok_or_else(|| BoxError::from("the count overflows"))
+}
+
+impl<K: StoreKey, V: Clone + 'static> TimeWindowedKStream<K, V> {
+    /// Counts the records of each key and window.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let counts = by_key
+    ///     .windowed_by(SlidingWindows::of_time_difference_and_grace(
+    ///         Duration::from_secs(60),
+    ///         Duration::from_secs(5),
+    ///     ))
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+    /// # drop(counts);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn count(&self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
+        self.fold("KSTREAM-AGGREGATE-", materialized, counted)
+    }
+
+    /// Combines the values of each key and window; the first one is the start.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let longest = by_key
+    ///     .windowed_by(
+    ///         TimeWindows::of_size_and_grace(Duration::from_secs(60), Duration::from_secs(5))
+    ///             .advance_by(Duration::from_secs(10)),
+    ///     )
+    ///     .reduce(
+    ///         |longest, word| if word.len() > longest.len() { word } else { longest },
+    ///         Materialized::as_store("longest", serdes::string(), serdes::string()),
+    ///     );
+    /// # drop(longest);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn reduce(
+        &self,
+        reducer: impl Fn(V, V) -> V + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> KTable<Windowed<K>, V> {
+        self.try_reduce(
+            move |one, other| Ok(Some(reducer(one, other))),
+            materialized,
+        )
+    }
+
+    /// As [`reduce`](Self::reduce); an error meets the source's policy, and `None` deletes the
+    /// aggregate.
+    pub fn try_reduce(
+        &self,
+        reducer: impl Fn(V, V) -> Result<Option<V>, BoxError> + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> KTable<Windowed<K>, V> {
+        self.fold(
+            "KSTREAM-REDUCE-",
+            materialized,
+            move |_: &K, value, aggregate: Option<V>| match aggregate {
+                Some(aggregate) => reducer(aggregate, value),
+                None => Ok(Some(value)),
+            },
+        )
+    }
+
+    /// Folds the records of each key and window into an aggregate that starts as `initializer` says.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_key = words.group_by_key(Grouped::as_name("by-key"));
+    /// let lengths = by_key
+    ///     .windowed_by(TimeWindows::of_size_with_no_grace(Duration::from_secs(60)))
+    ///     .emit_strategy(EmitStrategy::on_window_close())
+    ///     .aggregate(
+    ///         || 0,
+    ///         |_, word, total| total + word.len() as i64,
+    ///         Materialized::as_store("lengths", serdes::string(), serdes::i64()),
+    ///     );
+    /// # drop(lengths);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn aggregate<A: Clone + 'static>(
+        &self,
+        initializer: impl Fn() -> A + Send + Sync + 'static,
+        aggregator: impl Fn(&K, V, A) -> A + Send + Sync + 'static,
+        materialized: Materialized<K, A>,
+    ) -> KTable<Windowed<K>, A> {
+        self.try_aggregate(
+            initializer,
+            move |key, value, aggregate| Ok(Some(aggregator(key, value, aggregate))),
+            materialized,
+        )
+    }
+
+    /// As [`aggregate`](Self::aggregate); an error meets the source's policy, and `None` deletes the
+    /// aggregate.
+    pub fn try_aggregate<A: Clone + 'static>(
+        &self,
+        initializer: impl Fn() -> A + Send + Sync + 'static,
+        aggregator: impl Fn(&K, V, A) -> Result<Option<A>, BoxError> + Send + Sync + 'static,
+        materialized: Materialized<K, A>,
+    ) -> KTable<Windowed<K>, A> {
+        self.fold(
+            "KSTREAM-AGGREGATE-",
+            materialized,
+            move |key: &K, value, aggregate: Option<A>| {
+                aggregator(key, value, aggregate.unwrap_or_else(&initializer))
+            },
+        )
+    }
+
+    fn fold<A: Clone + 'static>(
+        &self,
+        prefix: &str,
+        materialized: Materialized<K, A>,
+        fold: impl Fold<K, V, A>,
+    ) -> KTable<Windowed<K>, A> {
+        match self.windows {
+            Kind::Fixed(windows) => time::draw(self, windows, prefix, materialized, fold),
+            Kind::Sliding(windows) => sliding::draw(self, windows, prefix, materialized, fold),
+        }
+    }
+}
+
+impl<K: StoreKey, V: Clone + 'static> SessionWindowedKStream<K, V> {
+    /// Counts the records of each session.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_user = clicks.group_by_key(Grouped::as_name("by-user"));
+    /// let counts = by_user
+    ///     .windowed_by(SessionWindows::of_inactivity_gap_with_no_grace(Duration::from_secs(300)))
+    ///     .count(Materialized::as_store("clicks-per-session", serdes::string(), serdes::i64()));
+    /// # drop(counts);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn count(&self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
+        session::draw(
+            self,
+            "KSTREAM-AGGREGATE-",
+            materialized,
+            counted,
+            |_: &K, one: Option<i64>, other: i64| match one {
+                None => Ok(other),
+                Some(one) => one
+                    .checked_add(other)
+                    .ok_or_else(|| BoxError::from("the count overflows")),
+            },
+        )
+    }
+
+    /// Combines the values of each session, and sessions that a record joins.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_user = clicks.group_by_key(Grouped::as_name("by-user"));
+    /// let paths = by_user
+    ///     .windowed_by(SessionWindows::of_inactivity_gap_and_grace(
+    ///         Duration::from_secs(300),
+    ///         Duration::from_secs(10),
+    ///     ))
+    ///     .reduce(
+    ///         |path, page| format!("{path},{page}"),
+    ///         Materialized::as_store("paths", serdes::string(), serdes::string()),
+    ///     );
+    /// # drop(paths);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn reduce(
+        &self,
+        reducer: impl Fn(V, V) -> V + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> KTable<Windowed<K>, V> {
+        let reducer = Arc::new(reducer);
+        let merger = Arc::clone(&reducer);
+        session::draw(
+            self,
+            "KSTREAM-REDUCE-",
+            materialized,
+            move |_: &K, value, aggregate: Option<V>| {
+                Ok(Some(match aggregate {
+                    Some(aggregate) => reducer(aggregate, value),
+                    None => value,
+                }))
+            },
+            move |_: &K, one: Option<V>, other: V| {
+                Ok(match one {
+                    Some(one) => merger(one, other),
+                    None => other,
+                })
+            },
+        )
+    }
+
+    /// Folds the records of each session into an aggregate; `merger` makes one of two when a record
+    /// joins their sessions.
+    ///
+    /// As in Kafka Streams each record starts from a fresh aggregate, into which the sessions it joins
+    /// are merged before it is added: `merger` must take the initial value as if it were not there.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let clicks = builder.stream("clicks", Consumed::with(serdes::string(), serdes::string()));
+    /// # let by_user = clicks.group_by_key(Grouped::as_name("by-user"));
+    /// let lengths = by_user
+    ///     .windowed_by(SessionWindows::of_inactivity_gap_with_no_grace(Duration::from_secs(300)))
+    ///     .aggregate(
+    ///         || 0,
+    ///         |_, page, total| total + page.len() as i64,
+    ///         |_, one, other| one + other,
+    ///         Materialized::as_store("lengths", serdes::string(), serdes::i64()),
+    ///     );
+    /// # drop(lengths);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn aggregate<A: Clone + 'static>(
+        &self,
+        initializer: impl Fn() -> A + Send + Sync + 'static,
+        aggregator: impl Fn(&K, V, A) -> A + Send + Sync + 'static,
+        merger: impl Fn(&K, A, A) -> A + Send + Sync + 'static,
+        materialized: Materialized<K, A>,
+    ) -> KTable<Windowed<K>, A> {
+        let initializer = Arc::new(initializer);
+        let initial = Arc::clone(&initializer);
+        session::draw(
+            self,
+            "KSTREAM-AGGREGATE-",
+            materialized,
+            move |key: &K, value, aggregate: Option<A>| {
+                let aggregate = aggregate.unwrap_or_else(|| initializer());
+                Ok(Some(aggregator(key, value, aggregate)))
+            },
+            move |key: &K, one: Option<A>, other| {
+                Ok(merger(key, one.unwrap_or_else(|| initial()), other))
+            },
+        )
+    }
+}
+
+/// The highest record timestamp that has reached an operator, kept over restarts.
+pub(super) struct ObservedTime(Arc<str>);
+
+impl ObservedTime {
+    /// `store` is what the operator keeps its state in.
+    pub(super) fn of(store: &str) -> Self {
+        Self(Arc::from(crate::format::offset_metadata::observed_time(
+            store,
+        )))
+    }
+
+    /// Takes a record's time into account; returns the time observed now.
+    pub(super) fn observe(&self, cx: &mut TaskContext, timestamp: Timestamp) -> Timestamp {
+        match cx.metadata(&self.0) {
+            Some(observed) if observed >= timestamp => observed,
+            _ => {
+                cx.set_metadata(&self.0, timestamp);
+                timestamp
+            }
+        }
+    }
+}
+
+/// What the nodes of all kinds of windows have: how they fold, whom they tell.
+struct Windowing<F, K, V, A> {
+    name: Arc<str>,
+    /// Names the time up to which closed windows were emitted: Kafka Streams' processor metadata.
+    store_name: Arc<str>,
+    time: ObservedTime,
+    emit: EmitStrategy,
+    fold: Arc<F>,
+    send_old: bool,
+    downstream: Downstream<Windowed<K>, Change<A>>,
+    late: Downstream<K, V>,
+}
+
+impl<F, K, V, A> Windowing<F, K, V, A>
+where
+    K: StoreKey,
+    V: Clone + 'static,
+    A: Clone + 'static,
+    F: Fold<K, V, A>,
+{
+    fn fold(&self, key: &K, value: V, aggregate: Option<A>) -> Result<Option<A>, ProcessError> {
+        (self.fold)(key, value, aggregate).map_err(|source| self.failure(source))
+    }
+
+    #[cold]
+    fn failure(&self, source: BoxError) -> ProcessError {
+        ProcessError::Processing {
+            node: self.name.to_string(),
+            source,
+        }
+    }
+
+    /// Refuses a record before 1970, which no window can hold.
+    fn check_time(&self, timestamp: Timestamp) -> Result<(), ProcessError> {
+        if timestamp < 0 {
+            let problem = format!("no window holds a record of time {timestamp}");
+            return Err(self.failure(problem.into()));
+        }
+        Ok(())
+    }
+
+    /// Sends an update unless results are sent on close.
+    fn update(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<Windowed<K>, Change<A>>,
+    ) -> Result<(), ProcessError> {
+        if self.emit.on_close || self.downstream.is_empty() {
+            return Ok(());
+        }
+        self.downstream.process_at(cx, record)
+    }
+
+    /// Hands on a record that no window has taken.
+    fn too_late(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        self.late.process(cx, record)
+    }
+}
+
+/// Writes an aggregate with its own timestamp; `None` deletes it.
+fn write<K: StoreKey, A: Clone + 'static>(
+    cx: &TaskContext,
+    store: &WindowStore<K, A>,
+    key: &K,
+    start: Timestamp,
+    aggregate: Option<A>,
+    timestamp: Timestamp,
+) -> Result<(), ProcessError> {
+    let in_progress = cx.set_timestamp(timestamp);
+    let written = match aggregate {
+        Some(aggregate) => store.put(key.clone(), aggregate, start).map(drop),
+        None => store.delete(key, start).map(drop),
+    };
+    cx.set_timestamp(in_progress);
+    Ok(written?)
+}
+
+/// How far stream time moves between two searches for closed windows that lie scattered.
+const fn emit_step(life: i64) -> i64 {
+    life / 64
+}
+
+/// The segments of a store that is searched for closed windows each time stream time has moved by
+/// `step`: it keeps them for that much longer, and a search reads an eighth of them.
+fn segments_on_close(retention: i64, step: i64) -> Segments {
+    let kept = retention.saturating_add(step).saturating_add(2);
+    Segments::with_interval(kept, retention / 8)
+}

@@ -1,0 +1,167 @@
+import java.time.Duration;
+import java.time.Instant;
+import org.apache.kafka.common.serialization.Serdes;
+import org.apache.kafka.common.utils.Bytes;
+import org.apache.kafka.streams.StreamsBuilder;
+import org.apache.kafka.streams.kstream.EmitStrategy;
+import org.apache.kafka.streams.kstream.Grouped;
+import org.apache.kafka.streams.kstream.KGroupedStream;
+import org.apache.kafka.streams.kstream.KTable;
+import org.apache.kafka.streams.kstream.Materialized;
+import org.apache.kafka.streams.kstream.Produced;
+import org.apache.kafka.streams.kstream.SessionWindowedKStream;
+import org.apache.kafka.streams.kstream.SessionWindows;
+import org.apache.kafka.streams.kstream.SlidingWindows;
+import org.apache.kafka.streams.kstream.Suppressed;
+import org.apache.kafka.streams.kstream.Suppressed.BufferConfig;
+import org.apache.kafka.streams.kstream.TimeWindowedKStream;
+import org.apache.kafka.streams.kstream.TimeWindows;
+import org.apache.kafka.streams.kstream.UnlimitedWindows;
+import org.apache.kafka.streams.kstream.Windowed;
+import org.apache.kafka.streams.kstream.WindowedSerdes;
+import org.apache.kafka.streams.state.KeyValueStore;
+import org.apache.kafka.streams.state.SessionStore;
+import org.apache.kafka.streams.state.WindowStore;
+
+/** Windowed aggregations, emission on close, suppression. */
+final class WindowCases {
+    private static final long SECOND = 1000;
+
+    private WindowCases() {}
+
+    static void addTo(Suite suite) {
+        TimeWindows tumbling = TimeWindows.ofSizeAndGrace(Duration.ofMillis(2 * SECOND), Duration.ofMillis(SECOND));
+        TimeWindows strict = TimeWindows.ofSizeWithNoGrace(Duration.ofMillis(2 * SECOND));
+        TimeWindows hopping = tumbling.advanceBy(Duration.ofMillis(700));
+        SlidingWindows sliding =
+                SlidingWindows.ofTimeDifferenceAndGrace(Duration.ofMillis(900), Duration.ofMillis(1500));
+        SlidingWindows slidingStrict = SlidingWindows.ofTimeDifferenceWithNoGrace(Duration.ofMillis(900));
+        SessionWindows sessions =
+                SessionWindows.ofInactivityGapAndGrace(Duration.ofMillis(600), Duration.ofMillis(1300));
+        SessionWindows sessionsStrict = SessionWindows.ofInactivityGapWithNoGrace(Duration.ofMillis(600));
+
+        time(suite, "window-tumbling", "TimeWindows.ofSizeAndGrace", 2 * SECOND, b -> byKey(b).windowedBy(tumbling));
+        time(suite, "window-tumbling-no-grace", "TimeWindows.ofSizeWithNoGrace", 2 * SECOND,
+                b -> byKey(b).windowedBy(strict));
+        time(suite, "window-hopping", "TimeWindows.advanceBy", 2 * SECOND, b -> byKey(b).windowedBy(hopping));
+        time(suite, "window-unlimited", "UnlimitedWindows", Long.MAX_VALUE,
+                b -> byKey(b).windowedBy(UnlimitedWindows.of().startOn(Instant.ofEpochMilli(41_000))));
+        time(suite, "window-sliding", "SlidingWindows.ofTimeDifferenceAndGrace", 900,
+                b -> byKey(b).windowedBy(sliding));
+        time(suite, "window-sliding-no-grace", "SlidingWindows.ofTimeDifferenceWithNoGrace", 900,
+                b -> byKey(b).windowedBy(slidingStrict));
+        suite.add("window-sliding-early", "SlidingWindows.ofTimeDifferenceAndGrace", early(),
+                b -> write(concatenated(byKey(b).windowedBy(sliding)), 900));
+        session(suite, "window-session", "SessionWindows.ofInactivityGapAndGrace", b -> byKey(b).windowedBy(sessions));
+        session(suite, "window-session-no-grace", "SessionWindows.ofInactivityGapWithNoGrace",
+                b -> byKey(b).windowedBy(sessionsStrict));
+        suite.add("window-session-reduce", "SessionWindowedKStream.reduce", input(),
+                b -> writeSessions(byKey(b).windowedBy(sessions).reduce((one, other) -> one + other,
+                        Materialized.as("store"))));
+        suite.add("window-count", "TimeWindowedKStream.count", input(),
+                b -> byKey(b).windowedBy(hopping).count(Materialized.as("store"))
+                        .toStream().to("out", Produced.with(timeKeys(2 * SECOND), Serdes.Long())));
+        suite.add("window-reduce", "TimeWindowedKStream.reduce", input(),
+                b -> write(byKey(b).windowedBy(tumbling).reduce((one, other) -> one + other,
+                        Materialized.as("store")), 2 * SECOND));
+        suite.add("window-session-count", "SessionWindowedKStream.count", input(),
+                b -> byKey(b).windowedBy(sessions).count(Materialized.as("store")).toStream()
+                        .to("out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), Serdes.Long())));
+
+        closing(suite, "window-close-tumbling", steady(), b -> byKey(b).windowedBy(tumbling));
+        closing(suite, "window-close-hopping", steady(), b -> byKey(b).windowedBy(hopping));
+        closing(suite, "window-close-jump", input(), b -> byKey(b).windowedBy(tumbling));
+
+        suite.add("suppress-window-closes", "KTable.suppress", input(),
+                b -> write(concatenated(byKey(b).windowedBy(hopping)).suppress(Suppressed
+                        .untilWindowCloses(BufferConfig.unbounded()).withName("final")), 2 * SECOND));
+        suite.add("suppress-session-closes", "KTable.suppress", input(),
+                b -> writeSessions(concatenated(byKey(b).windowedBy(sessions)).suppress(Suppressed
+                        .untilWindowCloses(BufferConfig.unbounded()).withName("final"))));
+        suite.add("suppress-time-limit", "KTable.suppress", Input.random(80).tombstones(),
+                b -> b.<String, String>table("in", Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("table")
+                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()))
+                        .suppress(Suppressed.<String>untilTimeLimit(Duration.ofMillis(900), BufferConfig.unbounded())
+                                .withName("calm"))
+                        .toStream().to("out"));
+        suite.add("suppress-time-limit-bounded", "KTable.suppress", Input.random(80).tombstones(),
+                b -> b.<String, String>table("in", Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("table")
+                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()))
+                        .suppress(Suppressed.<String>untilTimeLimit(Duration.ofMillis(5000),
+                                BufferConfig.maxRecords(2)).withName("calm"))
+                        .toStream().to("out"));
+    }
+
+    /** Ends far ahead, so that everything closes. */
+    private static Input input() {
+        return Input.random(90).step(300).pipe("in", "z", "!", 400_000);
+    }
+
+    /** Ends in small steps: a store of Kafka Streams forgets what one long step has closed. */
+    private static Input steady() {
+        Input input = Input.random(90).step(300);
+        for (int i = 0; i < 24; i++) {
+            input.pipe("in", "z", "!", 36_000 + 500 * i);
+        }
+        return input;
+    }
+
+    /** Records whose sliding windows would begin before 1970. */
+    private static Input early() {
+        return Input.random(0).pipe("in", "a", "0", 200).pipe("in", "a", "1", 500).pipe("in", "a", "2", 300)
+                .pipe("in", "a", "3", 500).pipe("in", "b", "4", 899).pipe("in", "a", "5", 0).pipe("in", "a", "6", 1000)
+                .pipe("in", "b", "7", 100).pipe("in", "a", "8", 900).pipe("in", "b", "9", 101)
+                .pipe("in", "a", "0", 2000).pipe("in", "a", "1", 450).pipe("in", "a", "2", 4000);
+    }
+
+    private interface Draw<T> {
+        T of(StreamsBuilder builder);
+    }
+
+    private static void time(Suite suite, String name, String operator, long size,
+            Draw<TimeWindowedKStream<String, String>> draw) {
+        suite.add(name, operator, input(), builder -> write(concatenated(draw.of(builder)), size));
+    }
+
+    private static void session(Suite suite, String name, String operator,
+            Draw<SessionWindowedKStream<String, String>> draw) {
+        suite.add(name, operator, input(), builder -> writeSessions(concatenated(draw.of(builder))));
+    }
+
+    /** Kafka Streams looks for closed windows at most once a second unless the emit interval is configured. */
+    private static void closing(Suite suite, String name, Input input,
+            Draw<TimeWindowedKStream<String, String>> draw) {
+        suite.add(name, "EmitStrategy.onWindowClose", input, builder -> write(
+                concatenated(draw.of(builder).emitStrategy(EmitStrategy.onWindowClose())), 2 * SECOND));
+    }
+
+    private static KGroupedStream<String, String> byKey(StreamsBuilder builder) {
+        return builder.<String, String>stream("in").groupByKey(Grouped.as("by-key"));
+    }
+
+    private static KTable<Windowed<String>, String> concatenated(TimeWindowedKStream<String, String> stream) {
+        return stream.aggregate(() -> "", (key, value, text) -> text + value,
+                Materialized.<String, String, WindowStore<Bytes, byte[]>>as("store")
+                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()));
+    }
+
+    private static KTable<Windowed<String>, String> concatenated(SessionWindowedKStream<String, String> stream) {
+        return stream.aggregate(() -> "", (key, value, text) -> text + value,
+                (key, one, other) -> one + "+" + other,
+                Materialized.<String, String, SessionStore<Bytes, byte[]>>as("store")
+                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()));
+    }
+
+    private static org.apache.kafka.common.serialization.Serde<Windowed<String>> timeKeys(long size) {
+        return WindowedSerdes.timeWindowedSerdeFrom(String.class, size);
+    }
+
+    private static void write(KTable<Windowed<String>, String> table, long size) {
+        table.toStream().to("out", Produced.with(timeKeys(size), Serdes.String()));
+    }
+
+    private static void writeSessions(KTable<Windowed<String>, String> table) {
+        table.toStream().to("out",
+                Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), Serdes.String()));
+    }
+}

@@ -1,0 +1,260 @@
+//! Windowed aggregations, emission on close, suppression.
+
+use std::time::Duration;
+
+use millstream::prelude::*;
+
+use crate::cases;
+
+cases![
+    window_tumbling,
+    window_tumbling_no_grace,
+    window_hopping,
+    window_unlimited,
+    window_sliding,
+    window_sliding_no_grace,
+    window_sliding_early,
+    window_session,
+    window_session_no_grace,
+    window_session_reduce,
+    window_count,
+    window_reduce,
+    window_session_count,
+    window_close_tumbling,
+    window_close_hopping,
+    window_close_jump,
+    suppress_window_closes,
+    suppress_session_closes,
+    suppress_time_limit,
+    suppress_time_limit_bounded,
+];
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const SIZE: Duration = ms(2000);
+const DIFFERENCE: Duration = ms(900);
+const UNLIMITED: Duration = ms(i64::MAX as u64);
+
+fn tumbling() -> TimeWindows {
+    TimeWindows::of_size_and_grace(SIZE, ms(1000))
+}
+
+fn hopping() -> TimeWindows {
+    tumbling().advance_by(ms(700))
+}
+
+fn sliding() -> SlidingWindows {
+    SlidingWindows::of_time_difference_and_grace(DIFFERENCE, ms(1500))
+}
+
+fn sessions() -> SessionWindows {
+    SessionWindows::of_inactivity_gap_and_grace(ms(600), ms(1300))
+}
+
+fn by_key(builder: &StreamsBuilder) -> KGroupedStream<String, String> {
+    builder
+        .stream("in", Consumed::with(serdes::string(), serdes::string()))
+        .group_by_key(Grouped::as_name("by-key"))
+}
+
+fn store(name: &str) -> Materialized<String, String> {
+    Materialized::as_store(name, serdes::string(), serdes::string())
+}
+
+fn concatenated(stream: &TimeWindowedKStream<String, String>) -> KTable<Windowed<String>, String> {
+    stream.aggregate(String::new, |_, value, text| text + &value, store("store"))
+}
+
+fn session_texts(
+    stream: &SessionWindowedKStream<String, String>,
+) -> KTable<Windowed<String>, String> {
+    stream.aggregate(
+        String::new,
+        |_, value, text| text + &value,
+        |_, one, other| one + "+" + &other,
+        store("store"),
+    )
+}
+
+fn write(table: &KTable<Windowed<String>, String>, size: Duration) {
+    let key = serdes::time_windowed(serdes::string(), size);
+    table.to_stream().to(
+        "out",
+        Produced::with(key, serdes::optional(serdes::string())),
+    );
+}
+
+fn write_sessions(table: &KTable<Windowed<String>, String>) {
+    let key = serdes::session_windowed(serdes::string());
+    table.to_stream().to(
+        "out",
+        Produced::with(key, serdes::optional(serdes::string())),
+    );
+}
+
+fn window_tumbling(builder: &StreamsBuilder) {
+    write(
+        &concatenated(&by_key(builder).windowed_by(tumbling())),
+        SIZE,
+    );
+}
+
+fn window_tumbling_no_grace(builder: &StreamsBuilder) {
+    let windows = TimeWindows::of_size_with_no_grace(SIZE);
+    write(&concatenated(&by_key(builder).windowed_by(windows)), SIZE);
+}
+
+fn window_hopping(builder: &StreamsBuilder) {
+    write(&concatenated(&by_key(builder).windowed_by(hopping())), SIZE);
+}
+
+fn window_unlimited(builder: &StreamsBuilder) {
+    let windows = UnlimitedWindows::of().start_on(41_000);
+    write(
+        &concatenated(&by_key(builder).windowed_by(windows)),
+        UNLIMITED,
+    );
+}
+
+fn window_sliding(builder: &StreamsBuilder) {
+    write(
+        &concatenated(&by_key(builder).windowed_by(sliding())),
+        DIFFERENCE,
+    );
+}
+
+fn window_sliding_no_grace(builder: &StreamsBuilder) {
+    let windows = SlidingWindows::of_time_difference_with_no_grace(DIFFERENCE);
+    write(
+        &concatenated(&by_key(builder).windowed_by(windows)),
+        DIFFERENCE,
+    );
+}
+
+fn window_sliding_early(builder: &StreamsBuilder) {
+    window_sliding(builder);
+}
+
+fn window_session(builder: &StreamsBuilder) {
+    write_sessions(&session_texts(&by_key(builder).windowed_by(sessions())));
+}
+
+fn window_session_no_grace(builder: &StreamsBuilder) {
+    let windows = SessionWindows::of_inactivity_gap_with_no_grace(ms(600));
+    write_sessions(&session_texts(&by_key(builder).windowed_by(windows)));
+}
+
+fn window_session_reduce(builder: &StreamsBuilder) {
+    let reduced = by_key(builder)
+        .windowed_by(sessions())
+        .reduce(|one, other| one + &other, store("store"));
+    write_sessions(&reduced);
+}
+
+fn window_count(builder: &StreamsBuilder) {
+    by_key(builder)
+        .windowed_by(hopping())
+        .count(Materialized::as_store(
+            "store",
+            serdes::string(),
+            serdes::i64(),
+        ))
+        .to_stream()
+        .to(
+            "out",
+            Produced::with(
+                serdes::time_windowed(serdes::string(), SIZE),
+                serdes::optional(serdes::i64()),
+            ),
+        );
+}
+
+fn window_reduce(builder: &StreamsBuilder) {
+    let reduced = by_key(builder)
+        .windowed_by(tumbling())
+        .reduce(|one, other| one + &other, store("store"));
+    write(&reduced, SIZE);
+}
+
+fn window_session_count(builder: &StreamsBuilder) {
+    by_key(builder)
+        .windowed_by(sessions())
+        .count(Materialized::as_store(
+            "store",
+            serdes::string(),
+            serdes::i64(),
+        ))
+        .to_stream()
+        .to(
+            "out",
+            Produced::with(
+                serdes::session_windowed(serdes::string()),
+                serdes::optional(serdes::i64()),
+            ),
+        );
+}
+
+fn closing(builder: &StreamsBuilder, windows: TimeWindows) {
+    let stream = by_key(builder)
+        .windowed_by(windows)
+        .emit_strategy(EmitStrategy::on_window_close());
+    write(&concatenated(&stream), SIZE);
+}
+
+fn window_close_tumbling(builder: &StreamsBuilder) {
+    closing(builder, tumbling());
+}
+
+fn window_close_hopping(builder: &StreamsBuilder) {
+    closing(builder, hopping());
+}
+
+/// Kafka Streams forgets windows that expire with the very record that closes them.
+fn window_close_jump(builder: &StreamsBuilder) {
+    closing(builder, tumbling());
+}
+
+fn suppress_window_closes(builder: &StreamsBuilder) {
+    let table = concatenated(&by_key(builder).windowed_by(hopping()));
+    let last = Suppressed::until_window_closes("final", BufferConfig::unbounded());
+    write(&table.suppress(last), SIZE);
+}
+
+fn suppress_session_closes(builder: &StreamsBuilder) {
+    let table = session_texts(&by_key(builder).windowed_by(sessions()));
+    let last = Suppressed::until_window_closes("final", BufferConfig::unbounded());
+    write_sessions(&table.suppress(last));
+}
+
+fn calm(builder: &StreamsBuilder, suppressed: Suppressed<String>) {
+    builder
+        .table(
+            "in",
+            Consumed::with(serdes::string(), serdes::string()),
+            store("table"),
+        )
+        .suppress(suppressed)
+        .to_stream()
+        .to(
+            "out",
+            Produced::with(serdes::string(), serdes::optional(serdes::string())),
+        );
+}
+
+fn suppress_time_limit(builder: &StreamsBuilder) {
+    let unbounded = BufferConfig::unbounded();
+    calm(
+        builder,
+        Suppressed::until_time_limit("calm", ms(900), unbounded),
+    );
+}
+
+fn suppress_time_limit_bounded(builder: &StreamsBuilder) {
+    let bounded = BufferConfig::max_records(2);
+    calm(
+        builder,
+        Suppressed::until_time_limit("calm", ms(5000), bounded),
+    );
+}
