@@ -132,7 +132,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StoreRef<K, V> {
     }
 
     /// Iterates over the keys whose serialised bytes are `lower` or greater.
-    pub(crate) fn from_bytes(&self, lower: &[u8]) -> RefEntries<K, V> {
+    pub(crate) fn range_from(&self, lower: &[u8]) -> RefEntries<K, V> {
         let lower = Bound::Included(KeyBytes::from_slice(lower));
         RefEntries::new(self.clone(), Cursor::new(lower, Bound::Unbounded, false))
     }

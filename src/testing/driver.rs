@@ -62,6 +62,9 @@ pub enum DriverError {
     /// The topology does not name this topic.
     #[error("the topology does not name topic `{0}`")]
     UnknownTopic(String),
+    /// A restart has failed before.
+    #[error("the stream thread is not running")]
+    Stopped,
     /// The topology did not come to rest.
     #[error("the topology is still at work after {0} steps")]
     Busy(usize),
@@ -130,29 +133,17 @@ impl DriverBuilder {
         let topology = Arc::new(ensure_topics(&log, &Arc::new(topology), &config)?);
         let queries = QueryRegistry::of(&topology);
         let metrics = Metrics::new();
-        let state = StateDir::open(state_dir.path(), || "driver".to_owned())?;
-        let thread = StreamThread::new(ThreadSpec {
-            index: 0,
-            log: log.clone(),
-            topology: Arc::clone(&topology),
-            config: Arc::new(config),
-            clock: Arc::clone(&shared_clock),
-            probe: Arc::new(NoProbe),
-            state: Arc::new(state),
-            budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
-            restores: RestoreExecutor::inline(),
-            queries: Arc::clone(&queries),
-            metrics: metrics.clone(),
-            status: Arc::new(ThreadStatus::default()),
-            records_per_step: 1,
-        })?;
+        let state = Arc::new(StateDir::open(state_dir.path(), || "driver".to_owned())?);
+        let config = Arc::new(config);
         let producer = log.producer(&ProducerSpec {
             transactional_id: None,
             transaction_timeout: Duration::from_secs(10),
             client_id: "driver".to_owned(),
         })?;
         let mut driver = TopologyTestDriver {
-            thread,
+            thread: None,
+            config,
+            state,
             producer,
             queries,
             metrics,
@@ -163,7 +154,7 @@ impl DriverBuilder {
             positions: BTreeMap::new(),
             _state_dir: state_dir,
         };
-        driver.settle()?;
+        driver.start()?;
         Ok(driver)
     }
 }
@@ -202,7 +193,10 @@ struct Output {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TopologyTestDriver {
-    thread: StreamThread<EmbeddedLog>,
+    /// There is one unless a restart has failed.
+    thread: Option<StreamThread<EmbeddedLog>>,
+    config: Arc<RuntimeConfig>,
+    state: Arc<StateDir>,
     producer: <EmbeddedLog as Log>::Producer,
     queries: Arc<QueryRegistry>,
     metrics: Metrics,
@@ -292,6 +286,62 @@ impl TopologyTestDriver {
         self.settle()
     }
 
+    /// Ends the thread without a word, as `kill -9` ends a process, and starts another that takes over
+    /// what was committed: state from disk as far as it was flushed, the rest from changelogs; without
+    /// `keep_state` everything from changelogs.
+    ///
+    /// ```
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .group_by_key(Grouped::as_name("by-word"))
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()))
+    ///     .to_stream()
+    ///     .to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let words = driver.input_topic("words", serdes::string(), serdes::string());
+    /// words.pipe(&mut driver, "tea".to_owned(), String::new())?;
+    /// driver.restart(false)?;
+    /// assert_eq!(driver.store_value("counts", "tea")?, Some(1.into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the topology fails with when it starts.
+    pub fn restart(&mut self, keep_state: bool) -> Result<(), DriverError> {
+        drop(self.thread.take());
+        if !keep_state {
+            for task in self.state.tasks()? {
+                std::fs::remove_dir_all(self.state.task_dir(task))?;
+            }
+        }
+        self.start()
+    }
+
+    fn start(&mut self) -> Result<(), DriverError> {
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        self.thread = Some(StreamThread::new(ThreadSpec {
+            index: 0,
+            log: self.log.clone(),
+            topology: Arc::clone(&self.topology),
+            config: Arc::clone(&self.config),
+            clock,
+            probe: Arc::new(NoProbe),
+            state: Arc::clone(&self.state),
+            budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
+            restores: RestoreExecutor::inline(),
+            queries: Arc::clone(&self.queries),
+            metrics: self.metrics.clone(),
+            status: Arc::new(ThreadStatus::default()),
+            records_per_step: 1,
+        })?);
+        self.settle()
+    }
+
     /// Moves wall-clock time on; punctuators fire.
     ///
     /// # Errors
@@ -366,8 +416,11 @@ impl TopologyTestDriver {
 
     /// Steps the thread until nothing is left to read, process or commit.
     fn settle(&mut self) -> Result<(), DriverError> {
+        let Some(thread) = &mut self.thread else {
+            return Err(DriverError::Stopped);
+        };
         for _ in 0..STEPS_MAX {
-            if self.thread.step()? != Step::Worked && self.thread.is_quiescent() {
+            if thread.step()? != Step::Worked && thread.is_quiescent() {
                 return Ok(());
             }
         }

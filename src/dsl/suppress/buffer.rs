@@ -201,7 +201,7 @@ impl<K: StoreKey, V: Clone + 'static> Buffer<K, V> {
     pub(super) fn scan(&self) -> RefEntries<BufferKey<K>, Buffered<V>> {
         let mut lower = Vec::new();
         put_time(&mut lower, self.first);
-        self.store.from_bytes(&lower)
+        self.store.range_from(&lower)
     }
 
     /// Notes where a scan has stopped: the update in front from now on, `None` when there is none.

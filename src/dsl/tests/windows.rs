@@ -239,6 +239,28 @@ fn a_failed_record_leaves_neither_windows_nor_time_nor_drops_behind() {
 }
 
 #[test]
+fn a_late_record_is_late_after_a_restart_too() {
+    for keep_state in [true, false] {
+        let mut app = App::new(|builder| {
+            write(&texts(
+                &words(builder).windowed_by(TimeWindows::of_size_with_no_grace(ms(10))),
+            ));
+        });
+        app.pipe("a", "1", 3);
+        app.pipe("b", "2", 10);
+        app.driver.restart(keep_state).unwrap();
+        app.pipe("a", "3", 4);
+        app.pipe("b", "4", 11);
+        assert_eq!(
+            app.take("out"),
+            ["a@[0,10]=1@3", "b@[10,20]=2@10", "b@[10,20]=24@11"],
+            "state kept: {keep_state}"
+        );
+        assert_eq!(app.dropped(), 1);
+    }
+}
+
+#[test]
 fn a_full_strict_buffer_stops_the_task_and_an_eager_one_forwards_early() {
     let count = |builder: &StreamsBuilder, suppressed| {
         let stream = words(builder).windowed_by(TimeWindows::of_size_with_no_grace(ms(10)));
@@ -395,13 +417,15 @@ fn final_texts(records: &[(u8, i64)], windows: TimeWindows) -> BTreeMap<String, 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn suppress_and_emission_on_close_send_each_window_exactly_once(
+    fn suppress_and_emission_on_close_send_each_window_exactly_once_over_a_crash(
         records in proptest::collection::vec((0u8..3, 0i64..30), 1..40),
         steps in proptest::collection::vec(0i64..6, 40),
         size in 1i64..20,
         advance in 1i64..20,
         grace in 0i64..15,
         on_close: bool,
+        killed_at in 0usize..80,
+        keep_state: bool,
     ) {
         let windows = TimeWindows::of_size_and_grace(ms(size), ms(grace))
             .advance_by(ms(advance.min(size)));
@@ -423,6 +447,9 @@ proptest! {
         }
         let expected = final_texts(&input, windows);
         for (index, (key, time)) in input.iter().enumerate() {
+            if index == killed_at {
+                app.driver.restart(keep_state).unwrap();
+            }
             app.pipe(&key.to_string(), &format!("{index};"), *time);
         }
         app.pipe("end", "", 1_000_000);

@@ -7,6 +7,7 @@
 //! whether a window around the new record holds anything later.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::draw::{Drawing, WindowSpec};
 use super::{Fold, TimeWindowedKStream, Windowing, write};
@@ -326,7 +327,7 @@ where
         close_time: Timestamp,
     ) -> Result<(), ProcessError> {
         let difference = self.windows.time_difference_ms();
-        let name = self.windowing.store_name.clone();
+        let name = Arc::clone(&self.windowing.store_name);
         let last = cx.metadata(&name);
         // Both ends belong to a window: one that ends at the close time is open.
         let upper = close_time.saturating_sub(difference).saturating_sub(1);
