@@ -65,6 +65,9 @@ impl ResolvedTopology {
     }
 
     /// Returns all sub-topologies.
+    ///
+    /// # Panics
+    /// When one is missing or out of place: `resolve_topics` makes none such.
     pub fn all(&self) -> impl Iterator<Item = SubTopologyRef<'_>> {
         let drawn = self.topology.sub_topologies();
         drawn

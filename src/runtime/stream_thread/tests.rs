@@ -155,12 +155,9 @@ impl Member {
     /// Returns the sum of a metric's series whose labels contain `label`.
     fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.metrics.render();
-        let series = text.lines().filter(|line| {
-            line.starts_with(name)
-                && line.contains(label)
-                && line[name.len()..].starts_with(['{', ' '])
-        });
-        let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let series = text.lines().filter_map(|line| line.strip_prefix(name));
+        let series = series.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+        let values = series.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
         values.sum()
     }
 
