@@ -2,8 +2,10 @@
 
 pub use crate::clock::Timestamp;
 pub use crate::dsl::{
-    BranchedKStream, Change, Consumed, Grouped, KGroupedStream, KStream, KTable, Materialized,
-    ProcessorSetup, Produced, Repartitioned, StoreBuilder, StoreHandle, StreamsBuilder,
+    BranchedKStream, Change, CogroupedKStream, Consumed, FixedKeyProcessor,
+    FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream, KGroupedTable,
+    KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned, StoreBuilder,
+    StoreHandle, StreamsBuilder,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::config::SharedSerde;
+use super::nulls::Dropped;
 use crate::processor::{
     BoxError, Downstream, ProcessError, RawRecord, Record, SourceNode, TaskContext,
 };
@@ -41,11 +42,17 @@ pub(crate) struct TableSource<K, V> {
     pub(crate) name: Arc<str>,
     pub(crate) key_serde: SharedSerde<K>,
     pub(crate) value_serde: SharedSerde<V>,
+    pub(crate) dropped: Dropped,
     pub(crate) downstream: Downstream<K, Option<V>>,
 }
 
 impl<K: Clone + 'static, V: Clone + 'static> SourceNode for TableSource<K, V> {
     fn process(&mut self, cx: &mut TaskContext, raw: &RawRecord<'_>) -> Result<(), ProcessError> {
+        if raw.key.is_none() {
+            // As in Kafka Streams: whatever the key's serde makes of null, no table has such a key.
+            self.dropped.count();
+            return Ok(());
+        }
         let key = self
             .key_serde
             .deserialize(raw.key)

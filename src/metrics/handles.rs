@@ -46,6 +46,8 @@ pub struct TaskMetrics {
     pub latency: Histogram,
     /// Records waiting in the task's buffers.
     pub buffered_records: Gauge,
+    /// Records that operators passed over.
+    pub dropped: Counter,
     /// Flushes of the task's stores.
     pub flushes: Counter,
     /// Bytes of uncommitted entries.

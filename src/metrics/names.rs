@@ -134,6 +134,9 @@ metrics! {
     RecordsSkipped: Type::Counter, "millstream_records_skipped_total",
         [Thread, Task, Topic, Partition],
         "Input records dropped by a `skip` policy.";
+    RecordsDropped: Type::Counter, "millstream_records_dropped_total",
+        [Thread, Task],
+        "Records that an operator has no use for and passes over, such as a null key at an aggregation.";
     RecordsRetried: Type::Counter, "millstream_records_retried_total",
         [Thread, Task, Topic, Partition],
         "Further attempts at an input record by a `retry` policy.";

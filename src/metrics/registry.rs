@@ -115,6 +115,7 @@ impl Metrics {
         TaskMetrics {
             latency: owner.histogram(Metric::RecordsLatency, &[]),
             buffered_records: owner.gauge(Metric::ConsumerBuffered, &[]),
+            dropped: owner.counter(Metric::RecordsDropped, &[]),
             flushes: owner.counter(Metric::StateFlushes, &[]),
             overlay_bytes: owner.gauge(Metric::StateOverlay, &[]),
             stream_time_punctuations: owner.counter(Metric::TaskPunctuations, &["stream_time"]),

@@ -39,6 +39,12 @@ pub trait Serde<T>: Send + Sync + 'static {
     /// # Errors
     /// When the bytes (or a null) are no `T`.
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError>;
+
+    /// Returns whether `data` is null: [`serialize`](Self::serialize) would answer `false`. Operators
+    /// that Kafka Streams has drop null keys and values ask this way.
+    fn is_null(&self, _data: &T) -> bool {
+        false
+    }
 }
 
 /// Untyped text forms of a serde, for queries: `/stores/{name}/{key}`.
@@ -69,6 +75,10 @@ impl<T: 'static> Serde<T> for Arc<dyn Serde<T>> {
 
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError> {
         (**self).deserialize(bytes)
+    }
+
+    fn is_null(&self, data: &T) -> bool {
+        (**self).is_null(data)
     }
 }
 

@@ -34,6 +34,10 @@ impl<T, S: Serde<T>> Serde<Option<T>> for OptionalSerde<S> {
             .map(|bytes| self.0.deserialize(Some(bytes)))
             .transpose()
     }
+
+    fn is_null(&self, data: &Option<T>) -> bool {
+        data.as_ref().is_none_or(|data| self.0.is_null(data))
+    }
 }
 
 impl<S: TextCodec> TextCodec for OptionalSerde<S> {
