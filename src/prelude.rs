@@ -2,10 +2,11 @@
 
 pub use crate::clock::Timestamp;
 pub use crate::dsl::{
-    BranchedKStream, BufferConfig, Change, Consumed, EmitStrategy, Grouped, KGroupedStream,
-    KStream, KTable, Materialized, ProcessorSetup, Produced, Repartitioned, SessionStoreHandle,
-    SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder, Suppressed,
-    TimeWindowedKStream, WindowStoreHandle,
+    BranchedKStream, BufferConfig, Change, CogroupedKStream, Consumed, EmitStrategy,
+    FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream,
+    KGroupedTable, KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
+    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder,
+    Suppressed, TimeWindowedKStream, WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{

@@ -38,7 +38,10 @@ pub(crate) struct StoreInstance {
 }
 
 /// The operators that an author attached to a stream.
-pub(crate) struct Children<K, V>(Arc<Mutex<Vec<ChildFactory<K, V>>>>);
+pub(crate) struct Children<K, V>(Attached<K, V>);
+
+/// Each child's node, whose name is known once the topology is built, and how it is made.
+type Attached<K, V> = Arc<Mutex<Vec<(NodeId, ChildFactory<K, V>)>>>;
 
 impl<K, V> Clone for Children<K, V> {
     fn clone(&self) -> Self {
@@ -51,18 +54,20 @@ impl<K, V> Children<K, V> {
         Self(Arc::default())
     }
 
-    fn factories(&self) -> MutexGuard<'_, Vec<ChildFactory<K, V>>> {
+    fn factories(&self) -> MutexGuard<'_, Vec<(NodeId, ChildFactory<K, V>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Attaches the operator that the graph calls `node`.
     pub(crate) fn add(
         &self,
+        node: NodeId,
         factory: impl Fn(&mut Assembly<'_>) -> Result<Box<dyn Node<K, V>>, StateError>
         + Send
         + Sync
         + 'static,
     ) {
-        self.factories().push(Box::new(factory));
+        self.factories().push((node, Box::new(factory)));
     }
 
     /// Makes the children of a task.
@@ -70,12 +75,13 @@ impl<K, V> Children<K, V> {
         &self,
         assembly: &mut Assembly<'_>,
     ) -> Result<Downstream<K, V>, StateError> {
-        let nodes = self
-            .factories()
-            .iter()
-            .map(|child| child(assembly))
-            .collect::<Result<_, _>>()?;
-        Ok(Downstream::new(nodes))
+        let mut nodes = Vec::new();
+        let mut names = Vec::new();
+        for (node, child) in self.factories().iter() {
+            nodes.push(child(assembly)?);
+            names.push(assembly.name(*node));
+        }
+        Ok(Downstream::named(nodes, names))
     }
 }
 

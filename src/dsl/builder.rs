@@ -226,6 +226,45 @@ impl StreamsBuilder {
         stream
     }
 
+    /// Reads several topics of one kind as one stream (Kafka Streams' `stream(Collection)`), lowest
+    /// timestamp first across them.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// let orders = builder.streams(
+    ///     ["orders-eu", "orders-us"],
+    ///     Consumed::with(serdes::string(), serdes::string()),
+    /// );
+    /// # orders.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    ///
+    /// # Panics
+    /// When `topics` is empty.
+    #[must_use = "a source that nobody reads is a mistake"]
+    pub fn streams<K, V>(
+        &self,
+        topics: impl IntoIterator<Item = impl AsRef<str>>,
+        consumed: Consumed<K, V>,
+    ) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let mut sources = topics.into_iter().enumerate().map(|(index, topic)| {
+            let mut consumed = consumed.clone();
+            // One name cannot serve several nodes.
+            consumed.name = consumed.name.filter(|_| index == 0);
+            self.stream(topic.as_ref(), consumed)
+        });
+        let first = sources.next();
+        assert!(first.is_some(), "a stream reads at least one topic");
+        let first = first.unwrap_or_else(|| unreachable!());
+        sources.fold(first, |all, source| all.merge(&source))
+    }
+
     fn known_stream<K, V>(&self, topic: &str, consumed: &Consumed<K, V>) -> Option<KStream<K, V>>
     where
         K: Clone + 'static,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sink::Partitions;
 use crate::processor::{ErrorPolicy, Stage};
 use crate::serde::{Serde, TextCodec};
 use crate::topology::{Durability, Persistence};
@@ -87,8 +88,29 @@ impl<K, V> Consumed<K, V> {
     }
 }
 
-/// Chooses the partition of an output; `None` leaves it to murmur2 of the key bytes.
-pub(crate) type Partitioner<K, V> = Arc<dyn Fn(&K, &V, i32) -> Option<i32> + Send + Sync>;
+impl<K, V> Clone for Consumed<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            key_serde: Arc::clone(&self.key_serde),
+            value_serde: Arc::clone(&self.value_serde),
+            policies: self.policies.clone(),
+            rewindable: self.rewindable,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// Chooses the partitions of an output from key, value and their number.
+pub(crate) type Partitioner<K, V> = Arc<dyn Fn(&K, &V, i32) -> Partitions + Send + Sync>;
+
+fn one_partition<K, V>(
+    choose: impl Fn(&K, &V, i32) -> Option<i32> + Send + Sync + 'static,
+) -> Partitioner<K, V> {
+    Arc::new(move |key, value, partitions| {
+        choose(key, value, partitions)
+            .map_or(Partitions::ByKey, |chosen| Partitions::These(vec![chosen]))
+    })
+}
 
 /// How a sink writes its topic.
 pub struct Produced<K, V> {
@@ -116,7 +138,32 @@ impl<K, V> Produced<K, V> {
         mut self,
         partitioner: impl Fn(&K, &V, i32) -> Option<i32> + Send + Sync + 'static,
     ) -> Self {
-        self.partitioner = Some(Arc::new(partitioner));
+        self.partitioner = Some(one_partition(partitioner));
+        self
+    }
+
+    /// Chooses any number of partitions from key, value and their number (KIP-873): the record is
+    /// written to each of them, and to none when the choice is empty. `None` falls back to the default.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let rates = builder.stream("rates", Consumed::with(serdes::string(), serdes::string()));
+    /// // Everybody needs to know the rates.
+    /// let everywhere = Produced::with(serdes::string(), serdes::string())
+    ///     .multicast_by(|_, _, partitions| Some((0..partitions).collect()));
+    /// rates.to("rates-everywhere", everywhere);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use]
+    pub fn multicast_by(
+        mut self,
+        partitioner: impl Fn(&K, &V, i32) -> Option<Vec<i32>> + Send + Sync + 'static,
+    ) -> Self {
+        self.partitioner = Some(Arc::new(move |key, value, partitions| {
+            partitioner(key, value, partitions).map_or(Partitions::ByKey, Partitions::These)
+        }));
         self
     }
 
@@ -161,12 +208,45 @@ impl<K, V> Grouped<K, V> {
     }
 }
 
+/// How a stream is joined with a table: the name of the repartition topic, should one be needed, and the
+/// serdes the stream's records are written with.
+pub struct Joined<K, V> {
+    pub(crate) name: String,
+    pub(crate) key_serde: Option<SharedSerde<K>>,
+    pub(crate) value_serde: Option<SharedSerde<V>>,
+}
+
+impl<K, V> Joined<K, V> {
+    /// Names the repartition topic `<application_id>-<name>-repartition`; see [`Grouped::as_name`].
+    pub fn as_name(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: None,
+            value_serde: None,
+        }
+    }
+
+    /// Names the repartition topic and says how the stream's records are written.
+    pub fn with(
+        name: impl Into<String>,
+        key_serde: impl Serde<K>,
+        value_serde: impl Serde<V>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            key_serde: Some(Arc::new(key_serde)),
+            value_serde: Some(Arc::new(value_serde)),
+        }
+    }
+}
+
 /// How a stream is written to and read back from a repartition topic.
 pub struct Repartitioned<K, V> {
     pub(crate) name: String,
     pub(crate) key_serde: Option<SharedSerde<K>>,
     pub(crate) value_serde: Option<SharedSerde<V>>,
     pub(crate) partitions: Option<i32>,
+    pub(crate) partitioner: Option<Partitioner<K, V>>,
 }
 
 impl<K, V> Repartitioned<K, V> {
@@ -177,6 +257,7 @@ impl<K, V> Repartitioned<K, V> {
             key_serde: None,
             value_serde: None,
             partitions: None,
+            partitioner: None,
         }
     }
 
@@ -191,6 +272,7 @@ impl<K, V> Repartitioned<K, V> {
             key_serde: Some(Arc::new(key_serde)),
             value_serde: Some(Arc::new(value_serde)),
             partitions: None,
+            partitioner: None,
         }
     }
 
@@ -198,6 +280,17 @@ impl<K, V> Repartitioned<K, V> {
     #[must_use]
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = Some(partitions);
+        self
+    }
+
+    /// Chooses the partition from key, value and the number of partitions; `None` falls back to
+    /// murmur2 of the key bytes.
+    #[must_use]
+    pub fn partitioned_by(
+        mut self,
+        partitioner: impl Fn(&K, &V, i32) -> Option<i32> + Send + Sync + 'static,
+    ) -> Self {
+        self.partitioner = Some(one_partition(partitioner));
         self
     }
 }
@@ -297,4 +390,11 @@ macro_rules! debug_by_name {
     )*};
 }
 
-debug_by_name!(Consumed, Produced, Grouped, Repartitioned, Materialized);
+debug_by_name!(
+    Consumed,
+    Produced,
+    Grouped,
+    Joined,
+    Repartitioned,
+    Materialized
+);

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::builder::StoreKey;
 use super::config::{Grouped, Materialized, Repartitioned};
+use super::nulls::Nulls;
 use super::stream::KStream;
-use super::table::{Change, KTable, Updates};
+use super::table::{Change, KTable};
+use super::table_store::{Stateful, Updates};
 use crate::processor::{BoxError, Node, ProcessError, Record, TaskContext};
 
 impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
@@ -65,7 +67,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
 ///
 /// Several aggregations of one grouping share its repartition topic.
 pub struct KGroupedStream<K, V> {
-    stream: KStream<K, V>,
+    pub(crate) stream: KStream<K, V>,
     grouped: Rc<Grouped<K, V>>,
     /// The stream behind the repartition topic, once one was needed.
     partitioned: Rc<RefCell<Option<KStream<K, V>>>>,
@@ -90,13 +92,15 @@ impl<K, V> fmt::Debug for KGroupedStream<K, V> {
 }
 
 /// Folds records into the store. `F` returns the next aggregate; `None` deletes it.
-struct AggregateNode<F, K, A> {
+struct AggregateNode<F, K, V, A> {
     name: Arc<str>,
     fold: Arc<F>,
-    updates: Updates<K, A>,
+    nulls: Nulls<K, V>,
+    /// Shared by the streams that are aggregated together.
+    updates: Rc<RefCell<Updates<K, A>>>,
 }
 
-impl<F, K, V, A> Node<K, V> for AggregateNode<F, K, A>
+impl<F, K, V: 'static, A> Node<K, V> for AggregateNode<F, K, V, A>
 where
     K: StoreKey,
     A: Clone + 'static,
@@ -109,13 +113,18 @@ where
             timestamp,
             headers,
         } = record;
-        let before = self.updates.store.get_with_timestamp(&key)?;
+        if self.nulls.is_key(&key) || self.nulls.is_value(&value) {
+            cx.drop_record();
+            return Ok(());
+        }
+        let mut updates = self.updates.borrow_mut();
+        let before = updates.store.get_with_timestamp(&key)?;
         // The result carries the latest time of what it is made of, also after a late record.
         let timestamp = before
             .as_ref()
             .map_or(timestamp, |(_, time)| timestamp.max(*time));
         let before = before.map(|(aggregate, _)| aggregate);
-        let old = if self.updates.send_old {
+        let old = if updates.send_old {
             before.clone()
         } else {
             None
@@ -126,7 +135,7 @@ where
         })?;
         let in_progress = cx.set_timestamp(timestamp);
         let value = Change { new, old };
-        let result = self.updates.apply(
+        let result = updates.apply(
             cx,
             Record {
                 key,
@@ -153,6 +162,7 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
                 key_serde: self.grouped.key_serde.clone(),
                 value_serde: self.grouped.value_serde.clone(),
                 partitions: None,
+                partitioner: None,
             })
         });
         stream.clone()
@@ -164,30 +174,47 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
         materialized: Materialized<K, A>,
         fold: impl Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync + 'static,
     ) -> KTable<K, A> {
-        let stream = self.partitioned();
-        let parts = &stream.parts;
+        let parts = self.partitioned().parts;
         let stateful = KTable::materialize(
-            &stream.draft,
+            &self.stream.draft,
             prefix,
-            parts.node,
+            vec![parts.node],
             materialized,
             &parts.lineage,
         );
-        let (node, store) = (stateful.node, stateful.store);
-        let (children, old_values) = (stateful.children, stateful.old_values);
-        let fold = Arc::new(fold);
-        parts.children.add(move |assembly| {
-            Ok(Box::new(AggregateNode {
-                name: assembly.name(node),
-                fold: Arc::clone(&fold),
-                updates: Updates {
+        self.fold_into(&stateful, Arc::new(fold));
+        stateful.table
+    }
+
+    /// Attaches the node that folds this stream's records into a store.
+    pub(crate) fn fold_into<A, F>(&self, target: &Stateful<K, A>, fold: Arc<F>)
+    where
+        A: Clone + 'static,
+        F: Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync + 'static,
+    {
+        let parts = self.partitioned().parts;
+        let value_serde = self.grouped.value_serde.clone();
+        let nulls = Nulls::new(
+            target.table.key_serde.clone(),
+            value_serde.or_else(|| parts.value_serde.clone()),
+        );
+        let (node, store) = (target.node, target.store);
+        let (children, old_values) = (target.children.clone(), target.old_values.clone());
+        parts.children.add(node, move |assembly| {
+            let updates = assembly.shared(node, |assembly| {
+                Ok(Updates {
                     store: assembly.store(store),
                     send_old: old_values.sent(),
                     downstream: children.assemble(assembly)?,
-                },
+                })
+            })?;
+            Ok(Box::new(AggregateNode {
+                name: assembly.name(node),
+                fold: Arc::clone(&fold),
+                nulls: nulls.clone(),
+                updates,
             }))
         });
-        stateful.table
     }
 
     /// Folds the records of each key into an aggregate that starts as `initializer` says. The

@@ -36,7 +36,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         let children = Children::new();
         for parent in [self, other] {
             let downstream = children.clone();
-            parent.parts.children.add(move |assembly| {
+            parent.parts.children.add(node, move |assembly| {
                 let shared = assembly.shared(node, |assembly| downstream.assemble(assembly))?;
                 Ok(Box::new(SharedNode(shared)))
             });
@@ -89,7 +89,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
             .add_operator("KSTREAM-BRANCH-", vec![self.parts.node]);
         let branches: SharedBranches<K, V> = Arc::default();
         let shared = Arc::clone(&branches);
-        self.parts.children.add(move |assembly| {
+        self.parts.children.add(node, move |assembly| {
             let mut instances = Vec::new();
             for branch in shared.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let predicate = branch.predicate.clone();

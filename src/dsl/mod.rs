@@ -12,29 +12,43 @@
 mod assembly;
 mod build;
 mod builder;
+mod change;
+mod cogroup;
 mod config;
+mod fixed_key;
 mod flat_map;
+mod getter;
 mod group;
 mod map;
 mod merge;
+mod nulls;
 mod operator;
 mod peek;
+mod print;
 mod process;
 mod sink;
 mod source;
 mod stream;
+mod stream_table_join;
 mod suppress;
 mod table;
+mod table_group;
+mod table_join;
+mod table_store;
 mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
-pub use config::{Consumed, Grouped, Materialized, Produced, Repartitioned, StoreBuilder};
+pub use cogroup::CogroupedKStream;
+pub use config::{Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, StoreBuilder};
+pub use fixed_key::{FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord};
 pub use group::KGroupedStream;
 pub use merge::BranchedKStream;
+pub use print::Printed;
 pub use process::{ProcessorSetup, Store, Stores};
 pub use stream::KStream;
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
+pub use table_group::KGroupedTable;
 pub use window::{
     EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
     WindowStoreHandle, WindowedBy,

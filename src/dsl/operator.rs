@@ -24,6 +24,11 @@ impl<K: Clone, V: Clone> Scope<'_, K, V> {
         self.downstream.process_at(self.cx, record)
     }
 
+    /// The node's name.
+    pub(crate) fn name(&self) -> &str {
+        self.name
+    }
+
     #[cold]
     pub(crate) fn failure(&self, source: BoxError) -> ProcessError {
         ProcessError::Processing {

@@ -291,7 +291,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         drop(draft);
         let children = Children::new();
         let downstream = children.clone();
-        self.parts.children.add(move |assembly| {
+        self.parts.children.add(node, move |assembly| {
             let index = assembly.processor_index(node);
             let env = assembly.env();
             let setup = ProcessorSetup {

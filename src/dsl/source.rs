@@ -46,6 +46,11 @@ pub(crate) struct TableSource<K, V> {
 
 impl<K: Clone + 'static, V: Clone + 'static> SourceNode for TableSource<K, V> {
     fn process(&mut self, cx: &mut TaskContext, raw: &RawRecord<'_>) -> Result<(), ProcessError> {
+        if raw.key.is_none() {
+            // As in Kafka Streams: whatever the key's serde makes of null, no table has such a key.
+            cx.drop_record();
+            return Ok(());
+        }
         let key = self
             .key_serde
             .deserialize(raw.key)

@@ -145,6 +145,17 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         }
     }
 
+    /// Makes a stream of the builder that `other` belongs to.
+    pub(crate) fn new_in<K2, V2>(
+        other: &KStream<K2, V2>,
+        node: NodeId,
+        children: Children<K, V>,
+        keeps: Keeps<K, V>,
+        lineage: Lineage,
+    ) -> Self {
+        Self::new(&other.draft, node, children, keeps, lineage)
+    }
+
     pub(crate) fn from_parts(draft: &SharedDraft, parts: &StreamParts<K, V>) -> Self {
         Self {
             draft: Rc::clone(draft),
@@ -204,7 +215,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         let children = Children::new();
         let downstream = children.clone();
         let operation = Arc::new(operation);
-        self.parts.children.add(move |assembly| {
+        self.parts.children.add(node, move |assembly| {
             Ok(Box::new(OperatorNode {
                 name: assembly.name(node),
                 operation: Arc::clone(&operation),

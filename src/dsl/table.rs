@@ -4,15 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::assembly::Children;
-use super::builder::{SharedDraft, StoreHandle, StoreKey};
-use super::config::{Consumed, Materialized, Repartitioned, SharedSerde};
-use super::source::TableSource;
-use super::stream::{KStream, Keeps, Lineage};
-use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
+use super::builder::{StoreHandle, StoreKey};
+use super::config::SharedSerde;
+use super::getter::Getter;
+use super::stream::{KStream, Keeps};
+use crate::processor::Record;
 use crate::serde::OptionalSerde;
-use crate::state::StoreRef;
-use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, TopicRef};
 
 /// An update of a table: what a key's value becomes, and what it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +25,16 @@ pub struct Change<V> {
 ///
 /// Kafka Streams' `KTable`. Every update goes downstream at once.
 pub struct KTable<K, V> {
-    updates: KStream<K, Change<V>>,
+    pub(crate) updates: KStream<K, Change<V>>,
     pub(crate) key_serde: Option<SharedSerde<K>>,
     pub(crate) value_serde: Option<SharedSerde<V>>,
     pub(crate) old_values: OldValues,
     /// Where the table has a store of its own.
-    store: Option<StoreHandle<K, V>>,
+    pub(crate) store: Option<StoreHandle<K, V>>,
+    /// How a join finds the value of a key.
+    pub(crate) getter: Getter<K, V>,
+    /// Whether an update from nothing to nothing goes no further, as it is with filters.
+    pub(crate) skips_unseen: bool,
 }
 
 /// Whether somebody downstream of a table's node needs [`Change::old`]. A request goes up to the
@@ -55,7 +56,7 @@ impl OldValues {
         }))
     }
 
-    fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.made.store(true, Ordering::Relaxed);
         if let Some(parent) = &self.0.parent {
             parent.request();
@@ -75,6 +76,8 @@ impl<K, V> Clone for KTable<K, V> {
             value_serde: self.value_serde.clone(),
             old_values: self.old_values.clone(),
             store: self.store.clone(),
+            getter: self.getter.clone(),
+            skips_unseen: self.skips_unseen,
         }
     }
 }
@@ -87,130 +90,14 @@ impl<K, V> fmt::Debug for KTable<K, V> {
     }
 }
 
-/// A store of latest values, and who hears of changes.
-pub(crate) struct Updates<K, V> {
-    pub(crate) store: StoreRef<K, V>,
-    pub(crate) send_old: bool,
-    pub(crate) downstream: Downstream<K, Change<V>>,
-}
-
-impl<K: StoreKey, V: Clone + 'static> Updates<K, V> {
-    /// Writes `record`'s new value with the time in progress, and forwards the change.
-    pub(crate) fn apply(
-        &mut self,
-        cx: &mut TaskContext,
-        record: Record<K, Change<V>>,
-    ) -> Result<(), ProcessError> {
-        if self.downstream.is_empty() {
-            let Record { key, value, .. } = record;
-            match value.new {
-                Some(new) => self.store.put(key, new)?,
-                None => drop(self.store.delete(&key)?),
-            }
-            return Ok(());
-        }
-        match &record.value.new {
-            Some(new) => self.store.put(record.key.clone(), new.clone())?,
-            None => drop(self.store.delete(&record.key)?),
-        }
-        self.downstream.process(cx, record)
-    }
-}
-
-/// Keeps the latest value of each key.
-struct TableNode<K, V>(Updates<K, V>);
-
-impl<K: StoreKey, V: Clone + 'static, T: Into<Option<V>>> Node<K, T> for TableNode<K, V> {
-    fn process(&mut self, cx: &mut TaskContext, record: Record<K, T>) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
-        let old = if self.0.send_old {
-            self.0.store.get(&key)?
-        } else {
-            None
-        };
-        let value = Change {
-            new: value.into(),
-            old,
-        };
-        self.0.apply(
-            cx,
-            Record {
-                key,
-                value,
-                timestamp,
-                headers,
-            },
-        )
-    }
-}
-
-/// What a node with a store is drawn with.
-pub(crate) struct Stateful<K, V> {
-    pub(crate) node: NodeId,
-    pub(crate) store: StoreId,
-    pub(crate) table: KTable<K, V>,
-    pub(crate) children: Children<K, Change<V>>,
-    pub(crate) old_values: OldValues,
-}
-
 impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
-    /// Draws a node with a store whose updates are the table; the caller attaches its instance.
-    pub(crate) fn materialize(
-        draft: &SharedDraft,
-        prefix: &str,
-        parent: NodeId,
-        materialized: Materialized<K, V>,
-        lineage: &Lineage,
-    ) -> Stateful<K, V> {
-        let key_serde = Some(Arc::clone(&materialized.key_serde));
-        let value_serde = Some(Arc::clone(&materialized.value_serde));
-        let mut borrowed = draft.borrow_mut();
-        let store_name = materialized.name.clone();
-        let name = borrowed.graph.generate_name(prefix);
-        let store = borrowed.add_store(materialized);
-        let node = borrowed.graph.add(GraphNode {
-            name,
-            named: false,
-            kind: NodeKind::Operator { processor: false },
-            parents: vec![parent],
-            stores: vec![store],
-        });
-        drop(borrowed);
-        let children = Children::new();
-        let keeps = Keeps {
-            key_serde: key_serde.clone(),
-            value_serde: None,
-            repartition_required: false,
-        };
-        let updates = KStream::new(draft, node, children.clone(), keeps, lineage.clone());
-        let old_values = OldValues::default();
-        let table = Self {
-            updates,
-            key_serde,
-            value_serde,
-            old_values: old_values.clone(),
-            store: Some(StoreHandle::new(draft, store, store_name)),
-        };
-        Stateful {
-            node,
-            store,
-            table,
-            children,
-            old_values,
-        }
-    }
-
     /// Makes a table of updates that come from elsewhere.
     pub(crate) fn derived(
         updates: KStream<K, Change<V>>,
         key_serde: Option<SharedSerde<K>>,
         value_serde: Option<SharedSerde<V>>,
         old_values: &OldValues,
+        getter: Getter<K, V>,
     ) -> Self {
         Self {
             updates,
@@ -218,42 +105,9 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             value_serde,
             old_values: old_values.clone(),
             store: None,
+            getter,
+            skips_unseen: false,
         }
-    }
-
-    pub(crate) fn from_source(
-        draft: &SharedDraft,
-        topic: &str,
-        consumed: Consumed<K, V>,
-        materialized: Materialized<K, V>,
-    ) -> Self {
-        let Consumed {
-            key_serde,
-            value_serde,
-            policies,
-            rewindable,
-            name,
-        } = consumed;
-        let lineage = Lineage {
-            policies,
-            rewindable,
-            window_grace: None,
-        };
-        let records = Children::<K, Option<V>>::new();
-        let downstream = records.clone();
-        let topic = TopicRef::Declared(topic.to_owned());
-        let source = draft.borrow_mut().add_source(topic, name, &lineage, |id| {
-            Box::new(move |assembly| {
-                Ok(Box::new(TableSource {
-                    name: assembly.name(id),
-                    key_serde: Arc::clone(&key_serde),
-                    value_serde: Arc::clone(&value_serde),
-                    downstream: downstream.assemble(assembly)?,
-                }))
-            })
-        });
-        let stateful = Self::materialize(draft, "KTABLE-SOURCE-", source, materialized, &lineage);
-        stateful.attach_latest(&records)
     }
 
     /// Names the node this table comes from, in place of the generated name.
@@ -330,20 +184,37 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         &self,
         mapper: impl Fn(&K, V) -> V2 + Send + Sync + 'static,
     ) -> KTable<K, V2> {
-        self.derive("KTABLE-MAPVALUES-", None, move |old_values, key, change| {
-            let Change { new, old } = change;
-            let old = old.filter(|_| old_values.sent());
-            let map = |value: Option<V>| value.map(|value| mapper(key, value));
-            Some(Change {
-                new: map(new),
-                old: map(old),
-            })
+        self.derive("KTABLE-MAPVALUES-", None, false, move |key, value| {
+            Some(mapper(key, value))
         })
     }
 
+    /// As [`map_values`](Self::map_values); a value that becomes `None` is deleted, as where a mapper
+    /// of Kafka Streams returns null.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let numbers = users.filter_map_values(|_, user| user.parse::<i64>().ok());
+    /// # numbers.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::i64())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use = "mapping a table has no effect of its own"]
+    pub fn filter_map_values<V2: Clone + 'static>(
+        &self,
+        mapper: impl Fn(&K, V) -> Option<V2> + Send + Sync + 'static,
+    ) -> KTable<K, V2> {
+        self.derive("KTABLE-MAPVALUES-", None, false, mapper)
+    }
+
     /// Keeps the keys whose value the predicate holds for: others are deleted. The result has no
-    /// store of its own; as in Kafka Streams a value that never passed is forwarded as a delete
-    /// unless old values are sent.
+    /// store of its own. A delete of a key that was not in the result goes no further.
     ///
     /// ```
     /// # use millstream::prelude::*;
@@ -370,58 +241,52 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     fn filter_with(&self, keep: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
-        self.derive(
-            "KTABLE-FILTER-",
-            self.value_serde.clone(),
-            move |old_values, key, change| {
-                let new = change.new.filter(|value| keep(key, value));
-                let old = change
-                    .old
-                    .filter(|value| old_values.sent() && keep(key, value));
-                let unseen = old_values.sent() && new.is_none() && old.is_none();
-                (!unseen).then_some(Change { new, old })
-            },
-        )
+        let value_serde = self.value_serde.clone();
+        self.derive("KTABLE-FILTER-", value_serde, true, move |key, value| {
+            keep(key, &value).then_some(value)
+        })
     }
 
-    /// Draws a table without a store of its own; `change` returns what it makes of an update.
+    /// Draws a table without a store of its own; `derive` returns what a value becomes.
     fn derive<V2: Clone + 'static>(
         &self,
         prefix: &str,
         value_serde: Option<SharedSerde<V2>>,
-        change: impl Fn(&OldValues, &K, Change<V>) -> Option<Change<V2>> + Send + Sync + 'static,
+        skips_unseen: bool,
+        derive: impl Fn(&K, V) -> Option<V2> + Send + Sync + 'static,
     ) -> KTable<K, V2> {
-        let key_serde = self.key_serde.clone();
         let keeps = Keeps {
-            key_serde: key_serde.clone(),
+            key_serde: self.key_serde.clone(),
             value_serde: None,
             repartition_required: false,
         };
         let old_values = self.old_values.child();
+        if skips_unseen {
+            // Only the value before tells whether the key was there: a delete of what never was goes
+            // no further.
+            old_values.request();
+        }
         let own = old_values.clone();
+        let derive = Arc::new(derive);
+        let getter = self.getter.derive(Arc::clone(&derive));
         let updates = self.updates.operator(prefix, keeps, move |scope, record| {
-            let Record {
-                key,
-                value,
-                timestamp,
-                headers,
-            } = record;
-            match change(&own, &key, value) {
-                Some(value) => scope.forward(Record {
-                    key,
-                    value,
-                    timestamp,
-                    headers,
-                }),
-                None => Ok(()),
+            let Change { new, old } = record.value.clone();
+            let old = old.filter(|_| own.sent());
+            let new = new.and_then(|value| derive(&record.key, value));
+            let old = old.and_then(|value| derive(&record.key, value));
+            if skips_unseen && new.is_none() && old.is_none() {
+                return Ok(());
             }
+            scope.forward(record.with_value(Change { new, old }))
         });
         KTable {
             updates,
-            key_serde,
+            key_serde: self.key_serde.clone(),
             value_serde,
             old_values,
             store: None,
+            getter,
+            skips_unseen,
         }
     }
 
@@ -438,74 +303,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Asks for [`Change::old`] from here up to the store.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "joins and table groupings ask for it")
-    )]
     pub(crate) fn enable_sending_old_values(&self) {
         self.old_values.request();
-    }
-}
-
-impl<K: StoreKey, V: Clone + 'static> Stateful<K, V> {
-    /// Attaches a node that keeps the latest value of what `parent` forwards.
-    fn attach_latest<T: Into<Option<V>> + 'static>(self, parent: &Children<K, T>) -> KTable<K, V> {
-        let Self {
-            store,
-            table,
-            children,
-            old_values,
-            ..
-        } = self;
-        parent.add(move |assembly| {
-            Ok(Box::new(TableNode(Updates {
-                store: assembly.store(store),
-                send_old: old_values.sent(),
-                downstream: children.assemble(assembly)?,
-            })))
-        });
-        table
-    }
-}
-
-impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
-    /// Reads the stream as a table: the latest value per key. A stream of `Option<T>` becomes a
-    /// table of `T`, in which `None` deletes the key.
-    ///
-    /// Repartitions first when the key may have changed, through a topic that has the store's name.
-    ///
-    /// ```
-    /// # use millstream::prelude::*;
-    /// # let builder = StreamsBuilder::new();
-    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
-    /// let latest = words.to_table(
-    ///     Materialized::as_store("latest", serdes::string(), serdes::string()),
-    /// );
-    /// # drop(latest);
-    /// # builder.build()?;
-    /// # Ok::<(), TopologyErrors>(())
-    /// ```
-    #[must_use = "an unused table still costs a store"]
-    pub fn to_table<T>(&self, materialized: Materialized<K, T>) -> KTable<K, T>
-    where
-        T: Clone + 'static,
-        V: Into<Option<T>>,
-    {
-        let stream = if self.parts.repartition_required {
-            let mut repartitioned = Repartitioned::as_name(materialized.name.clone());
-            repartitioned.key_serde = Some(Arc::clone(&materialized.key_serde));
-            self.repartition(repartitioned)
-        } else {
-            self.clone()
-        };
-        let parts = &stream.parts;
-        KTable::materialize(
-            &stream.draft,
-            "KSTREAM-TOTABLE-",
-            parts.node,
-            materialized,
-            &parts.lineage,
-        )
-        .attach_latest(&parts.children)
     }
 }

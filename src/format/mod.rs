@@ -8,6 +8,7 @@
 //! - Decoding never indexes, never panics and never trusts a length it has not checked.
 
 pub(crate) mod bytes;
+pub mod change;
 pub mod checkpoint;
 pub mod names;
 pub mod offset_metadata;

@@ -285,6 +285,59 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
             })
     }
 
+    /// Hands a record to one operator downstream, by its name (Kafka Streams' `forward(record,
+    /// childName)`): what [`named`](crate::dsl::KStream::named) or
+    /// [`Produced::named`](crate::dsl::Produced::named) gave it.
+    ///
+    /// ```
+    /// use millstream::prelude::*;
+    ///
+    /// struct Router;
+    ///
+    /// impl Processor<String, i64, String, i64> for Router {
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///         record: Record<String, i64>,
+    ///     ) -> Result<(), BoxError> {
+    ///         let child = if record.value > 1000 { "large" } else { "small" };
+    ///         Ok(context.forward_to(child, record)?)
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// let routed = orders.process("router", (), |_, ()| Router);
+    /// let produced = || Produced::with(serdes::string(), serdes::i64());
+    /// routed.to("large-orders", produced().named("large"));
+    /// routed.to("small-orders", produced().named("small"));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ForwardError`] when that operator failed, or when there is none of that name.
+    pub fn forward_to(
+        &mut self,
+        child: &str,
+        record: Record<KOut, VOut>,
+    ) -> Result<(), ForwardError> {
+        if self.failed.is_some() {
+            return Err(ForwardError);
+        }
+        let result = self.downstream.process_to(self.task, child, record);
+        let result = result.unwrap_or_else(|| {
+            Err(ProcessError::Processing {
+                node: child.to_owned(),
+                source: "no operator of this name follows the processor".into(),
+            })
+        });
+        result.map_err(|error| {
+            self.failed = Some(error);
+            ForwardError
+        })
+    }
+
     /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`.
     pub fn schedule(&mut self, interval: Duration, kind: PunctuationType) -> PunctuationId {
         let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);

@@ -3,12 +3,17 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Node, ProcessError, Record, TaskContext};
 
 /// The operators after an operator, in the order the author attached them. A record is cloned only
 /// when there is more than one.
-pub struct Downstream<K, V>(Kind<K, V>);
+pub struct Downstream<K, V> {
+    kind: Kind<K, V>,
+    /// The nodes' names in order, for a forward to one of them.
+    names: Box<[Arc<str>]>,
+}
 
 enum Kind<K, V> {
     Nothing,
@@ -23,18 +28,26 @@ enum Kind<K, V> {
 impl<K, V> Downstream<K, V> {
     /// Puts operators together.
     #[must_use]
-    pub fn new(mut nodes: Vec<Box<dyn Node<K, V>>>) -> Self {
-        Self(match nodes.pop() {
+    pub fn new(nodes: Vec<Box<dyn Node<K, V>>>) -> Self {
+        Self::named(nodes, Vec::new())
+    }
+
+    /// Puts operators together that a forward may name.
+    #[must_use]
+    pub fn named(mut nodes: Vec<Box<dyn Node<K, V>>>, names: Vec<Arc<str>>) -> Self {
+        let kind = match nodes.pop() {
             None => Kind::Nothing,
             Some(last) if nodes.is_empty() => Kind::One(last),
             Some(last) => Kind::Many { first: nodes, last },
-        })
+        };
+        let names = names.into_boxed_slice();
+        Self { kind, names }
     }
 
     /// Returns whether nobody reads what is forwarded.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        matches!(self.0, Kind::Nothing)
+        matches!(self.kind, Kind::Nothing)
     }
 }
 
@@ -49,7 +62,7 @@ impl<K: Clone, V: Clone> Downstream<K, V> {
         cx: &mut TaskContext,
         record: Record<K, V>,
     ) -> Result<(), ProcessError> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Nothing => Ok(()),
             Kind::One(node) => node.process(cx, record),
             Kind::Many { first, last } => {
@@ -78,9 +91,31 @@ impl<K: Clone, V: Clone> Downstream<K, V> {
     }
 }
 
+impl<K, V> Downstream<K, V> {
+    /// As [`process_at`](Self::process_at), to the operator of that name alone; `None` where there is
+    /// none.
+    pub(crate) fn process_to(
+        &mut self,
+        cx: &mut TaskContext,
+        name: &str,
+        record: Record<K, V>,
+    ) -> Option<Result<(), ProcessError>> {
+        let index = self.names.iter().position(|child| **child == *name)?;
+        let node = match &mut self.kind {
+            Kind::Nothing => return None,
+            Kind::One(node) => node,
+            Kind::Many { first, last } => first.get_mut(index).unwrap_or(last),
+        };
+        let before = cx.set_timestamp(record.timestamp);
+        let result = node.process(cx, record);
+        cx.set_timestamp(before);
+        Some(result)
+    }
+}
+
 impl<K, V> fmt::Debug for Downstream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes = match &self.0 {
+        let nodes = match &self.kind {
             Kind::Nothing => 0,
             Kind::One(_) => 1,
             Kind::Many { first, .. } => first.len() + 1,

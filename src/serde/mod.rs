@@ -50,6 +50,12 @@ pub trait Serde<T>: Send + Sync + 'static {
     fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         key
     }
+
+    /// Returns whether `data` is null: [`serialize`](Self::serialize) would answer `false`. Operators
+    /// that Kafka Streams has drop null keys and values ask this way.
+    fn is_null(&self, _data: &T) -> bool {
+        false
+    }
 }
 
 /// Untyped text forms of a serde, for queries: `/stores/{name}/{key}`.
@@ -84,6 +90,10 @@ impl<T: 'static> Serde<T> for Arc<dyn Serde<T>> {
 
     fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         (**self).base_key(key)
+    }
+
+    fn is_null(&self, data: &T) -> bool {
+        (**self).is_null(data)
     }
 }
 

@@ -38,6 +38,10 @@ impl<T, S: Serde<T>> Serde<Option<T>> for OptionalSerde<S> {
     fn base_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         self.0.base_key(key)
     }
+
+    fn is_null(&self, data: &Option<T>) -> bool {
+        data.as_ref().is_none_or(|data| self.0.is_null(data))
+    }
 }
 
 impl<S: TextCodec> TextCodec for OptionalSerde<S> {

@@ -160,10 +160,12 @@ impl Graph {
     pub(crate) fn sink_topics(&self, nodes: &BTreeSet<NodeId>) -> Vec<TopicRef> {
         let mut topics = Vec::new();
         for (_, node) in self.select(nodes) {
-            if let NodeKind::Sink(topic) = &node.kind
-                && !topics.contains(topic)
-            {
-                topics.push(topic.clone());
+            if let NodeKind::Sink(written) = &node.kind {
+                for topic in written {
+                    if !topics.contains(topic) {
+                        topics.push(topic.clone());
+                    }
+                }
             }
         }
         topics
@@ -214,8 +216,12 @@ impl Graph {
                     stores: stores.map(|store| store.name.clone()).collect(),
                 }
             }
-            NodeKind::Sink(topic) => NodeRole::Sink {
-                topic: topic.to_string(),
+            NodeKind::Sink(topics) => NodeRole::Sink {
+                topic: topics
+                    .iter()
+                    .map(TopicRef::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
             },
         }
     }

@@ -77,7 +77,7 @@ pub enum NodeRole {
     },
     /// Writes a topic.
     Sink {
-        /// The topic, without the application id.
+        /// The topic, without the application id; several are separated by `, `.
         topic: String,
     },
 }

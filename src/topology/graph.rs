@@ -28,8 +28,8 @@ pub(crate) enum NodeKind {
         /// Whether the author wrote it: it has `init`, punctuators, `close`.
         processor: bool,
     },
-    /// Writes a topic.
-    Sink(TopicRef),
+    /// Writes a topic, or the one of several that a record names.
+    Sink(Vec<TopicRef>),
 }
 
 #[derive(Debug, Clone)]

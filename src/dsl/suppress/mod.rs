@@ -18,10 +18,11 @@ pub use config::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConf
 
 use std::sync::Arc;
 
-use self::buffer::{Buffer, BufferKeySerde, Buffered, BufferedSerde, BytesCodec};
+use self::buffer::{Buffer, BufferKey, BufferKeySerde, Buffered, BufferedSerde, BytesCodec};
 use self::config::{Full, Until};
 use super::builder::StoreKey;
 use super::config::{Materialized, SharedSerde};
+use super::getter::Getter;
 use super::stream::{KStream, Keeps};
 use super::table::{Change, KTable, OldValues};
 use super::window::ObservedTime;
@@ -29,7 +30,8 @@ use crate::clock::Timestamp;
 use crate::dsl::assembly::Children;
 use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
 use crate::serde::i64 as i64_serde;
-use crate::topology::{Durability, GraphNode, NodeKind, Persistence, TopologyError};
+use crate::state::StoreRef;
+use crate::topology::{Durability, GraphNode, NodeKind, Persistence, StoreId, TopologyError};
 
 struct SuppressNode<K: StoreKey, V> {
     name: Arc<str>,
@@ -208,9 +210,10 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             Some(Arc::clone(&key_serde)),
             Some(Arc::clone(&value_serde)),
             &old_values,
+            self.emitted(buffer, index, &until),
         );
         let bounds = suppressed.bounds;
-        updates.parts.children.add(move |assembly| {
+        updates.parts.children.add(node, move |assembly| {
             let index = index.map(|index| assembly.store(index));
             let serdes = (Arc::clone(&key_serde), Arc::clone(&value_serde));
             Ok(Box::new(SuppressNode {
@@ -224,6 +227,39 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             }))
         });
         table
+    }
+
+    /// What readers downstream know of a key: what the buffer holds back is not known yet.
+    fn emitted(&self, buffer: StoreId, index: Option<StoreId>, until: &Until<K>) -> Getter<K, V> {
+        // The value before the first that is held back is the change's old one.
+        self.old_values.request();
+        let table = self.getter.clone();
+        let time_of = Arc::clone(&until.time_of);
+        let own = std::iter::once(buffer).chain(index);
+        let stores = own.chain(table.stores.iter().copied()).collect();
+        Getter::new(stores, move |assembly| {
+            let lookup = table.lookup(assembly);
+            let time_of = Arc::clone(&time_of);
+            let buffer: StoreRef<BufferKey<K>, Buffered<V>> = assembly.store(buffer);
+            let index: Option<StoreRef<K, Timestamp>> = index.map(|index| assembly.store(index));
+            Box::new(move |key| {
+                let time = match &index {
+                    Some(index) => index.get(key)?,
+                    None => Some(time_of(key, 0)),
+                };
+                let held = match time {
+                    Some(time) => {
+                        let key = key.clone();
+                        buffer.get(&BufferKey { time, key })?
+                    }
+                    None => None,
+                };
+                match held {
+                    Some(held) => Ok(held.prior.map(|prior| (prior, held.timestamp))),
+                    None => lookup(key),
+                }
+            })
+        })
     }
 
     /// Finds the serdes and the time to wait; notes what is missing.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EmitStrategy, Fold, LateConsumer, ObservedTime, Windowing};
+use crate::clock::Timestamp;
 use crate::dsl::assembly::{Assembly, Children, StoreFactory, StoreInstance};
 use crate::dsl::builder::{Draft, SharedDraft, StoreKey, StreamsBuilder};
 use crate::dsl::config::{Materialized, SharedSerde, StoreBuilder};
+use crate::dsl::getter::Getter;
 use crate::dsl::group::KGroupedStream;
 use crate::dsl::process::sealed;
 use crate::dsl::stream::{KStream, Keeps};
@@ -19,7 +21,7 @@ use crate::serde::{
     SessionStoreCodec, SessionWindowedSerde, TextCodec, TimeWindowedSerde, WindowStoreCodec,
     session_windowed,
 };
-use crate::state::{Layout, Segments, SessionStore, WindowStore};
+use crate::state::{Layout, Segments, SessionStore, StateError, WindowStore};
 use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, StoreSpec, TopologyError};
 use crate::window::{Windowed, millis};
 
@@ -141,9 +143,16 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         let key: SharedSerde<Windowed<K>> = Arc::new(
             TimeWindowedSerde::<SharedSerde<K>>::of_millis(key, spec.size),
         );
-        self.draw(materialized, &spec, key, |draft, store| {
-            draft.add_window_store(store, layout)
-        })
+        let add = |draft: &mut Draft, store| draft.add_window_store(store, layout);
+        self.draw(
+            materialized,
+            &spec,
+            key,
+            add,
+            |store: &WindowStore<K, A>, key| {
+                store.fetch_with_timestamp(&key.key, key.window.start())
+            },
+        )
     }
 
     /// Adds a session store.
@@ -157,9 +166,17 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         let key = Arc::clone(&materialized.key_serde);
         let key: SharedSerde<Windowed<K>> =
             Arc::new(session_windowed::<SharedSerde<K>>(key) as SessionWindowedSerde<_>);
-        self.draw(materialized, &spec, key, |draft, store| {
-            draft.add_session_store(store, layout)
-        })
+        let add = |draft: &mut Draft, store| draft.add_session_store(store, layout);
+        self.draw(
+            materialized,
+            &spec,
+            key,
+            add,
+            |store: &SessionStore<K, A>, key| {
+                let found = store.fetch_session(key)?;
+                Ok(found.map(|value| (value, key.window.end())))
+            },
+        )
     }
 
     /// Returns how long the store keeps windows; notes what is wrong with them.
@@ -186,12 +203,13 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         retention
     }
 
-    fn draw<A: Clone + 'static, S>(
+    fn draw<A: Clone + 'static, S: Clone + 'static>(
         self,
         materialized: Materialized<K, A>,
         spec: &WindowSpec,
         key_serde: SharedSerde<Windowed<K>>,
         add_store: impl FnOnce(&mut Draft, Materialized<K, A>) -> StoreId,
+        get: fn(&S, &Windowed<K>) -> Result<Option<(A, Timestamp)>, StateError>,
     ) -> Drawn<K, V, A, S> {
         let value_serde = Arc::clone(&materialized.value_serde);
         let store_name = materialized.name.clone();
@@ -216,7 +234,12 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         lineage.window_grace = Some(spec.grace);
         let updates = KStream::new(&self.stream.draft, node, children.clone(), keeps, lineage);
         let old_values = OldValues::default();
-        let table = KTable::derived(updates, Some(key_serde), Some(value_serde), &old_values);
+        let getter = Getter::new(vec![store], move |assembly| {
+            let store: S = assembly.store(store);
+            Box::new(move |key| get(&store, key))
+        });
+        let (key, value) = (Some(key_serde), Some(value_serde));
+        let table = KTable::derived(updates, key, value, &old_values, getter);
         Drawn {
             late: self.draw_late(node),
             stream: self.stream,
@@ -293,7 +316,7 @@ where
             ..
         } = self;
         let fold = Arc::new(fold);
-        stream.parts.children.add(move |assembly| {
+        stream.parts.children.add(node, move |assembly| {
             let late = match &late {
                 Some(late) => late.assemble(assembly)?,
                 None => Downstream::new(Vec::new()),

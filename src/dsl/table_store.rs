@@ -1,0 +1,328 @@
+//! Tables with a store: what keeps the latest value per key.
+
+use std::sync::Arc;
+
+use super::assembly::Children;
+use super::builder::{SharedDraft, StoreHandle, StoreKey};
+use super::config::{Consumed, Materialized, Repartitioned};
+use super::getter::Getter;
+use super::nulls::Nulls;
+use super::source::TableSource;
+use super::stream::{KStream, Keeps, Lineage};
+use super::table::{Change, KTable, OldValues};
+use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
+use crate::state::StoreRef;
+use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, TopicRef};
+
+/// A store of latest values, and who hears of changes.
+pub(crate) struct Updates<K, V> {
+    pub(crate) store: StoreRef<K, V>,
+    pub(crate) send_old: bool,
+    pub(crate) downstream: Downstream<K, Change<V>>,
+}
+
+impl<K: StoreKey, V: Clone + 'static> Updates<K, V> {
+    /// Writes `record`'s new value with the time in progress, and forwards the change.
+    pub(crate) fn apply(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, Change<V>>,
+    ) -> Result<(), ProcessError> {
+        if self.downstream.is_empty() {
+            let Record { key, value, .. } = record;
+            match value.new {
+                Some(new) => self.store.put(key, new)?,
+                None => drop(self.store.delete(&key)?),
+            }
+            return Ok(());
+        }
+        match &record.value.new {
+            Some(new) => self.store.put(record.key.clone(), new.clone())?,
+            None => drop(self.store.delete(&record.key)?),
+        }
+        self.downstream.process(cx, record)
+    }
+}
+
+/// Keeps the latest value of each key.
+struct TableNode<K, V> {
+    updates: Updates<K, V>,
+    nulls: Nulls<K, V>,
+}
+
+impl<K: StoreKey, V: Clone + 'static, T: Into<Option<V>>> Node<K, T> for TableNode<K, V> {
+    fn process(&mut self, cx: &mut TaskContext, record: Record<K, T>) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
+        if self.nulls.is_key(&key) {
+            cx.drop_record();
+            return Ok(());
+        }
+        let old = if self.updates.send_old {
+            self.updates.store.get(&key)?
+        } else {
+            None
+        };
+        let value = Change {
+            new: value.into(),
+            old,
+        };
+        self.updates.apply(
+            cx,
+            Record {
+                key,
+                value,
+                timestamp,
+                headers,
+            },
+        )
+    }
+}
+
+/// Keeps what a table without a store makes of its updates.
+struct MaterializedNode<K, V> {
+    updates: Updates<K, V>,
+    skips_unseen: bool,
+}
+
+impl<K: StoreKey, V: Clone + 'static> Node<K, Change<V>> for MaterializedNode<K, V> {
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, Change<V>>,
+    ) -> Result<(), ProcessError> {
+        // A filter needs it to tell a delete from a key that never was there.
+        let old = if self.updates.send_old || self.skips_unseen {
+            self.updates.store.get(&record.key)?
+        } else {
+            None
+        };
+        let new = record.value.new.clone();
+        if self.skips_unseen && new.is_none() && old.is_none() {
+            return Ok(());
+        }
+        self.updates
+            .apply(cx, record.with_value(Change { new, old }))
+    }
+}
+
+/// What a node with a store is drawn with.
+pub(crate) struct Stateful<K, V> {
+    pub(crate) node: NodeId,
+    pub(crate) store: StoreId,
+    pub(crate) table: KTable<K, V>,
+    pub(crate) children: Children<K, Change<V>>,
+    pub(crate) old_values: OldValues,
+}
+
+impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
+    /// Draws a node with a store whose updates are the table; the caller attaches its instance.
+    pub(crate) fn materialize(
+        draft: &SharedDraft,
+        prefix: &str,
+        parents: Vec<NodeId>,
+        materialized: Materialized<K, V>,
+        lineage: &Lineage,
+    ) -> Stateful<K, V> {
+        let key_serde = Some(Arc::clone(&materialized.key_serde));
+        let value_serde = Some(Arc::clone(&materialized.value_serde));
+        let mut borrowed = draft.borrow_mut();
+        let store_name = materialized.name.clone();
+        let name = borrowed.graph.generate_name(prefix);
+        let store = borrowed.add_store(materialized);
+        let node = borrowed.graph.add(GraphNode {
+            name,
+            named: false,
+            kind: NodeKind::Operator { processor: false },
+            parents,
+            stores: vec![store],
+        });
+        drop(borrowed);
+        let children = Children::new();
+        let keeps = Keeps {
+            key_serde: key_serde.clone(),
+            value_serde: None,
+            repartition_required: false,
+        };
+        let updates = KStream::new(draft, node, children.clone(), keeps, lineage.clone());
+        let old_values = OldValues::default();
+        let table = Self {
+            updates,
+            key_serde,
+            value_serde,
+            old_values: old_values.clone(),
+            store: Some(StoreHandle::new(draft, store, store_name)),
+            getter: Getter::of_store(store),
+            skips_unseen: false,
+        };
+        Stateful {
+            node,
+            store,
+            table,
+            children,
+            old_values,
+        }
+    }
+
+    pub(crate) fn from_source(
+        draft: &SharedDraft,
+        topic: &str,
+        consumed: Consumed<K, V>,
+        materialized: Materialized<K, V>,
+    ) -> Self {
+        let Consumed {
+            key_serde,
+            value_serde,
+            policies,
+            rewindable,
+            name,
+        } = consumed;
+        let lineage = Lineage {
+            policies,
+            rewindable,
+            window_grace: None,
+        };
+        let records = Children::<K, Option<V>>::new();
+        let downstream = records.clone();
+        let topic = TopicRef::Declared(topic.to_owned());
+        let source = draft.borrow_mut().add_source(topic, name, &lineage, |id| {
+            Box::new(move |assembly| {
+                Ok(Box::new(TableSource {
+                    name: assembly.name(id),
+                    key_serde: Arc::clone(&key_serde),
+                    value_serde: Arc::clone(&value_serde),
+                    downstream: downstream.assemble(assembly)?,
+                }))
+            })
+        });
+        let stateful = Self::materialize(
+            draft,
+            "KTABLE-SOURCE-",
+            vec![source],
+            materialized,
+            &lineage,
+        );
+        stateful.attach_latest(&records)
+    }
+
+    /// Keeps a table that has no store of its own in one: to query it, or so that its values are not
+    /// computed again (Kafka Streams' `filter(.., Materialized)`, `mapValues(.., Materialized)`).
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let lengths = users
+    ///     .map_values(|_, user| user.len() as i64)
+    ///     .materialized(Materialized::as_store("lengths", serdes::string(), serdes::i64()));
+    /// # drop(lengths);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use = "a store that nobody reads or queries costs all the same"]
+    pub fn materialized(&self, materialized: Materialized<K, V>) -> Self {
+        let parts = &self.updates.parts;
+        let stateful = Self::materialize(
+            &self.updates.draft,
+            "KTABLE-MATERIALIZED-",
+            vec![parts.node],
+            materialized,
+            &parts.lineage,
+        );
+        let Stateful {
+            node,
+            store,
+            mut table,
+            children,
+            old_values,
+        } = stateful;
+        table.skips_unseen = self.skips_unseen;
+        let skips_unseen = self.skips_unseen;
+        parts.children.add(node, move |assembly| {
+            Ok(Box::new(MaterializedNode {
+                skips_unseen,
+                updates: Updates {
+                    store: assembly.store(store),
+                    send_old: old_values.sent(),
+                    downstream: children.assemble(assembly)?,
+                },
+            }))
+        });
+        table
+    }
+}
+
+impl<K: StoreKey, V: Clone + 'static> Stateful<K, V> {
+    /// Attaches a node that keeps the latest value of what `parent` forwards.
+    fn attach_latest<T: Into<Option<V>> + 'static>(self, parent: &Children<K, T>) -> KTable<K, V> {
+        let nulls = Nulls::new(self.table.key_serde.clone(), None);
+        let Self {
+            node,
+            store,
+            table,
+            children,
+            old_values,
+        } = self;
+        parent.add(node, move |assembly| {
+            Ok(Box::new(TableNode {
+                nulls: nulls.clone(),
+                updates: Updates {
+                    store: assembly.store(store),
+                    send_old: old_values.sent(),
+                    downstream: children.assemble(assembly)?,
+                },
+            }))
+        });
+        table
+    }
+}
+
+impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
+    /// Reads the stream as a table: the latest value per key. A stream of `Option<T>` becomes a
+    /// table of `T`, in which `None` deletes the key.
+    ///
+    /// Repartitions first when the key may have changed, through a topic that has the store's name.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let latest = words.to_table(
+    ///     Materialized::as_store("latest", serdes::string(), serdes::string()),
+    /// );
+    /// # drop(latest);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use = "an unused table still costs a store"]
+    pub fn to_table<T>(&self, materialized: Materialized<K, T>) -> KTable<K, T>
+    where
+        T: Clone + 'static,
+        V: Into<Option<T>>,
+    {
+        let stream = if self.parts.repartition_required {
+            let mut repartitioned = Repartitioned::as_name(materialized.name.clone());
+            repartitioned.key_serde = Some(Arc::clone(&materialized.key_serde));
+            self.repartition(repartitioned)
+        } else {
+            self.clone()
+        };
+        let parts = &stream.parts;
+        KTable::materialize(
+            &stream.draft,
+            "KSTREAM-TOTABLE-",
+            vec![parts.node],
+            materialized,
+            &parts.lineage,
+        )
+        .attach_latest(&parts.children)
+    }
+}

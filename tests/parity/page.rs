@@ -1,0 +1,79 @@
+//! `docs/parity.md`.
+
+use std::collections::BTreeMap;
+
+use crate::golden::Golden;
+
+/// Cases in which millstream differs on purpose, and why.
+pub(crate) const DIFFERENCES: &[(&str, &str)] = &[];
+
+/// Cases that Kafka Streams has and millstream does not yet.
+pub(crate) const MISSING: &[&str] = &[
+    "stream_of_pattern",
+    "timestamp_extractor",
+    "stream_global_join",
+    "stream_global_left_join",
+    "foreign_key_join",
+    "foreign_key_left_join",
+];
+
+/// Why a case differs on purpose.
+pub(crate) fn difference(case: &str) -> Option<&'static str> {
+    DIFFERENCES
+        .iter()
+        .find(|(name, _)| *name == case)
+        .map(|(_, reason)| *reason)
+}
+
+const HEAD: &str = "\
+# Parity with Kafka Streams
+
+Written by the parity suite (`tests/parity`): do not edit. Each case is one topology, drawn in Java for
+Kafka Streams 4.3.1 and in Rust for millstream. Both get the same input, seeded: out of order, late,
+at equal timestamps, duplicated, with tombstones and null keys where the operator can meet them. Outputs
+are compared record by record: topic, key bytes, value bytes, timestamp, headers, and which input made
+them.
+
+`scripts/parity` runs the Java side again and writes the golden files.
+
+| Operator | Cases | Result |
+| --- | --- | --- |
+";
+
+/// Renders the page of these cases.
+pub(crate) fn render(cases: &[&str]) -> String {
+    let mut operators = BTreeMap::<String, Vec<&str>>::new();
+    for case in cases.iter().chain(MISSING) {
+        let operator = Golden::read(case).operator;
+        operators.entry(operator).or_default().push(case);
+    }
+    let mut page = HEAD.to_owned();
+    for (operator, cases) in operators {
+        let names: Vec<String> = cases
+            .iter()
+            .map(|case| format!("`{}`", case.replace('_', "-")))
+            .collect();
+        let differences: Vec<String> = cases
+            .iter()
+            .filter_map(|case| {
+                let name = case.replace('_', "-");
+                if MISSING.contains(case) {
+                    return Some(format!("`{name}` is not there yet"));
+                }
+                Some(format!("`{name}` differs: {}", difference(case)?))
+            })
+            .collect();
+        let result = if differences.is_empty() {
+            "equal".to_owned()
+        } else if differences.len() < cases.len() {
+            format!("equal; {}", differences.join("; "))
+        } else {
+            differences.join("; ")
+        };
+        page.push_str(&format!(
+            "| `{operator}` | {} | {result} |\n",
+            names.join(", ")
+        ));
+    }
+    page
+}
