@@ -291,7 +291,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Returns the handle of the table's store, to connect a processor to it; `None` where the table
-    /// has no store of its own.
+    /// has no key-value store of its own, as a windowed one.
     #[must_use]
     pub fn store(&self) -> Option<StoreHandle<K, V>> {
         self.store.clone()

@@ -5,8 +5,9 @@
 //! Streams' class of that name drives a task by hand; this one steps the real
 //! [`StreamThread`], so repartition topics, changelogs, transactions and commits are the real ones.
 //! # What it does not simulate
-//! Several threads or processes, rebalances, crashes and faults of the log: that is the simulation's
-//! part. Wall-clock time stands still unless it is advanced.
+//! Several threads or processes, rebalances, crashes within a transaction and faults of the log: that is
+//! the simulation's part. A crash between two records is [`restart`](TopologyTestDriver::restart).
+//! Wall-clock time stands still unless it is advanced.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
