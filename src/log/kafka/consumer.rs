@@ -8,6 +8,8 @@
 //!   that all its records arrive there, in order.
 //! - A record below the partition's position is dropped: a rebalance pauses and resumes fetching
 //!   inside librdkafka, and a seek races with what is under way.
+//! - A partition's position is never beyond a visible record that was not handed out: `partition` has
+//!   the reasons.
 //! - Records hold the client alive; dropping the consumer closes it without leaving the group.
 //! # Failure
 //! A fatal client error (another process under our static identity) surfaces in
@@ -18,7 +20,6 @@
 //! that could be fenced: it goes on with a new client.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,14 +27,14 @@ use hashbrown::HashMap;
 
 use super::config::Config;
 use super::ffi::{
-    Client, ClientKind, Code, EventBody, FetchError, KafkaMessage, NativeError, Origin,
-    PartitionList, Queue,
+    Client, ClientKind, Code, EventBody, KafkaMessage, NativeError, PartitionList, Queue,
 };
+use super::partition::Partition;
 use super::producer::KafkaGroupMetadata;
 use super::{errors, events};
 use crate::log::{
-    CommittedOffset, ConsumerSpec, ConsumerWaker, LogConsumer, LogError, LogMessage,
-    MembershipEvent, Offset, TopicName, TopicPartition,
+    CommittedOffset, ConsumerSpec, ConsumerWaker, LogConsumer, LogError, MembershipEvent, Offset,
+    TopicName, TopicPartition,
 };
 
 /// How long a question for committed offsets may hold the thread up.
@@ -60,21 +61,6 @@ pub struct KafkaConsumer {
     subscription: Vec<TopicName>,
     config: Arc<Config>,
     spec: ConsumerSpec,
-}
-
-/// An assigned partition.
-#[derive(Debug)]
-struct Partition {
-    queue: Queue,
-    origin: Arc<Origin>,
-    /// The topic's name for calls that take C strings.
-    name: CString,
-    /// The next offset to deliver; smaller ones were delivered or skipped.
-    position: Offset,
-    /// A condition that arrived behind records, due at the next poll.
-    condition: Option<FetchError>,
-    /// A seek was begun and not confirmed: the queue may hold records of the old position.
-    unsettled: bool,
 }
 
 impl KafkaConsumer {
@@ -263,6 +249,9 @@ impl LogConsumer for KafkaConsumer {
         self.client
             .incremental_assign(&list)
             .map_err(|error| self.error(operation, error))?;
+        for (_, partition) in &mut added {
+            partition.settled(&self.client);
+        }
         self.partitions.extend(added);
         Ok(())
     }
@@ -281,14 +270,17 @@ impl LogConsumer for KafkaConsumer {
         let Some(source) = self.partitions.get_mut(partition) else {
             return Ok(0);
         };
-        source.poll(partition, max, into)
+        if let Some(position) = source.to_seek() {
+            self.seek(partition, position)?;
+        }
+        let Some(source) = self.partitions.get_mut(partition) else {
+            return Ok(0);
+        };
+        source.poll(&self.client, partition, max, into)
     }
 
-    // Only as far as records were delivered: the offset of a partition-end event was seen one past
-    // the end of an empty partition, and a position too high would pass over a record.
     fn position(&self, partition: &TopicPartition) -> Option<Offset> {
-        let source = self.partitions.get(partition)?;
-        (!source.unsettled).then_some(source.position)
+        self.partitions.get(partition)?.position()
     }
 
     fn wait(&mut self, timeout: Duration) {
@@ -306,8 +298,7 @@ impl LogConsumer for KafkaConsumer {
             let message = format!("{partition} is not assigned");
             return Err(LogError::Fatal { operation, message });
         };
-        // Until the seek has begun, what the queue holds is of the old position.
-        source.unsettled = true;
+        source.begin_seek();
         let list = PartitionList::of([(partition, offset)])
             .map_err(|error| errors::log_error(operation, error))?;
         self.client
@@ -329,9 +320,7 @@ impl LogConsumer for KafkaConsumer {
             code => return Err(self.error(operation, NativeError::from_code(code))),
         }
         if let Some(source) = self.partitions.get_mut(partition) {
-            source.position = offset;
-            source.condition = None;
-            source.unsettled = false;
+            source.sought(&self.client, offset);
         }
         Ok(())
     }
@@ -398,72 +387,6 @@ impl LogConsumer for KafkaConsumer {
         self.partitions.clear();
         self.left = true;
         Ok(())
-    }
-}
-
-impl Partition {
-    fn new(
-        client: &Arc<Client>,
-        at: &TopicPartition,
-        offset: Offset,
-        waker: &ConsumerWaker,
-    ) -> Result<Self, NativeError> {
-        let mut queue = Queue::partition(client, at)?;
-        queue.wake_when_filled(waker.clone());
-        let name = CString::new(&*at.topic)
-            .map_err(|_| NativeError::from_code(Code::RD_KAFKA_RESP_ERR__INVALID_ARG))?;
-        let origin = Origin {
-            topic: TopicName::clone(&at.topic),
-            client: Arc::clone(client),
-        };
-        Ok(Self {
-            queue,
-            origin: Arc::new(origin),
-            name,
-            position: offset,
-            condition: None,
-            unsettled: false,
-        })
-    }
-
-    fn poll(
-        &mut self,
-        at: &TopicPartition,
-        max: usize,
-        into: &mut VecDeque<KafkaMessage>,
-    ) -> Result<usize, LogError> {
-        if self.unsettled {
-            let message = format!("a seek of {at} has not begun");
-            return Err(LogError::Retriable {
-                operation: "poll",
-                message,
-            });
-        }
-        if let Some(condition) = self.condition.take() {
-            return Err(errors::of_fetch(at, condition));
-        }
-        let (origin, position, condition) = (&self.origin, &mut self.position, &mut self.condition);
-        let mut delivered = 0;
-        self.queue
-            .take(max, |fetched| match fetched.into_record(origin) {
-                Ok(record) if record.offset() >= *position => {
-                    *position = record.offset() + 1;
-                    into.push_back(record);
-                    delivered += 1;
-                }
-                Ok(_below) => {}
-                Err(error) => *condition = Some(error),
-            })
-            .map_err(|error| errors::log_error("poll", error))?;
-        match self.condition.take() {
-            // Records first: the condition is of the position behind them.
-            condition @ Some(_) if delivered > 0 => {
-                self.condition = condition;
-                Ok(delivered)
-            }
-            Some(condition) => Err(errors::of_fetch(at, condition)),
-            None => Ok(delivered),
-        }
     }
 }
 
