@@ -1,4 +1,5 @@
-//! The stream thread on the embedded log: outputs that the log refuses. `tests/broker` runs the same on Kafka.
+//! The stream thread on the embedded log: outputs that the log refuses, positions past control
+//! records. `tests/broker` runs the same on Kafka.
 
 mod running;
 
@@ -6,7 +7,7 @@ use std::sync::Arc;
 
 use millstream::clock::{Clock, ManualClock};
 use millstream::log::embedded::EmbeddedLog;
-use running::{Place, refusals};
+use running::{Place, positions, refusals};
 
 fn place() -> Place<EmbeddedLog> {
     let clock = ManualClock::at(1_700_000_000_000);
@@ -36,4 +37,9 @@ fn the_policies_retry_and_skip_are_followed() {
 #[test]
 fn a_refused_dead_letter_stops_the_thread() {
     refusals::a_refused_dead_letter_stops_the_thread(&place());
+}
+
+#[test]
+fn an_idle_partition_whose_records_were_deleted_is_taken_up_again() {
+    positions::an_idle_partition_whose_records_were_deleted_is_taken_up_again(&place());
 }

@@ -137,8 +137,9 @@ pub trait LogMessage: Send {
     fn headers(&self) -> Headers;
 }
 
-/// A group member. Used by one thread. Dropping it does **not** leave the group (a killed static
-/// member resumes as itself); [`leave`](Self::leave) does.
+/// A group member. Used by one thread. Dropping a static one does **not** leave the group (a killed
+/// static member resumes as itself); [`leave`](Self::leave) does. Whether a dynamic one leaves when it
+/// is dropped is the log's affair.
 ///
 /// The membership protocol is the caller's: [`poll_membership`](Self::poll_membership) hands out an
 /// event, the caller answers `Assigned` with [`assign`](Self::assign) and `Revoked`/`Lost` with

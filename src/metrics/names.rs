@@ -167,7 +167,7 @@ metrics! {
     CommitAborts: Type::Counter, "millstream_commit_aborts_total",
         [Thread],
         "Transactions aborted; their records are processed again.";
-    CommitAbortsInARow: Type::Gauge, "millstream_commit_aborts_in_a_row",
+    CommitConsecutiveAborts: Type::Gauge, "millstream_commit_consecutive_aborts",
         [Thread],
         "Transactions that failed one after the other, for reasons that may pass; 0 after a commit. The pause before the next grows with it.";
     CommitRefusals: Type::Counter, "millstream_commit_refusals_total",
@@ -335,7 +335,7 @@ mod tests {
                 Type::Counter => assert!(name.ends_with("_total"), "{name}"),
                 Type::Histogram(_) => assert!(name.ends_with("_seconds"), "{name}"),
                 Type::Gauge => {
-                    let unit = ["_records", "_bytes", "_info"]
+                    let unit = ["_records", "_bytes", "_aborts", "_info"]
                         .iter()
                         .any(|unit| name.ends_with(unit));
                     assert!(unit, "{name}");

@@ -90,7 +90,7 @@ impl Metrics {
         ThreadMetrics {
             commits: self.counter(Metric::Commits, &labels),
             aborts: self.counter(Metric::CommitAborts, &labels),
-            failed_in_a_row: self.gauge(Metric::CommitAbortsInARow, &labels),
+            failed_in_a_row: self.gauge(Metric::CommitConsecutiveAborts, &labels),
             refusals: self.counter(Metric::CommitRefusals, &labels),
             unknown_outcomes: self.counter(Metric::CommitUnknownOutcomes, &labels),
             commit_duration: self.histogram(Metric::CommitDuration, &labels),

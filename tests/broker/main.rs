@@ -3,6 +3,7 @@
 
 mod membership;
 mod outage;
+mod positions;
 mod refusals;
 #[path = "../running/mod.rs"]
 mod running;

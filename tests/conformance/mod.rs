@@ -15,6 +15,7 @@ pub(crate) mod admin;
 pub(crate) mod cleanup;
 pub(crate) mod fencing;
 pub(crate) mod groups;
+pub(crate) mod positions;
 pub(crate) mod records;
 pub(crate) mod transactions;
 
@@ -469,6 +470,14 @@ macro_rules! conformance_suite {
             groups::a_consumer_sees_committed_records_only,
             groups::seek_never_delivers_older_records,
             groups::a_member_without_partitions_is_a_member,
+            positions::an_empty_partition_keeps_its_position_through_a_rebalance,
+            positions::a_member_at_the_end_misses_nothing_that_comes_after_a_rebalance,
+            positions::a_position_passes_aborted_records_when_there_is_nothing_else,
+            positions::a_position_passes_the_markers_at_the_end,
+            positions::a_seek_moves_the_position_to_its_target_at_once,
+            positions::a_position_at_the_end_stays_good_when_the_log_start_moves_there,
+            positions::a_position_stops_at_the_last_stable_offset,
+            positions::a_reader_is_at_the_end_exactly_when_all_of_it_was_read,
             records::one_partition_keeps_its_order,
             records::headers_timestamps_and_nulls_come_back_as_written,
             records::keyed_records_go_where_java_puts_them,

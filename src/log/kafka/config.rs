@@ -249,6 +249,9 @@ impl Config {
     pub(super) fn consumer(&self, spec: &ConsumerSpec) -> Result<Conf, LogError> {
         let mut conf = self.fetching(&spec.client_id, Isolation::ReadCommitted)?;
         set(&mut conf, "group.id", &spec.group)?;
+        // Each event would move librdkafka's own position one past the end, and a rebalance would go
+        // on from there: past the next record. `partition` says how a position passes markers instead.
+        set(&mut conf, "enable.partition.eof", "false")?;
         if let Some(id) = &spec.group_instance_id {
             set(&mut conf, "group.instance.id", id)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! # Position
 //! The only place that names librdkafka. `ffi` has all unsafe code; `config` decides properties,
-//! `errors` what an error means, `consumer`, `producer`, `reader` and `admin` implement the traits.
+//! `errors` what an error means, `consumer` (with `partition`), `producer`, `reader` and `admin` implement the traits.
 //! # Invariants
 //! - Properties that exactly-once rests on cannot be overridden.
 //! - Nothing blocks without a bound; a broker that is away makes calls retriable, not endless.
@@ -16,6 +16,7 @@ mod consumer;
 mod errors;
 mod events;
 mod ffi;
+mod partition;
 mod producer;
 mod reader;
 

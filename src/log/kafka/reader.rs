@@ -1,5 +1,13 @@
 //! The reader of explicitly named partitions: restore, tools, tests. No group is involved, so that
 //! a cluster with access control needs to grant nothing for one.
+//!
+//! # How a position passes control records
+//! By the events of a partition's end. Such an event is enqueued behind all records of the fetches
+//! before it, under the version of the assignment, at the offset where the next fetch begins, and only
+//! when a fetch has found that offset to be the end (the last stable offset, where reads are
+//! committed). So nothing visible below it is left when it is taken; an event of a former assignment
+//! is dropped by its version, with the queue that it was meant for. A group member must not use them
+//! (see `partition`): they spoil the position that a rebalance resumes from, but here there is none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

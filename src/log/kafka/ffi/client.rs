@@ -226,6 +226,9 @@ impl Client {
     /// (or still waits in the queue), although nobody is left to give it. A client with a fatal
     /// error hands out no more of them, and takes any call for the answer to the last one; it
     /// neither rejoins nor leaves.
+    ///
+    /// Only for static members: librdkafka looks for a fatal error of no others, and the call would
+    /// have no effect on them.
     pub(in crate::log::kafka) fn abandon_group(&self) {
         // SAFETY: the client is alive, the text is terminated and copied; null is an empty
         // assignment. Both calls may fail only when there is nothing to be done.
@@ -237,6 +240,16 @@ impl Client {
             );
             sys::rd_kafka_assign(self.as_ptr(), ptr::null());
         }
+    }
+
+    /// Makes the client believe that a broker has answered with a fatal error.
+    #[cfg(test)]
+    pub(in crate::log::kafka) fn raise_fatal_error(&self, code: Code) {
+        // SAFETY: the client is alive, the text is terminated and copied.
+        let raised = unsafe {
+            sys::rd_kafka_test_fatal_error(self.as_ptr(), code, c"raised by a test".as_ptr())
+        };
+        assert_eq!(raised, Code::RD_KAFKA_RESP_ERR_NO_ERROR);
     }
 
     /// Waits until a broker has answered, so that later calls find a connection.

@@ -120,6 +120,20 @@ impl Client {
         }
     }
 
+    /// Returns one past the last entry taken from a partition's queue, control records included;
+    /// `None` when none was taken since fetching began, or began anew by a seek. `place` names the
+    /// partition, and is written to.
+    pub(in crate::log::kafka) fn position(&self, place: &PartitionList) -> Option<Offset> {
+        // SAFETY: as above. Asks no broker; the outcome is written to the list.
+        let code = unsafe { sys::rd_kafka_position(self.as_ptr(), place.as_ptr()) };
+        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let entry = place.entries().next()?;
+        (entry.code == Code::RD_KAFKA_RESP_ERR_NO_ERROR && entry.offset >= 0)
+            .then_some(entry.offset)
+    }
+
     /// Fetches committed offsets into the list; stable ones when the client reads committed.
     pub(in crate::log::kafka) fn committed(
         &self,

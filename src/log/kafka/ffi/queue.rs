@@ -111,6 +111,12 @@ impl Queue {
         unsafe { sys::rd_kafka_queue_yield(self.as_ptr()) }
     }
 
+    /// Returns whether nothing is there to be taken.
+    pub(in crate::log::kafka) fn is_empty(&self) -> bool {
+        // SAFETY: the queue is alive.
+        unsafe { sys::rd_kafka_queue_length(self.as_ptr()) == 0 }
+    }
+
     /// Takes up to `max` records or conditions that are there already, in order.
     pub(in crate::log::kafka) fn take(
         &self,
