@@ -5,7 +5,7 @@ pub use crate::dsl::{
     BranchedKStream, Change, CogroupedKStream, Consumed, FixedKeyProcessor,
     FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream, KGroupedTable,
     KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned, StoreBuilder,
-    StoreHandle, StreamsBuilder,
+    StoreHandle, StreamsBuilder, TableJoined,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{

@@ -13,8 +13,6 @@ pub(crate) const MISSING: &[&str] = &[
     "timestamp_extractor",
     "stream_global_join",
     "stream_global_left_join",
-    "foreign_key_join",
-    "foreign_key_left_join",
 ];
 
 /// Why a case differs on purpose.
