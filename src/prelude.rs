@@ -6,7 +6,7 @@ pub use crate::dsl::{
     FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream,
     KGroupedTable, KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
     SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder,
-    Suppressed, TimeWindowedKStream, WindowStoreHandle,
+    Suppressed, TableJoined, TimeWindowedKStream, WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{

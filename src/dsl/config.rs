@@ -240,6 +240,20 @@ impl<K, V> Joined<K, V> {
     }
 }
 
+/// How two tables are joined by a foreign key: the name of what that needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableJoined {
+    pub(crate) name: String,
+}
+
+impl TableJoined {
+    /// Names the topics `<application_id>-<name>-subscription-repartition` and
+    /// `<application_id>-<name>-response-repartition`, and the store `<name>-subscriptions`.
+    pub fn as_name(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+}
+
 /// How a stream is written to and read back from a repartition topic.
 pub struct Repartitioned<K, V> {
     pub(crate) name: String,

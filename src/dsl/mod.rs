@@ -17,6 +17,7 @@ mod cogroup;
 mod config;
 mod fixed_key;
 mod flat_map;
+mod foreign_key;
 mod getter;
 mod group;
 mod map;
@@ -39,7 +40,9 @@ mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
 pub use cogroup::CogroupedKStream;
-pub use config::{Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, StoreBuilder};
+pub use config::{
+    Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, StoreBuilder, TableJoined,
+};
 pub use fixed_key::{FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord};
 pub use group::KGroupedStream;
 pub use merge::BranchedKStream;

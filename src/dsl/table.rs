@@ -248,7 +248,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Draws a table without a store of its own; `derive` returns what a value becomes.
-    fn derive<V2: Clone + 'static>(
+    pub(crate) fn derive<V2: Clone + 'static>(
         &self,
         prefix: &str,
         value_serde: Option<SharedSerde<V2>>,

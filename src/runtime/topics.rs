@@ -179,6 +179,24 @@ fn co_partitioned_count(
         .max()
 }
 
+/// The count of the topics of the outside world that a repartition topic is joined with: those cannot
+/// change, so it follows them, whatever is upstream of it.
+fn joined_with(
+    topology: &Topology,
+    reference: &TopicRef,
+    known: &BTreeMap<TopicRef, i32>,
+) -> Option<i32> {
+    topology
+        .sub_topologies()
+        .iter()
+        .filter(|sub| !sub.stores.is_empty())
+        .filter(|sub| sub.sources.iter().any(|source| source.topic == *reference))
+        .flat_map(|sub| &sub.sources)
+        .filter(|source| matches!(source.topic, TopicRef::Declared(_)))
+        .filter_map(|source| known.get(&source.topic).copied())
+        .max()
+}
+
 fn repartition_counts(
     topology: &Topology,
     config: &RuntimeConfig,
@@ -195,7 +213,9 @@ fn repartition_counts(
     while !open.is_empty() {
         let mut settled = Vec::new();
         for reference in &open {
-            let count = topology.repartition_partitions(reference).or_else(|| {
+            let fixed = topology.repartition_partitions(reference);
+            let beside = || joined_with(topology, reference, &plan.partitions);
+            let count = fixed.or_else(beside).or_else(|| {
                 let writers: Vec<_> = topology
                     .sub_topologies()
                     .iter()
@@ -471,5 +491,60 @@ mod tests {
             matches!(resolved, Err(TopicsError::NoSource { sub_topology: 1 })),
             "{resolved:?}"
         );
+    }
+
+    fn counts(builder: StreamsBuilder, existing: &[(&str, i32)]) -> BTreeMap<String, i32> {
+        let config = RuntimeConfig::new("app", "unused");
+        let existing = existing
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
+        let plan = plan_topics(&builder.build().unwrap(), &config, &existing).unwrap();
+        let counts = plan.partitions.into_iter();
+        counts
+            .map(|(topic, count)| (topic.to_string(), count))
+            .collect()
+    }
+
+    fn table(builder: &StreamsBuilder, name: &str) -> KTable<String, String> {
+        builder.table(
+            name,
+            Consumed::with(serdes::string(), serdes::string()),
+            Materialized::as_store(name, serdes::string(), serdes::string()),
+        )
+    }
+
+    #[test]
+    fn a_repartitioned_stream_has_as_many_partitions_as_the_table_it_is_joined_with() {
+        let builder = StreamsBuilder::new();
+        let users = table(&builder, "users");
+        builder
+            .stream("orders", Consumed::with(serdes::string(), serdes::string()))
+            .select_key(|_, user| user.clone())
+            .join_table(
+                &users,
+                |_, order, user| order + &user,
+                Joined::with("by-user", serdes::string(), serdes::string()),
+            )
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        let counts = counts(builder, &[("orders", 6), ("users", 3), ("out", 1)]);
+        assert_eq!(counts.get("by-user-repartition"), Some(&3));
+    }
+
+    #[test]
+    fn the_topics_of_a_foreign_key_join_follow_the_table_that_reads_them() {
+        let builder = StreamsBuilder::new();
+        let (left, right) = (table(&builder, "left"), table(&builder, "right"));
+        let joined = left.join_foreign_key(
+            &right,
+            |_, value| Some(value.clone()),
+            |_, left, right| left + &right,
+            TableJoined::as_name("fk"),
+            Materialized::as_store("joined", serdes::string(), serdes::string()),
+        );
+        drop(joined);
+        let counts = counts(builder, &[("left", 6), ("right", 4)]);
+        assert_eq!(counts.get("fk-subscription-repartition"), Some(&4));
+        assert_eq!(counts.get("fk-response-repartition"), Some(&6));
     }
 }

@@ -97,6 +97,15 @@ impl Graph {
         })
     }
 
+    /// Lets a node read more stores.
+    pub(crate) fn connect(&mut self, id: NodeId, stores: &[StoreId]) {
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.stores.extend(stores);
+            node.stores.sort_unstable();
+            node.stores.dedup();
+        }
+    }
+
     /// Adds a node.
     pub(crate) fn add(&mut self, node: GraphNode) -> NodeId {
         assert!(!self.closed, "the topology is built: draw before `build`");

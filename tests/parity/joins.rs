@@ -22,6 +22,8 @@ cases![
     table_table_join_self,
     table_table_join_twice,
     table_table_outer_join_grouped,
+    foreign_key_join,
+    foreign_key_left_join,
 ];
 
 fn named(builder: &StreamsBuilder, topic: &str, name: &str) -> KTable<Text, String> {
@@ -184,4 +186,36 @@ fn table_table_outer_join_grouped(builder: &StreamsBuilder) {
         .count(store("counts", serdes::i64()))
         .to_stream()
         .to("out", writes_counts());
+}
+
+/// The first character, none for `-`.
+fn foreign_key(value: &str) -> Option<Text> {
+    let key = value.get(..1).filter(|key| *key != "-")?;
+    Some(Some(key.to_owned()))
+}
+
+fn foreign_key_join(builder: &StreamsBuilder) {
+    strings(builder)
+        .join_foreign_key(
+            &table(builder),
+            |_, value| foreign_key(value),
+            |_, left, right| format!("{left}:{right}"),
+            TableJoined::as_name("fk"),
+            store("joined", serdes::string()),
+        )
+        .to_stream()
+        .to("out", writes_texts());
+}
+
+fn foreign_key_left_join(builder: &StreamsBuilder) {
+    strings(builder)
+        .left_join_foreign_key(
+            &table(builder),
+            |_, value| foreign_key(value),
+            |_, left, right| format!("{left}:{}", java(&right)),
+            TableJoined::as_name("fk"),
+            store("joined", serdes::string()),
+        )
+        .to_stream()
+        .to("out", writes_texts());
 }

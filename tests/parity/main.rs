@@ -24,6 +24,7 @@ mod joins;
 mod page;
 mod stateless;
 mod tables;
+mod windows;
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,7 @@ fn all() -> impl Iterator<Item = Case> {
         aggregations::CASES,
         tables::CASES,
         joins::CASES,
+        windows::CASES,
     ]
     .concat()
     .into_iter()

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use crate::golden::Golden;
 
 /// Cases in which millstream differs on purpose, and why.
-pub(crate) const DIFFERENCES: &[(&str, &str)] = &[];
+pub(crate) const DIFFERENCES: &[(&str, &str)] = &[(
+    "window_close_jump",
+    "Kafka Streams loses windows that expire with the very record that closes them; millstream emits \
+     each once",
+)];
 
 /// Cases that Kafka Streams has and millstream does not yet.
 pub(crate) const MISSING: &[&str] = &[
@@ -13,8 +17,6 @@ pub(crate) const MISSING: &[&str] = &[
     "timestamp_extractor",
     "stream_global_join",
     "stream_global_left_join",
-    "foreign_key_join",
-    "foreign_key_left_join",
 ];
 
 /// Why a case differs on purpose.

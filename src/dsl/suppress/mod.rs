@@ -170,7 +170,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     #[must_use = "suppressing updates has no effect of its own"]
     pub fn suppress(&self, suppressed: Suppressed<K>) -> Self {
         let name = suppressed.name.clone();
-        let Some((key_serde, value_serde, until)) = self.resolve(&suppressed) else {
+        let Some((key_serde, value_serde, until)) = self.resolve_suppressed(&suppressed) else {
             // Reported by `build`; the table goes on as it is so that what follows is checked.
             return self.clone();
         };
@@ -263,7 +263,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Finds the serdes and the time to wait; notes what is missing.
-    fn resolve(
+    fn resolve_suppressed(
         &self,
         suppressed: &Suppressed<K>,
     ) -> Option<(SharedSerde<K>, SharedSerde<V>, Until<K>)> {

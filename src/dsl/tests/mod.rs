@@ -3,6 +3,7 @@
 mod aggregations;
 mod describe;
 mod harness;
+mod joins;
 mod mistakes;
 mod operators;
 mod processors;

@@ -43,6 +43,7 @@ public final class Parity {
         AggregationCases.addTo(suite);
         TableCases.addTo(suite);
         JoinCases.addTo(suite);
+        WindowCases.addTo(suite);
         Set<Path> written = new HashSet<>();
         for (Suite.Case each : suite.cases()) {
             Path file = directory.resolve(each.name() + ".jsonl");
@@ -71,6 +72,8 @@ public final class Parity {
         config.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.STATE_DIR_CONFIG, state.toString());
+        // Windows are emitted on close as soon as they close, not once a second of wall-clock time.
+        config.put("__emit.interval.ms.kstreams.windowed.aggregation__", 0L);
         // Every update goes downstream, as in millstream.
         config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
         CRC32 seed = new CRC32();

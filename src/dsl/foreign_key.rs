@@ -1,0 +1,672 @@
+//! Joins of two tables by a foreign key that the left table's values hold (KIP-213).
+//!
+//! # Position
+//! ```text
+//! left table ─▶ subscriptions ─▶ <name>-subscription-repartition ─▶ right table's task
+//!   ▲                                                                  │ store: (foreign key, key)
+//!   └─ resolve ◀─ <name>-response-repartition ◀──── responses ◀────────┘
+//! ```
+//! A left value subscribes its key at the task of its foreign key. That task answers with the right
+//! value, once at the subscription and again at each of its changes. The left task joins the answer
+//! with its current value.
+//! # Invariants
+//! - A subscription carries a hash of the left value, and every answer brings it back: an answer to a
+//!   value that is no longer the current one is dropped, since the current one's is on its way.
+//! - Which instruction goes out when, and which timestamp a result has, is as in Kafka Streams 4.3.1
+//!   (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes of both
+//!   topics and of the store are millstream's own: they are drained when an application moves.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::assembly::Children;
+use super::builder::StoreKey;
+use super::config::{Materialized, Repartitioned, SharedSerde, TableJoined};
+use super::getter::Lookup;
+use super::stream::{KStream, Keeps};
+use super::table::{Change, KTable};
+use super::table_store::{Stateful, Updates};
+use crate::format::foreign_key::{
+    self, Instruction, ResponseParts, SubscriptionParts, ValueHash, hash_of,
+};
+use crate::processor::{BoxError, Downstream, Node, ProcessError, Record, TaskContext};
+use crate::serde::{self, Serde};
+use crate::state::StoreRef;
+use crate::topology::{GraphNode, NodeKind, TopologyError};
+
+/// What a left entry asks the task of a foreign key for.
+#[derive(Debug, Clone)]
+struct Subscription {
+    instruction: Instruction,
+    /// Of the left value; `None` where it is gone.
+    hash: Option<ValueHash>,
+    /// The left key's bytes.
+    key: Vec<u8>,
+}
+
+struct SubscriptionSerde;
+
+impl Serde<Subscription> for SubscriptionSerde {
+    fn serialize(&self, data: &Subscription, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        let parts = SubscriptionParts {
+            instruction: data.instruction,
+            hash: data.hash,
+            key: &data.key,
+        };
+        foreign_key::encode_subscription(parts, out);
+        Ok(true)
+    }
+
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<Subscription, BoxError> {
+        let bytes = bytes.ok_or("null is no subscription")?;
+        let SubscriptionParts {
+            instruction,
+            hash,
+            key,
+        } = foreign_key::decode_subscription(bytes)?;
+        Ok(Subscription {
+            instruction,
+            hash,
+            key: key.to_vec(),
+        })
+    }
+}
+
+/// The right value for a left entry.
+#[derive(Debug, Clone)]
+struct Response<V> {
+    hash: Option<ValueHash>,
+    value: Option<V>,
+}
+
+struct ResponseSerde<V>(SharedSerde<V>);
+
+impl<V: 'static> Serde<Response<V>> for ResponseSerde<V> {
+    fn serialize(&self, data: &Response<V>, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        let mut bytes = Vec::new();
+        let present = match &data.value {
+            Some(value) => self.0.serialize(value, &mut bytes)?,
+            None => false,
+        };
+        let parts = ResponseParts {
+            hash: data.hash,
+            value: present.then_some(&bytes),
+        };
+        foreign_key::encode_response(parts, out);
+        Ok(true)
+    }
+
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<Response<V>, BoxError> {
+        let bytes = bytes.ok_or("null is no response")?;
+        let ResponseParts { hash, value } = foreign_key::decode_response(bytes)?;
+        let value = value.map(|bytes| self.0.deserialize(Some(bytes)));
+        Ok(Response {
+            hash,
+            value: value.transpose()?,
+        })
+    }
+}
+
+fn bytes_of<T: 'static>(serde: &SharedSerde<T>, data: &T) -> Result<Vec<u8>, BoxError> {
+    let mut bytes = Vec::new();
+    serde.serialize(data, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// How both tables become bytes.
+struct Serdes<K, V, FK, V2> {
+    key: SharedSerde<K>,
+    value: SharedSerde<V>,
+    foreign_key: SharedSerde<FK>,
+    foreign_value: SharedSerde<V2>,
+}
+
+impl<K, V, FK, V2> Clone for Serdes<K, V, FK, V2> {
+    fn clone(&self) -> Self {
+        Self {
+            key: Arc::clone(&self.key),
+            value: Arc::clone(&self.value),
+            foreign_key: Arc::clone(&self.foreign_key),
+            foreign_value: Arc::clone(&self.foreign_value),
+        }
+    }
+}
+
+fn hash_value<V: 'static>(
+    serde: &SharedSerde<V>,
+    value: Option<&V>,
+) -> Result<Option<ValueHash>, BoxError> {
+    let hash = |value| Ok(hash_of(&bytes_of(serde, value)?));
+    value.map(hash).transpose()
+}
+
+/// Returns what a change of a left entry asks for, in order. `changed`: the two keys differ.
+fn instructions<FK>(
+    left_join: bool,
+    old: Option<FK>,
+    new: Option<FK>,
+    changed: bool,
+) -> Vec<(FK, Instruction)> {
+    match (old, new) {
+        (Some(old), Some(new)) if changed => vec![
+            (old, Instruction::DeleteSilently),
+            (new, Instruction::Answer),
+        ],
+        (_, Some(new)) if left_join => vec![(new, Instruction::Answer)],
+        (_, Some(new)) => vec![(new, Instruction::AnswerIfThere)],
+        // A left join answers itself: a value without a foreign key still has a result.
+        (Some(old), None) if left_join => vec![(old, Instruction::DeleteSilently)],
+        (Some(old), None) => vec![(old, Instruction::Delete)],
+        (None, None) => Vec::new(),
+    }
+}
+
+type SharedDownstream<K, V> = Rc<RefCell<Downstream<K, Response<V>>>>;
+
+/// Keeps the subscriptions to the foreign keys of its task.
+struct SubscribeNode<K, FK, V2> {
+    name: Arc<str>,
+    key_serde: SharedSerde<K>,
+    foreign_key_serde: SharedSerde<FK>,
+    subscriptions: StoreRef<Vec<u8>, Vec<u8>>,
+    lookup: Lookup<FK, V2>,
+    downstream: SharedDownstream<K, V2>,
+}
+
+impl<K: 'static, FK: 'static, V2> SubscribeNode<K, FK, V2> {
+    #[cold]
+    fn failure(&self, source: impl Into<BoxError>) -> ProcessError {
+        ProcessError::Processing {
+            node: self.name.to_string(),
+            source: source.into(),
+        }
+    }
+
+    /// Returns what the store keys of a foreign key's subscriptions begin with.
+    fn prefix(&self, foreign_key: &FK) -> Result<Vec<u8>, ProcessError> {
+        let bytes = bytes_of(&self.foreign_key_serde, foreign_key);
+        let bytes = bytes.map_err(|error| self.failure(error))?;
+        foreign_key::store_prefix(&bytes).ok_or_else(|| self.failure("a foreign key is too long"))
+    }
+
+    fn left_key(&self, bytes: &[u8]) -> Result<K, ProcessError> {
+        let key = self.key_serde.deserialize(Some(bytes));
+        key.map_err(|error| self.failure(error))
+    }
+}
+
+impl<K, FK, V2> Node<FK, Subscription> for SubscribeNode<K, FK, V2>
+where
+    K: Clone + 'static,
+    FK: 'static,
+    V2: Clone,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<FK, Subscription>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key: foreign_key,
+            value:
+                Subscription {
+                    instruction,
+                    hash,
+                    key,
+                },
+            timestamp,
+            headers,
+        } = record;
+        let left_key = self.left_key(&key)?;
+        let mut store_key = self.prefix(&foreign_key)?;
+        store_key.extend_from_slice(&key);
+        match instruction {
+            Instruction::DeleteSilently | Instruction::Delete => {
+                drop(self.subscriptions.delete(&store_key)?);
+            }
+            Instruction::Answer | Instruction::AnswerIfThere => {
+                let mut bytes = Vec::new();
+                foreign_key::encode_hash(hash, &mut bytes);
+                self.subscriptions.put(store_key, bytes)?;
+            }
+        }
+        let found = (self.lookup)(&foreign_key)?;
+        let timestamp = found
+            .as_ref()
+            .map_or(timestamp, |(_, at)| timestamp.max(*at));
+        let found = found.map(|(value, _)| value);
+        let value = match instruction {
+            Instruction::DeleteSilently => return Ok(()),
+            Instruction::AnswerIfThere if found.is_none() => return Ok(()),
+            Instruction::Delete => None,
+            Instruction::Answer | Instruction::AnswerIfThere => found,
+        };
+        let record = Record {
+            key: left_key,
+            value: Response { hash, value },
+            timestamp,
+            headers,
+        };
+        self.downstream.borrow_mut().process_at(cx, record)
+    }
+}
+
+/// Answers all subscriptions to a foreign key whose value has changed.
+struct AnswerNode<K, FK, V2>(SubscribeNode<K, FK, V2>);
+
+impl<K, FK, V2> Node<FK, Change<V2>> for AnswerNode<K, FK, V2>
+where
+    K: Clone + 'static,
+    FK: 'static,
+    V2: Clone,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<FK, Change<V2>>,
+    ) -> Result<(), ProcessError> {
+        let node = &self.0;
+        let prefix = node.prefix(&record.key)?;
+        for entry in node.subscriptions.prefix_scan(&prefix) {
+            let (store_key, bytes) = entry?;
+            let hash = foreign_key::decode_hash(&bytes).map_err(|error| node.failure(error))?;
+            let left_key = store_key.get(prefix.len()..).unwrap_or_default();
+            let response = Record {
+                key: node.left_key(left_key)?,
+                value: Response {
+                    hash,
+                    value: record.value.new.clone(),
+                },
+                timestamp: record.timestamp,
+                headers: record.headers.clone(),
+            };
+            node.downstream.borrow_mut().process_at(cx, response)?;
+        }
+        Ok(())
+    }
+}
+
+/// Joins an answer with the left value that asked for it.
+struct ResolveNode<F, K, V, R> {
+    name: Arc<str>,
+    value_serde: SharedSerde<V>,
+    lookup: Lookup<K, V>,
+    join: Arc<F>,
+    updates: Updates<K, R>,
+}
+
+impl<F, K, V, V2, R> Node<K, Response<V2>> for ResolveNode<F, K, V, R>
+where
+    K: StoreKey,
+    V: 'static,
+    R: Clone + 'static,
+    F: Fn(&K, V, Option<V2>) -> Option<R>,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, Response<V2>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value: Response { hash, value },
+            timestamp,
+            headers,
+        } = record;
+        let current = (self.lookup)(&key)?.map(|(value, _)| value);
+        let of_current = hash_value(&self.value_serde, current.as_ref());
+        let of_current = of_current.map_err(|source| ProcessError::Processing {
+            node: self.name.to_string(),
+            source,
+        })?;
+        if of_current != hash {
+            return Ok(());
+        }
+        let new = current.and_then(|current| (self.join)(&key, current, value));
+        let old = if self.updates.send_old {
+            self.updates.store.get(&key)?
+        } else {
+            None
+        };
+        let record = Record {
+            key,
+            value: Change { new, old },
+            timestamp,
+            headers,
+        };
+        self.updates.apply(cx, record)
+    }
+}
+
+impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
+    /// Joins every entry with the entry of `other` whose key `extractor` finds in it (KIP-213): the
+    /// result has this table's keys, and follows changes of both tables. `None` is no foreign key, and
+    /// no result.
+    ///
+    /// Two repartition topics and a store are named after `joined`. Both tables need to know their
+    /// serdes: keep a derived one in a store first, with [`materialized`](Self::materialized).
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let table = |name| builder.table(
+    /// #     name,
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store(name, serdes::string(), serdes::string()),
+    /// # );
+    /// let (city_of_user, country_of_city) = (table("users"), table("cities"));
+    /// let country_of_user = city_of_user.join_foreign_key(
+    ///     &country_of_city,
+    ///     |_, city| Some(city.clone()),
+    ///     |_, city, country| format!("{city}, {country}"),
+    ///     TableJoined::as_name("country-of-user"),
+    ///     Materialized::as_store("countries", serdes::string(), serdes::string()),
+    /// );
+    /// # drop(country_of_user);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn join_foreign_key<FK, V2, R>(
+        &self,
+        other: &KTable<FK, V2>,
+        extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
+        joiner: impl Fn(&K, V, V2) -> R + Send + Sync + 'static,
+        joined: TableJoined,
+        materialized: Materialized<K, R>,
+    ) -> KTable<K, R>
+    where
+        FK: StoreKey,
+        V2: Clone + 'static,
+        R: Clone + 'static,
+    {
+        let join = move |key: &K, value, found: Option<V2>| Some(joiner(key, value, found?));
+        self.foreign_key_join(other, false, extractor, join, &joined, materialized)
+    }
+
+    /// As [`join_foreign_key`](Self::join_foreign_key); an entry without a foreign key, or whose
+    /// foreign key has no value, is joined with `None`.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let table = |name| builder.table(
+    /// #     name,
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store(name, serdes::string(), serdes::string()),
+    /// # );
+    /// # let (city_of_user, country_of_city) = (table("users"), table("cities"));
+    /// let country_of_user = city_of_user.left_join_foreign_key(
+    ///     &country_of_city,
+    ///     |_, city| Some(city.clone()),
+    ///     |_, city, country| match country {
+    ///         Some(country) => format!("{city}, {country}"),
+    ///         None => city,
+    ///     },
+    ///     TableJoined::as_name("country-of-user"),
+    ///     Materialized::as_store("countries", serdes::string(), serdes::string()),
+    /// );
+    /// # drop(country_of_user);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn left_join_foreign_key<FK, V2, R>(
+        &self,
+        other: &KTable<FK, V2>,
+        extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
+        joiner: impl Fn(&K, V, Option<V2>) -> R + Send + Sync + 'static,
+        joined: TableJoined,
+        materialized: Materialized<K, R>,
+    ) -> KTable<K, R>
+    where
+        FK: StoreKey,
+        V2: Clone + 'static,
+        R: Clone + 'static,
+    {
+        let join = move |key: &K, value, found| Some(joiner(key, value, found));
+        self.foreign_key_join(other, true, extractor, join, &joined, materialized)
+    }
+
+    fn foreign_key_join<FK, V2, R>(
+        &self,
+        other: &KTable<FK, V2>,
+        left_join: bool,
+        extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
+        join: impl Fn(&K, V, Option<V2>) -> Option<R> + Send + Sync + 'static,
+        joined: &TableJoined,
+        materialized: Materialized<K, R>,
+    ) -> KTable<K, R>
+    where
+        FK: StoreKey,
+        V2: Clone + 'static,
+        R: Clone + 'static,
+    {
+        let foreign = self
+            .updates
+            .is_foreign(&other.updates.draft, "joined table");
+        let serdes = self
+            .foreign_key_serdes(other, &joined.name)
+            .filter(|_| !foreign);
+        let Some(serdes) = serdes else {
+            // `build` reports it; a table of the right type is all that is needed until then.
+            let join = Arc::new(move |key: &K, value| join(key, value, None));
+            return self.derive("KTABLE-FK-JOIN-", None, false, move |key, value| {
+                join(key, value)
+            });
+        };
+        self.enable_sending_old_values();
+        let extractor = Arc::new(extractor);
+        let (subscriptions, without) =
+            self.subscriptions(&serdes, left_join, &extractor, &joined.name);
+        let responses = other.responses(&serdes, &subscriptions, &joined.name);
+        let responses = match without {
+            Some(without) => responses.merge(&without),
+            None => responses,
+        };
+        self.resolve(&serdes, &responses, join, materialized)
+    }
+
+    fn foreign_key_serdes<FK, V2>(
+        &self,
+        other: &KTable<FK, V2>,
+        name: &str,
+    ) -> Option<Serdes<K, V, FK, V2>> {
+        let graph = &mut self.updates.draft.borrow_mut().graph;
+        for (field, known) in [
+            ("key", self.key_serde.is_some() && other.key_serde.is_some()),
+            (
+                "value",
+                self.value_serde.is_some() && other.value_serde.is_some(),
+            ),
+        ] {
+            if !known {
+                let name = name.to_owned();
+                graph
+                    .mistakes
+                    .push(TopologyError::MissingSerde { name, field });
+            }
+        }
+        Some(Serdes {
+            key: self.key_serde.clone()?,
+            value: self.value_serde.clone()?,
+            foreign_key: other.key_serde.clone()?,
+            foreign_value: other.value_serde.clone()?,
+        })
+    }
+
+    /// Draws the way to the task of the foreign key, and for a left join the short way of values that
+    /// have none.
+    #[expect(clippy::type_complexity, reason = "two streams, each of its own type")]
+    fn subscriptions<FK: StoreKey, V2: Clone + 'static>(
+        &self,
+        serdes: &Serdes<K, V, FK, V2>,
+        left_join: bool,
+        extractor: &Arc<impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static>,
+        name: &str,
+    ) -> (KStream<FK, Subscription>, Option<KStream<K, Response<V2>>>) {
+        let extract = {
+            let (extractor, serdes) = (Arc::clone(extractor), serdes.clone());
+            move |key: &K, value: Option<&V>| {
+                let found = extractor(key, value?)?;
+                (!serdes.foreign_key.is_null(&found)).then_some(found)
+            }
+        };
+        let extract = Arc::new(extract);
+        let keeps = KStream::<K, Change<V>>::keeps_nothing();
+        let (own, find) = (serdes.clone(), Arc::clone(&extract));
+        let asked = self
+            .updates
+            .operator("KTABLE-FK-SUBSCRIBE-", keeps, move |scope, record| {
+                let Change { new, old } = &record.value;
+                let (old, found) = (
+                    find(&record.key, old.as_ref()),
+                    find(&record.key, new.as_ref()),
+                );
+                let key = bytes_of(&own.key, &record.key).map_err(|error| scope.failure(error))?;
+                let hash = hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
+                let changed = old != found;
+                for (foreign_key, instruction) in instructions(left_join, old, found, changed) {
+                    let value = Subscription {
+                        instruction,
+                        hash,
+                        key: key.clone(),
+                    };
+                    scope.forward(Record {
+                        key: foreign_key,
+                        value,
+                        timestamp: record.timestamp,
+                        headers: record.headers.clone(),
+                    })?;
+                }
+                Ok(())
+            });
+        let without = left_join.then(|| {
+            let keeps = Keeps {
+                key_serde: self.key_serde.clone(),
+                value_serde: None,
+                repartition_required: false,
+            };
+            let own = serdes.clone();
+            self.updates
+                .operator("KTABLE-FK-WITHOUT-", keeps, move |scope, record| {
+                    let Change { new, old } = &record.value;
+                    let nothing = new.is_none() && old.is_none();
+                    if nothing || extract(&record.key, new.as_ref()).is_some() {
+                        return Ok(());
+                    }
+                    let hash =
+                        hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
+                    scope.forward(record.with_value(Response { hash, value: None }))
+                })
+        });
+        let subscriptions = asked.repartition(Repartitioned {
+            name: format!("{name}-subscription"),
+            key_serde: Some(Arc::clone(&serdes.foreign_key)),
+            value_serde: Some(Arc::new(SubscriptionSerde)),
+            partitions: None,
+            partitioner: None,
+        });
+        (subscriptions, without)
+    }
+
+    /// Draws the right table's part: what keeps the subscriptions to it and answers them.
+    fn responses<PK: Clone + 'static, V1: 'static>(
+        &self,
+        serdes: &Serdes<PK, V1, K, V>,
+        subscriptions: &KStream<K, Subscription>,
+        name: &str,
+    ) -> KStream<PK, Response<V>> {
+        let draft = &self.updates.draft;
+        let (store, node) = {
+            let mut draft = draft.borrow_mut();
+            let (key, value) = (serde::bytes(), serde::bytes());
+            let store = Materialized::as_store(format!("{name}-subscriptions"), key, value);
+            let store = draft.add_store::<Vec<u8>, Vec<u8>>(store);
+            let mut stores = self.getter.stores.clone();
+            stores.push(store);
+            let generated = draft.graph.generate_name("KTABLE-FK-ANSWER-");
+            let node = draft.graph.add(GraphNode {
+                name: generated,
+                named: false,
+                kind: NodeKind::Operator { processor: false },
+                parents: vec![subscriptions.parts.node, self.updates.parts.node],
+                stores,
+            });
+            (store, node)
+        };
+        let children = Children::<PK, Response<V>>::new();
+        let (getter, downstream) = (self.getter.clone(), children.clone());
+        let (key_serde, foreign_key_serde) =
+            (Arc::clone(&serdes.key), Arc::clone(&serdes.foreign_key));
+        let make = Arc::new(move |assembly: &mut super::assembly::Assembly<'_>| {
+            Ok::<_, crate::state::StateError>(SubscribeNode {
+                name: assembly.name(node),
+                key_serde: Arc::clone(&key_serde),
+                foreign_key_serde: Arc::clone(&foreign_key_serde),
+                subscriptions: assembly.store(store),
+                lookup: getter.lookup(assembly),
+                downstream: assembly.shared(node, |assembly| downstream.assemble(assembly))?,
+            })
+        });
+        let subscribe = Arc::clone(&make);
+        subscriptions
+            .parts
+            .children
+            .add(node, move |assembly| Ok(Box::new(subscribe(assembly)?)));
+        self.updates.parts.children.add(node, move |assembly| {
+            Ok(Box::new(AnswerNode(make(assembly)?)))
+        });
+        let keeps = KStream::<K, Change<V>>::keeps_nothing();
+        let mut lineage = self.updates.parts.lineage.clone();
+        lineage.rewindable &= subscriptions.parts.lineage.rewindable;
+        KStream::new(draft, node, children, keeps, lineage).repartition(Repartitioned {
+            name: format!("{name}-response"),
+            key_serde: Some(Arc::clone(&serdes.key)),
+            value_serde: Some(Arc::new(ResponseSerde(Arc::clone(&serdes.foreign_value)))),
+            partitions: None,
+            partitioner: None,
+        })
+    }
+
+    /// Draws what joins the answers with this table's current values.
+    fn resolve<FK, V2: Clone + 'static, R: Clone + 'static>(
+        &self,
+        serdes: &Serdes<K, V, FK, V2>,
+        responses: &KStream<K, Response<V2>>,
+        join: impl Fn(&K, V, Option<V2>) -> Option<R> + Send + Sync + 'static,
+        materialized: Materialized<K, R>,
+    ) -> KTable<K, R> {
+        let parts = &responses.parts;
+        let Stateful {
+            node,
+            store,
+            table,
+            children,
+            old_values,
+        } = KTable::materialize(
+            &self.updates.draft,
+            "KTABLE-FK-RESOLVE-",
+            vec![parts.node],
+            materialized,
+            &parts.lineage,
+        );
+        let graph = &mut self.updates.draft.borrow_mut().graph;
+        graph.connect(node, &self.getter.stores);
+        let (getter, join) = (self.getter.clone(), Arc::new(join));
+        let value_serde = Arc::clone(&serdes.value);
+        parts.children.add(node, move |assembly| {
+            Ok(Box::new(ResolveNode {
+                name: assembly.name(node),
+                value_serde: Arc::clone(&value_serde),
+                lookup: getter.lookup(assembly),
+                join: Arc::clone(&join),
+                updates: Updates {
+                    store: assembly.store(store),
+                    send_old: old_values.sent(),
+                    downstream: children.assemble(assembly)?,
+                },
+            }))
+        });
+        table
+    }
+}

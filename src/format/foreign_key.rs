@@ -1,0 +1,226 @@
+//! Internals of the foreign-key join: what its two topics and its store hold.
+//!
+//! ```text
+//! subscription   byte version 1 ‖ byte instruction ‖ hash ‖ key
+//! response       byte version 1 ‖ hash ‖ byte 1 ‖ right value,  or  … ‖ byte 0
+//! hash           byte 1 ‖ 16 bytes BE,  or  byte 0 where there is no left value
+//! store key      int32 BE length of the foreign key ‖ foreign key ‖ key
+//! store value    hash
+//! ```
+//! Not Kafka Streams' bytes: both topics are drained when an application moves.
+
+const VERSION: u8 = 1;
+
+/// The bytes are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are no {0} of a foreign-key join")]
+pub struct Malformed(&'static str);
+
+const NOT_A_SUBSCRIPTION: Malformed = Malformed("subscription");
+const NOT_A_RESPONSE: Malformed = Malformed("response");
+const NOT_A_HASH: Malformed = Malformed("hash");
+
+/// What a subscription asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruction {
+    /// Ends the subscription; another one follows (`DELETE_KEY_NO_PROPAGATE`).
+    DeleteSilently,
+    /// Ends the subscription and answers with nothing (`DELETE_KEY_AND_PROPAGATE`).
+    Delete,
+    /// Subscribes, and answers also when there is no right value
+    /// (`PROPAGATE_NULL_IF_NO_FK_VAL_AVAILABLE`).
+    Answer,
+    /// Subscribes, and answers when there is a right value (`PROPAGATE_ONLY_IF_FK_VAL_AVAILABLE`).
+    AnswerIfThere,
+}
+
+impl Instruction {
+    const ALL: [Self; 4] = [
+        Self::DeleteSilently,
+        Self::Delete,
+        Self::Answer,
+        Self::AnswerIfThere,
+    ];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::DeleteSilently => 0,
+            Self::Delete => 1,
+            Self::Answer => 2,
+            Self::AnswerIfThere => 3,
+        }
+    }
+}
+
+/// A left value's hash.
+pub type ValueHash = u128;
+
+/// Hashes a left value's bytes: FNV-1a with 128 bits, so that two values of one key never meet.
+#[must_use]
+pub fn hash_of(bytes: &[u8]) -> ValueHash {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(OFFSET, |hash, byte| {
+        (hash ^ u128::from(*byte)).wrapping_mul(PRIME)
+    })
+}
+
+/// A subscription, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriptionParts<'a> {
+    /// What it asks for.
+    pub instruction: Instruction,
+    /// Of the left value.
+    pub hash: Option<ValueHash>,
+    /// The left key's bytes.
+    pub key: &'a [u8],
+}
+
+/// A response, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseParts<'a> {
+    /// Of the left value that asked.
+    pub hash: Option<ValueHash>,
+    /// The right value's bytes.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Appends a subscription to `out`.
+pub fn encode_subscription(parts: SubscriptionParts<'_>, out: &mut Vec<u8>) {
+    out.extend([VERSION, parts.instruction.code()]);
+    encode_hash(parts.hash, out);
+    out.extend_from_slice(parts.key);
+}
+
+/// Reads a subscription.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are none.
+pub fn decode_subscription(bytes: &[u8]) -> Result<SubscriptionParts<'_>, Malformed> {
+    let (code, rest) = match bytes {
+        [VERSION, code, rest @ ..] => (*code, rest),
+        _ => return Err(NOT_A_SUBSCRIPTION),
+    };
+    let instruction = Instruction::ALL.into_iter().find(|one| one.code() == code);
+    let (hash, key) = split_hash(rest)?;
+    Ok(SubscriptionParts {
+        instruction: instruction.ok_or(NOT_A_SUBSCRIPTION)?,
+        hash,
+        key,
+    })
+}
+
+/// Appends a response to `out`.
+pub fn encode_response(parts: ResponseParts<'_>, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    encode_hash(parts.hash, out);
+    out.push(u8::from(parts.value.is_some()));
+    out.extend_from_slice(parts.value.unwrap_or_default());
+}
+
+/// Reads a response.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are none.
+pub fn decode_response(bytes: &[u8]) -> Result<ResponseParts<'_>, Malformed> {
+    let [VERSION, rest @ ..] = bytes else {
+        return Err(NOT_A_RESPONSE);
+    };
+    let (hash, rest) = split_hash(rest)?;
+    let value = match rest {
+        [0] => None,
+        [1, value @ ..] => Some(value),
+        _ => return Err(NOT_A_RESPONSE),
+    };
+    Ok(ResponseParts { hash, value })
+}
+
+/// Appends a hash to `out`.
+pub fn encode_hash(hash: Option<ValueHash>, out: &mut Vec<u8>) {
+    match hash {
+        Some(hash) => {
+            out.push(1);
+            out.extend(hash.to_be_bytes());
+        }
+        None => out.push(0),
+    }
+}
+
+/// Reads a hash that is all there is.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are none.
+pub fn decode_hash(bytes: &[u8]) -> Result<Option<ValueHash>, Malformed> {
+    match split_hash(bytes)? {
+        (hash, []) => Ok(hash),
+        _ => Err(NOT_A_HASH),
+    }
+}
+
+fn split_hash(bytes: &[u8]) -> Result<(Option<ValueHash>, &[u8]), Malformed> {
+    match bytes {
+        [0, rest @ ..] => Ok((None, rest)),
+        [1, rest @ ..] => {
+            let (hash, rest) = rest.split_first_chunk().ok_or(NOT_A_HASH)?;
+            Ok((Some(ValueHash::from_be_bytes(*hash)), rest))
+        }
+        _ => Err(NOT_A_HASH),
+    }
+}
+
+/// Returns what the store keys of all subscriptions to a foreign key begin with; `None` for one of
+/// more than 2 GiB.
+#[must_use]
+pub fn store_prefix(foreign_key: &[u8]) -> Option<Vec<u8>> {
+    let length = i32::try_from(foreign_key.len()).ok()?;
+    let mut key = length.to_be_bytes().to_vec();
+    key.extend_from_slice(foreign_key);
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_cut_bytes_are_refused() {
+        for hash in [None, Some(hash_of(b"value"))] {
+            for instruction in Instruction::ALL {
+                let key = &b"key"[..];
+                let parts = SubscriptionParts {
+                    instruction,
+                    hash,
+                    key,
+                };
+                let mut bytes = Vec::new();
+                encode_subscription(parts, &mut bytes);
+                assert_eq!(decode_subscription(&bytes), Ok(parts));
+                let cut = bytes.get(..2).unwrap();
+                assert!(decode_subscription(cut).is_err());
+            }
+            for value in [None, Some(&b""[..]), Some(b"value")] {
+                let parts = ResponseParts { hash, value };
+                let mut bytes = Vec::new();
+                encode_response(parts, &mut bytes);
+                assert_eq!(decode_response(&bytes), Ok(parts));
+                assert!(decode_response(bytes.get(..1).unwrap()).is_err());
+            }
+        }
+        assert!(decode_subscription(&[2, 0, 0]).is_err(), "another version");
+        assert!(decode_subscription(&[1, 4, 0]).is_err(), "no instruction");
+        assert!(decode_response(&[1, 0, 2]).is_err(), "neither 0 nor 1");
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a_with_128_bits() {
+        assert_eq!(hash_of(b""), 0x6c62272e07bb014262b821756295c58d);
+        assert_eq!(hash_of(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+    }
+
+    #[test]
+    fn a_prefix_finds_its_own_foreign_key_only() {
+        let (short, long) = (store_prefix(b"a").unwrap(), store_prefix(b"ab").unwrap());
+        assert_eq!(short, b"\0\0\0\x01a");
+        assert!(!long.starts_with(&short));
+    }
+}
