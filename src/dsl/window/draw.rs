@@ -116,6 +116,9 @@ pub(super) struct Drawing<K, V> {
     prefix: String,
 }
 
+/// Reads a window's value and its time.
+type Get<S, K, A> = fn(&S, &Windowed<K>) -> Result<Option<(A, Timestamp)>, StateError>;
+
 impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
     pub(super) fn new(
         grouped: &KGroupedStream<K, V>,
@@ -209,7 +212,7 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         spec: &WindowSpec,
         key_serde: SharedSerde<Windowed<K>>,
         add_store: impl FnOnce(&mut Draft, Materialized<K, A>) -> StoreId,
-        get: fn(&S, &Windowed<K>) -> Result<Option<(A, Timestamp)>, StateError>,
+        get: Get<S, K, A>,
     ) -> Drawn<K, V, A, S> {
         let value_serde = Arc::clone(&materialized.value_serde);
         let store_name = materialized.name.clone();
