@@ -1,7 +1,7 @@
 //! Plan: what a changed topology means for an application that runs.
 //!
 //! # Position
-//! The first process with a topology [records](record) its description in the log. `cli` asks
+//! The first process with a topology [records](announce) its description in the log. `cli` asks
 //! [`compare`] what the topology of a new binary or configuration changes, and prints it; a process
 //! that starts with another topology than the recorded one logs the same.
 //! # Invariants

@@ -9,8 +9,11 @@
 //! the simulation's part. A crash between two records is [`restart`](TopologyTestDriver::restart).
 //! Wall-clock time stands still unless it is advanced.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+mod topics;
+
+pub use topics::{TestInputTopic, TestOutputTopic};
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use crate::log::{
     ProducerSpec, TopicName, TopicPartition,
 };
 use crate::metrics::Metrics;
-use crate::processor::{BoxError, Record};
+use crate::processor::BoxError;
 use crate::query::{Found, QueryError, QueryRegistry};
 use crate::runtime::{
     NoProbe, ResolvedTopology, RestoreExecutor, RuntimeConfig, Step, StreamThread, ThreadError,
@@ -457,138 +460,5 @@ impl TopologyTestDriver {
             headers: message.headers(),
         }));
         Ok(())
-    }
-}
-
-/// A typed way into a topic.
-pub struct TestInputTopic<K, V> {
-    topic: String,
-    key_serde: Arc<dyn Serde<K>>,
-    value_serde: Arc<dyn Serde<V>>,
-    records: PhantomData<fn(K, V)>,
-}
-
-impl<K, V> fmt::Debug for TestInputTopic<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestInputTopic")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<K: 'static, V: 'static> TestInputTopic<K, V> {
-    /// Pipes a key and a value, stamped with the wall-clock time.
-    ///
-    /// # Errors
-    /// As [`TopologyTestDriver::pipe_bytes`].
-    pub fn pipe(
-        &self,
-        driver: &mut TopologyTestDriver,
-        key: K,
-        value: V,
-    ) -> Result<(), DriverError> {
-        let now = driver.now_ms();
-        self.pipe_record(driver, &Record::new(key, value, now))
-    }
-
-    /// Pipes a record with its own timestamp and headers.
-    ///
-    /// # Errors
-    /// As [`TopologyTestDriver::pipe_bytes`].
-    pub fn pipe_record(
-        &self,
-        driver: &mut TopologyTestDriver,
-        record: &Record<K, V>,
-    ) -> Result<(), DriverError> {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        let has_key = self
-            .key_serde
-            .serialize(&record.key, &mut key)
-            .map_err(DriverError::Serde)?;
-        let has_value = self
-            .value_serde
-            .serialize(&record.value, &mut value)
-            .map_err(DriverError::Serde)?;
-        driver.pipe_bytes(
-            &self.topic,
-            has_key.then_some(&key),
-            has_value.then_some(&value),
-            record.timestamp,
-            &record.headers,
-        )
-    }
-}
-
-/// A typed way out of a topic.
-pub struct TestOutputTopic<K, V> {
-    topic: String,
-    key_serde: Arc<dyn Serde<K>>,
-    value_serde: Arc<dyn Serde<V>>,
-}
-
-impl<K, V> fmt::Debug for TestOutputTopic<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestOutputTopic")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<K: 'static, V: 'static> TestOutputTopic<K, V> {
-    /// Takes every record that was committed and not read yet.
-    ///
-    /// # Errors
-    /// [`DriverError::UnknownTopic`], [`DriverError::Serde`].
-    pub fn read_records(
-        &self,
-        driver: &mut TopologyTestDriver,
-    ) -> Result<Vec<Record<K, V>>, DriverError> {
-        let topic = driver.resolve(&self.topic)?.clone();
-        driver.collect(&topic)?;
-        let queue = driver.outputs.remove(&topic.name).unwrap_or_default();
-        queue
-            .into_iter()
-            .map(|output| {
-                Ok(Record {
-                    key: self
-                        .key_serde
-                        .deserialize(output.key.as_deref())
-                        .map_err(DriverError::Serde)?,
-                    value: self
-                        .value_serde
-                        .deserialize(output.value.as_deref())
-                        .map_err(DriverError::Serde)?,
-                    timestamp: output.timestamp,
-                    headers: output.headers,
-                })
-            })
-            .collect()
-    }
-
-    /// Takes every record's key and value.
-    ///
-    /// # Errors
-    /// As [`read_records`](Self::read_records).
-    pub fn read_key_values(
-        &self,
-        driver: &mut TopologyTestDriver,
-    ) -> Result<Vec<(K, V)>, DriverError> {
-        Ok(self
-            .read_records(driver)?
-            .into_iter()
-            .map(|record| (record.key, record.value))
-            .collect())
-    }
-
-    /// Takes every record's value.
-    ///
-    /// # Errors
-    /// As [`read_records`](Self::read_records).
-    pub fn read_values(&self, driver: &mut TopologyTestDriver) -> Result<Vec<V>, DriverError> {
-        Ok(self
-            .read_records(driver)?
-            .into_iter()
-            .map(|record| record.value)
-            .collect())
     }
 }

@@ -1,0 +1,192 @@
+//! The operators of a foreign-key join, as they are in a task.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::messages::{Response, Subscription, bytes_of, hash_value};
+use crate::dsl::builder::StoreKey;
+use crate::dsl::config::SharedSerde;
+use crate::dsl::getter::Lookup;
+use crate::dsl::table::Change;
+use crate::dsl::table_store::Updates;
+use crate::format::foreign_key::{self, Instruction};
+use crate::processor::{BoxError, Downstream, Node, ProcessError, Record, TaskContext};
+use crate::state::StoreRef;
+
+pub(super) type SharedDownstream<K, V> = Rc<RefCell<Downstream<K, Response<V>>>>;
+
+/// Keeps the subscriptions to the foreign keys of its task.
+pub(super) struct SubscribeNode<K, FK, V2> {
+    pub(super) name: Arc<str>,
+    pub(super) key_serde: SharedSerde<K>,
+    pub(super) foreign_key_serde: SharedSerde<FK>,
+    pub(super) subscriptions: StoreRef<Vec<u8>, Vec<u8>>,
+    pub(super) lookup: Lookup<FK, V2>,
+    pub(super) downstream: SharedDownstream<K, V2>,
+}
+
+impl<K: 'static, FK: 'static, V2> SubscribeNode<K, FK, V2> {
+    #[cold]
+    fn failure(&self, source: impl Into<BoxError>) -> ProcessError {
+        ProcessError::Processing {
+            node: self.name.to_string(),
+            source: source.into(),
+        }
+    }
+
+    /// Returns what the store keys of a foreign key's subscriptions begin with.
+    fn prefix(&self, foreign_key: &FK) -> Result<Vec<u8>, ProcessError> {
+        let bytes = bytes_of(&self.foreign_key_serde, foreign_key);
+        let bytes = bytes.map_err(|error| self.failure(error))?;
+        foreign_key::store_prefix(&bytes).ok_or_else(|| self.failure("a foreign key is too long"))
+    }
+
+    fn left_key(&self, bytes: &[u8]) -> Result<K, ProcessError> {
+        let key = self.key_serde.deserialize(Some(bytes));
+        key.map_err(|error| self.failure(error))
+    }
+}
+
+impl<K, FK, V2> Node<FK, Subscription> for SubscribeNode<K, FK, V2>
+where
+    K: Clone + 'static,
+    FK: 'static,
+    V2: Clone,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<FK, Subscription>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key: foreign_key,
+            value:
+                Subscription {
+                    instruction,
+                    hash,
+                    key,
+                },
+            timestamp,
+            headers,
+        } = record;
+        let left_key = self.left_key(&key)?;
+        let mut store_key = self.prefix(&foreign_key)?;
+        store_key.extend_from_slice(&key);
+        match instruction {
+            Instruction::DeleteSilently | Instruction::Delete => {
+                drop(self.subscriptions.delete(&store_key)?);
+            }
+            Instruction::Answer | Instruction::AnswerIfThere => {
+                let mut bytes = Vec::new();
+                foreign_key::encode_hash(hash, &mut bytes);
+                self.subscriptions.put(store_key, bytes)?;
+            }
+        }
+        let found = (self.lookup)(&foreign_key)?;
+        let timestamp = found
+            .as_ref()
+            .map_or(timestamp, |(_, at)| timestamp.max(*at));
+        let found = found.map(|(value, _)| value);
+        let value = match instruction {
+            Instruction::DeleteSilently => return Ok(()),
+            Instruction::AnswerIfThere if found.is_none() => return Ok(()),
+            Instruction::Delete => None,
+            Instruction::Answer | Instruction::AnswerIfThere => found,
+        };
+        let record = Record {
+            key: left_key,
+            value: Response { hash, value },
+            timestamp,
+            headers,
+        };
+        self.downstream.borrow_mut().process_at(cx, record)
+    }
+}
+
+/// Answers all subscriptions to a foreign key whose value has changed.
+pub(super) struct AnswerNode<K, FK, V2>(pub(super) SubscribeNode<K, FK, V2>);
+
+impl<K, FK, V2> Node<FK, Change<V2>> for AnswerNode<K, FK, V2>
+where
+    K: Clone + 'static,
+    FK: 'static,
+    V2: Clone,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<FK, Change<V2>>,
+    ) -> Result<(), ProcessError> {
+        let node = &self.0;
+        let prefix = node.prefix(&record.key)?;
+        for entry in node.subscriptions.prefix_scan(&prefix) {
+            let (store_key, bytes) = entry?;
+            let hash = foreign_key::decode_hash(&bytes).map_err(|error| node.failure(error))?;
+            let left_key = store_key.get(prefix.len()..).unwrap_or_default();
+            let response = Record {
+                key: node.left_key(left_key)?,
+                value: Response {
+                    hash,
+                    value: record.value.new.clone(),
+                },
+                timestamp: record.timestamp,
+                headers: record.headers.clone(),
+            };
+            node.downstream.borrow_mut().process_at(cx, response)?;
+        }
+        Ok(())
+    }
+}
+
+/// Joins an answer with the left value that asked for it.
+pub(super) struct ResolveNode<F, K, V, R> {
+    pub(super) name: Arc<str>,
+    pub(super) value_serde: SharedSerde<V>,
+    pub(super) lookup: Lookup<K, V>,
+    pub(super) join: Arc<F>,
+    pub(super) updates: Updates<K, R>,
+}
+
+impl<F, K, V, V2, R> Node<K, Response<V2>> for ResolveNode<F, K, V, R>
+where
+    K: StoreKey,
+    V: 'static,
+    R: Clone + 'static,
+    F: Fn(&K, V, Option<V2>) -> Option<R>,
+{
+    fn process(
+        &mut self,
+        cx: &mut TaskContext,
+        record: Record<K, Response<V2>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value: Response { hash, value },
+            timestamp,
+            headers,
+        } = record;
+        let current = (self.lookup)(&key)?.map(|(value, _)| value);
+        let of_current = hash_value(&self.value_serde, current.as_ref());
+        let of_current = of_current.map_err(|source| ProcessError::Processing {
+            node: self.name.to_string(),
+            source,
+        })?;
+        if of_current != hash {
+            return Ok(());
+        }
+        let new = current.and_then(|current| (self.join)(&key, current, value));
+        let old = if self.updates.send_old {
+            self.updates.store.get(&key)?
+        } else {
+            None
+        };
+        let record = Record {
+            key,
+            value: Change { new, old },
+            timestamp,
+            headers,
+        };
+        self.updates.apply(cx, record)
+    }
+}
