@@ -1,10 +1,14 @@
 //! `millstream reset`: shows the plan, and with `--execute` carries it out.
 
+use std::sync::Arc;
+
 use super::load::{Loaded, load, runtime_config};
 use super::outcome::{Exit, print};
 use super::{ExitCode, LogChoice, Reset, log_choice};
+use crate::clock::{Clock, SystemClock};
 use crate::log::{Log, LogError};
 use crate::packaged::PackagedTopology;
+use crate::plan::set_recorded;
 use crate::reset::{ResetError, ResetPlan, collect_facts, execute, plan};
 use crate::runtime::TopicsError;
 
@@ -44,6 +48,9 @@ fn reset_on<L: Log>(log: &L, loaded: &Loaded, arguments: &Reset) -> Result<(), E
         return Ok(());
     }
     execute(log, &config, steps).map_err(|error| exit(&error))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    set_recorded(log, loaded.topology.describe(), &config, &clock)
+        .map_err(|error| Exit::because(ExitCode::Failure, &error))?;
     print(format!(
         "\nDone. `{}` starts over with its next run.",
         facts.application_id

@@ -54,6 +54,19 @@ pub enum TopologyChange {
         /// And from now on.
         to: Vec<String>,
     },
+    /// A store holds windows instead of keys and values, or windows of another kind: what its
+    /// changelog has means something else.
+    StoreKindChanged {
+        /// The store.
+        store: String,
+    },
+    /// A store keeps its windows for another time; its changelog topic keeps its own retention.
+    RetentionChanged {
+        /// The store.
+        store: String,
+        /// From now on, in milliseconds.
+        to: i64,
+    },
     /// A store's committed data lives elsewhere.
     PersistenceChanged {
         /// The store.
@@ -156,11 +169,13 @@ impl TopologyChange {
                 beside: Some(_), ..
             }
             | Self::StoreFedOtherwise { .. }
+            | Self::StoreKindChanged { .. }
             | Self::ChangelogAdded { .. }
             | Self::RepartitionRemoved { .. }
             | Self::RepartitionPartitions { .. } => Verdict::NeedsReset,
             Self::StoreAdded { .. }
             | Self::StoreRemoved { .. }
+            | Self::RetentionChanged { .. }
             | Self::PersistenceChanged { .. }
             | Self::ChangelogRemoved { .. }
             | Self::SourceAdded { .. }
@@ -319,6 +334,18 @@ fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
                 from: owned(fed),
                 to: owned(feeds),
             });
+        }
+        match (running.windows, planned.windows) {
+            (Some(from), Some(to)) if from.kind == to.kind => {
+                if from.retention_ms != to.retention_ms {
+                    let to = to.retention_ms;
+                    changes.push(TopologyChange::RetentionChanged { store: store(), to });
+                }
+            }
+            (None, None) => {}
+            (None | Some(_), None | Some(_)) => {
+                changes.push(TopologyChange::StoreKindChanged { store: store() });
+            }
         }
         if running.persistence != planned.persistence {
             let to = planned.persistence;

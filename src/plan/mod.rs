@@ -21,4 +21,4 @@ mod render;
 mod tests;
 
 pub use compare::{TopologyChange, TopologyPlan, Verdict, compare};
-pub use record::{RecordedError, announce, recorded};
+pub use record::{RecordedError, announce, recorded, set_recorded};

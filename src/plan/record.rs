@@ -118,7 +118,8 @@ fn last_value<L: Log>(log: &L, topic: &str) -> Result<Option<Vec<u8>>, LogError>
     Ok(ours.and_then(|message| message.value()).map(<[u8]>::to_vec))
 }
 
-/// Records a topology as the one that runs, and logs how it differs from the one that ran.
+/// Records a topology as the one that runs, and logs how it differs from the one that ran. Where that
+/// asks for a reset, the record stays as it is: the reset [sets](set_recorded) it.
 ///
 /// # Errors
 /// [`LogError`] of the log; a record that this program cannot read is no error.
@@ -155,10 +156,19 @@ pub fn announce<L: Log>(
         let topics: BTreeSet<&String> = plan.orphans.iter().collect();
         tracing::info!(?topics, "internal topics that nothing uses any more");
     }
-    write(log, planned, config, clock)
+    if plan.verdict() == Verdict::NeedsReset {
+        // The record stays what `millstream plan` compares with, until somebody has reset.
+        tracing::warn!("the topology that ran stays recorded until `millstream reset`");
+        return Ok(());
+    }
+    set_recorded(log, planned, config, clock)
 }
 
-fn write<L: Log>(
+/// Records a topology as the one that runs, whatever ran before.
+///
+/// # Errors
+/// [`LogError`] of the log.
+pub fn set_recorded<L: Log>(
     log: &L,
     planned: &TopologyDescription,
     config: &RuntimeConfig,

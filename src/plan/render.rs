@@ -52,6 +52,15 @@ impl fmt::Display for TopologyChange {
                 list(to),
                 list(from)
             ),
+            Self::StoreKindChanged { store } => write!(
+                f,
+                "store `{store}` holds entries of another kind: what its changelog has cannot be read"
+            ),
+            Self::RetentionChanged { store, to } => write!(
+                f,
+                "store `{store}` keeps its windows for {to} ms: alter `retention.ms` of its changelog \
+                 topic, which keeps its own"
+            ),
             Self::PersistenceChanged { store, to } => {
                 let to = match to {
                     Persistence::RocksDb => "RocksDB",

@@ -406,3 +406,48 @@ fn a_damaged_record_is_named_and_replaced_by_the_next_start() {
         Some(shop().describe())
     );
 }
+
+#[test]
+fn a_topology_that_needs_a_reset_is_recorded_by_the_reset_only() {
+    let site = Site::new();
+    let first = shop().describe().clone();
+    site.announce(&first);
+    let mut second = first.clone();
+    let partitions = second.repartition_topics.values_mut();
+    partitions.for_each(|count| *count = Some(7));
+    site.announce(&second);
+    let running = recorded(&site.log, APPLICATION).unwrap();
+    assert_eq!(running.as_ref(), Some(&first), "it still says what ran");
+    set_recorded(&site.log, &second, &site.config, &site.clock).unwrap();
+    let running = recorded(&site.log, APPLICATION).unwrap();
+    assert_eq!(running.as_ref(), Some(&second));
+}
+
+#[test]
+fn a_store_that_becomes_one_of_windows_needs_a_reset_and_another_retention_does_not() {
+    let windowed = |retention: u64| {
+        let builder = StreamsBuilder::new();
+        let orders = builder.stream("orders", consumed());
+        let by_customer = Grouped::with("by-customer", serdes::string(), serdes::string());
+        let counts = Materialized::as_store("counts", serdes::string(), serdes::i64());
+        let seconds = std::time::Duration::from_secs;
+        drop(
+            orders
+                .group_by(|_, customer| customer.clone(), by_customer)
+                .windowed_by(TimeWindows::of_size_with_no_grace(seconds(60)))
+                .count(counts.with_retention(seconds(retention))),
+        );
+        orders.to("copies", produced());
+        builder.build().unwrap()
+    };
+    let (hour, day) = (windowed(3600), windowed(86_400));
+    let plan = compare(APPLICATION, Some(shop().describe()), hour.describe());
+    assert_eq!(plan.verdict(), Verdict::NeedsReset, "{plan}");
+    assert!(
+        plan.to_string().contains("entries of another kind"),
+        "{plan}"
+    );
+    let plan = compare(APPLICATION, Some(hour.describe()), day.describe());
+    assert_eq!(plan.verdict(), Verdict::NeedsRestart, "{plan}");
+    assert!(plan.to_string().contains("86400000 ms"), "{plan}");
+}

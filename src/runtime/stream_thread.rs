@@ -125,6 +125,8 @@ pub struct StreamThread<L: Log> {
     failed_in_a_row: u32,
     /// A record that the log refuses is looked for.
     careful: Option<Careful>,
+    /// The task that filled the transaction: the next one begins behind it.
+    filled_by: Option<TaskId>,
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
@@ -203,6 +205,7 @@ impl<L: Log> StreamThread<L> {
             backoff: BACKOFF_MIN,
             failed_in_a_row: 0,
             careful: None,
+            filled_by: None,
             last_commit: now,
             inputs_dry: false,
             nothing_to_own: NothingToOwn::default(),

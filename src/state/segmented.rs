@@ -280,6 +280,10 @@ where
         self.store.uncommitted_bytes()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.store.held_bytes()
+    }
+
     fn is_dirty(&self) -> bool {
         self.store.is_dirty()
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Durability, Graph, GraphNode, NodeDescription, NodeId, NodeKind, NodeRole, SourceSpec,
-    StoreDescription, StoreId, SubTopologyDescription, TopicRef, TopologyError,
+    StoreDescription, StoreId, SubTopologyDescription, TopicRef, TopologyError, WindowsDescription,
 };
 
 impl Graph {
@@ -199,6 +199,7 @@ impl Graph {
                     persistence: store.persistence,
                     durability: store.durability,
                     changelog: store.changelog.clone(),
+                    windows: WindowsDescription::of(&store.layout),
                 })
                 .collect(),
         }

@@ -9,6 +9,8 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::Layout;
+
 use super::{DeclaredTopic, Durability, Persistence, RepartitionTopic, TopicRef};
 
 /// The version of the JSON form.
@@ -95,6 +97,42 @@ pub struct StoreDescription {
     pub durability: Durability,
     /// Configs of the changelog topic; `None`: no changelog.
     pub changelog: Option<BTreeMap<String, String>>,
+    /// What its entries are; absent for keys and values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsDescription>,
+}
+
+/// The windows that a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct WindowsDescription {
+    /// Whether they are windows by time or sessions.
+    pub kind: WindowKind,
+    /// How long they are kept, in milliseconds of stream time.
+    pub retention_ms: i64,
+}
+
+/// How the windows of a store lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WindowKind {
+    /// By key and start.
+    Window,
+    /// By key, end and start.
+    Session,
+}
+
+impl WindowsDescription {
+    pub(crate) const fn of(layout: &Layout) -> Option<Self> {
+        let (kind, segments) = match layout {
+            Layout::KeyValue => return None,
+            Layout::Window(segments) => (WindowKind::Window, segments),
+            Layout::Session(segments) => (WindowKind::Session, segments),
+        };
+        let retention_ms = segments.retention_ms();
+        Some(Self { kind, retention_ms })
+    }
 }
 
 impl TopologyDescription {

@@ -19,6 +19,7 @@ pub use built::Topology;
 pub(crate) use describe::FORMAT_VERSION;
 pub use describe::{
     NodeDescription, NodeRole, StoreDescription, SubTopologyDescription, TopologyDescription,
+    WindowKind, WindowsDescription,
 };
 pub use error::{TopologyError, TopologyErrors};
 pub use graph::RepartitionTopic;

@@ -90,6 +90,13 @@ impl<L: Log> StreamThread<L> {
         Ok(())
     }
 
+    /// Ends a trial whose transaction is lost: it tells nothing about what comes next.
+    pub(super) fn give_up_trial(&mut self) {
+        if let Some(careful) = &mut self.careful {
+            careful.trial = None;
+        }
+    }
+
     /// Commits what [`begin_trial`](Self::begin_trial) isolated.
     pub(super) fn end_trial(&mut self, now: Timestamp) -> Result<(), Fault> {
         if self.is_careful() {

@@ -196,6 +196,7 @@ impl<L: Log> StreamThread<L> {
         self.transition(TransactionEvent::AbortSucceeded)?;
         self.pending.clear();
         self.commit_began = None;
+        self.give_up_trial();
         self.meters.aborts.inc();
         self.last_commit = now;
         self.pause_after_failures(now);

@@ -65,14 +65,19 @@ impl<L: Log> StreamThread<L> {
         let budget = self.spec.records_per_step;
         let bytes_max = self.uncommitted_bytes_max();
         let mut total = 0;
-        for id in
-            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
-        {
+        let mut ids =
+            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0);
+        // Or a backlog of the first task would keep all others waiting until it is worked off.
+        let behind = ids.partition_point(|id| Some(*id) <= self.filled_by);
+        ids.rotate_left(behind);
+        self.filled_by = None;
+        for id in ids {
             total += self.with_task(id, |task, producer, probe| {
                 let mut processed = 0;
                 while processed < budget {
                     // Looked at now and then: it is a sum over stores.
-                    if processed % RECORDS_PER_LOOK == 0 && task.uncommitted_bytes() >= bytes_max {
+                    let looks = processed > 0 && processed % RECORDS_PER_LOOK == 0;
+                    if looks && task.uncommitted_bytes() >= bytes_max {
                         break;
                     }
                     match task.process_next(now, producer, probe)? {
@@ -83,6 +88,7 @@ impl<L: Log> StreamThread<L> {
                 Ok(processed)
             })?;
             if self.uncommitted_bytes() >= bytes_max {
+                self.filled_by = Some(id);
                 break;
             }
         }

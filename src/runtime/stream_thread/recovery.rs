@@ -145,6 +145,10 @@ impl<L: Log> StreamThread<L> {
     pub(super) fn reopen_tasks(&mut self) -> Result<(), Fault> {
         self.producer = None;
         self.pending.clear();
+        self.give_up_trial();
+        // The producer that failed is gone, and with it what made it fail.
+        self.failed_in_a_row = 0;
+        self.meters.failed_in_a_row.set(0);
         self.commit_began = None;
         self.meters.losses.inc();
         let ids: Vec<TaskId> = self.slots.keys().copied().collect();
