@@ -43,3 +43,8 @@ fn a_refused_dead_letter_stops_the_thread() {
 fn an_idle_partition_whose_records_were_deleted_is_taken_up_again() {
     positions::an_idle_partition_whose_records_were_deleted_is_taken_up_again(&place());
 }
+
+#[test]
+fn a_punctuators_refused_output_is_blamed_on_no_record() {
+    refusals::a_punctuators_refused_output_is_blamed_on_no_record(&place());
+}

@@ -303,6 +303,7 @@ impl<L: Log> StreamThread<L> {
         let polled = self.poll_records()?;
         let processed = self.process_records(now)?;
         let punctuated = self.punctuate(now)?;
+        self.leave_careful_when_passed();
         self.inputs_dry = polled == 0 && self.buffered() == 0;
         worked |= polled + processed + punctuated > 0;
         worked |= self.commit_if_due(now)?;
@@ -423,9 +424,7 @@ impl<L: Log> StreamThread<L> {
         for id in
             self.live_ids(|task| task.progress == Progress::Running && task.punctuation_due(now))
         {
-            self.begin_trial(id, now)?;
-            fired += self.with_task(id, |task, producer, _| task.punctuate(now, producer))?;
-            self.end_trial(now)?;
+            fired += self.punctuate_task(id, now)?;
         }
         Ok(fired)
     }
@@ -490,9 +489,14 @@ impl<L: Log> StreamThread<L> {
             .collect();
         self.task_states.show(&tasks);
         let membership = self.membership();
-        self.spec
-            .status
-            .update(membership, self.resume_at, now, tasks);
+        // A task that cannot be opened yet is a problem until it is.
+        let waits_until = self.slots.values().fold(self.resume_at, |until, slot| {
+            let Slot::Created(created) = slot else {
+                return until;
+            };
+            until.max(created.not_before)
+        });
+        self.spec.status.update(membership, waits_until, now, tasks);
     }
 }
 

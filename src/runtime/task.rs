@@ -90,6 +90,8 @@ pub(crate) struct Task<M> {
     retry: Option<PendingRetry>,
     /// Records whose outputs the log refuses: met by policy on the next attempt.
     suspects: Suspects,
+    /// A punctuator has fired since the last commit.
+    punctuated: bool,
     /// The last record taken up since the last commit.
     in_hand: Option<RecordCoordinates>,
     /// By store: the next changelog offset that the stores do not have.
@@ -415,6 +417,7 @@ impl<M: LogMessage> Task<M> {
                 let Some(processor) = self.chain.processors.get(node).map(Rc::clone) else {
                     continue;
                 };
+                self.punctuated = true;
                 self.cx.begin_other(time);
                 let result = processor.borrow_mut().punctuate(&mut self.cx, punctuation);
                 match result {
@@ -426,6 +429,11 @@ impl<M: LogMessage> Task<M> {
             }
         }
         Ok(fired)
+    }
+
+    /// Returns whether a punctuator has fired since the last commit.
+    pub(crate) fn has_punctuated(&self) -> bool {
+        self.punctuated
     }
 
     /// Returns whether a punctuator may be due.

@@ -43,3 +43,10 @@ fn a_refused_dead_letter_stops_the_thread() {
         refusals::a_refused_dead_letter_stops_the_thread(&place);
     }
 }
+
+#[test]
+fn a_punctuators_refused_output_is_blamed_on_no_record() {
+    if let Some(place) = place("refused_punctuation") {
+        refusals::a_punctuators_refused_output_is_blamed_on_no_record(&place);
+    }
+}

@@ -226,3 +226,75 @@ pub(crate) fn a_refused_dead_letter_stops_the_thread<L: Log>(place: &Place<L>) {
         "{error}"
     );
 }
+
+/// Writes each record on, and now and then what no topic takes, of nobody's order.
+struct Chatter;
+
+impl Processor<String, i64, String, String> for Chatter {
+    fn init(
+        &mut self,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<Init, BoxError> {
+        context.schedule(Duration::from_millis(600), PunctuationType::WallClockTime);
+        Ok(Init::Ready)
+    }
+
+    fn process(
+        &mut self,
+        context: &mut ProcessorContext<'_, String, String>,
+        record: Record<String, i64>,
+    ) -> Result<(), BoxError> {
+        let text = format!("{}:", record.value);
+        context.forward(Record::new(record.key, text, record.timestamp))?;
+        Ok(())
+    }
+
+    fn punctuate(
+        &mut self,
+        context: &mut ProcessorContext<'_, String, String>,
+        at: Punctuation,
+    ) -> Result<(), BoxError> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let text: String = std::iter::repeat_with(|| random.alphanumeric())
+            .take(40_000)
+            .collect();
+        context.forward(Record::new("k".to_owned(), text, at.timestamp))?;
+        Ok(())
+    }
+}
+
+pub(crate) fn a_punctuators_refused_output_is_blamed_on_no_record<L: Log>(place: &Place<L>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (names, config) = setup(&dir);
+    let builder = StreamsBuilder::new();
+    builder
+        .stream(
+            "sizes",
+            Consumed::with(serdes::string(), serdes::i64()).on_error(dead_letter()),
+        )
+        .process("chatter", (), |_, ()| Chatter)
+        .to("texts", Produced::with(serdes::string(), serdes::string()));
+    let mut running = Running::start(place, &Arc::new(builder.build().unwrap()), &config);
+    let mut written = 0;
+    let error = running
+        .run_until(place, "the thread stops", |_| {
+            // There are records in every transaction.
+            written += 1;
+            place.write(&names.sizes, &sizes(&[written]));
+            place.pass(Duration::from_millis(10));
+            false
+        })
+        .unwrap_err();
+    assert!(
+        matches!(&error, ThreadError::Processing { at: None, .. }),
+        "{error}"
+    );
+    drop(running);
+    assert!(place.read(&names.dead).is_empty());
+    let texts = counts(place, &names.texts);
+    assert!(!texts.is_empty());
+    assert_eq!(
+        texts,
+        (1..=i64::try_from(texts.len()).unwrap()).collect::<Vec<_>>()
+    );
+}

@@ -9,6 +9,9 @@
 //! failed transaction had reached. The one that fails again contains the record to blame, which then
 //! meets its source's policy (`runtime/suspects.rs`). When none fails, no record was to blame: a topic
 //! whose `max.message.bytes` is small refuses a batch of small records as well.
+//!
+//! Punctuators of the failed transaction stay apart until each of their tasks has punctuated in a
+//! transaction of its own: by then their outputs are cleared, or known to be the ones.
 //! # Invariants
 //! - While careful, a transaction holds one record's outputs and changelog entries, or one task's
 //!   punctuations, and nothing else. What is committed is committed as ever: exactly once.
@@ -16,7 +19,7 @@
 //! An output that no input record stands for (a punctuator's, an initialisation's) cannot be dead-
 //! lettered and would be refused for ever: the thread ends and names the task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Slot, StreamThread};
 use crate::clock::Timestamp;
@@ -30,10 +33,21 @@ use crate::topology::TaskId;
 /// The thread looks for a record that the log refuses.
 #[derive(Debug)]
 pub(super) struct Careful {
-    /// What the failed transaction had reached, by partition.
+    /// What the failed transaction had reached, by partition. Until then, one record at a time.
     until: BTreeMap<TopicPartition, Offset>,
-    /// Whose work is in the open transaction.
-    trial: Option<TaskId>,
+    /// Tasks that punctuated in it, and have not in a transaction of its own since.
+    punctuated: BTreeSet<TaskId>,
+    /// What is in the open transaction.
+    trial: Option<Trial>,
+}
+
+/// The one piece of work in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// An input record of this task.
+    Record(TaskId),
+    /// What this task does for no record: punctuators, initialisation.
+    OfNoRecord(TaskId),
 }
 
 impl<L: Log> StreamThread<L> {
@@ -50,47 +64,57 @@ impl<L: Log> StreamThread<L> {
             at: None,
             source: refused.error(),
         };
-        if let Some(id) = self
-            .careful
-            .as_mut()
-            .and_then(|careful| careful.trial.take())
-            && let Some(Slot::Live(task)) = self.slots.get_mut(&id)
-        {
-            return task
-                .blame_in_hand(refused)
-                .then_some(())
-                .ok_or_else(|| failed(id));
+        let trial = self.careful.as_mut().and_then(|it| it.trial.take());
+        match trial {
+            Some(Trial::OfNoRecord(id)) => return Err(failed(id)),
+            Some(Trial::Record(id)) => {
+                let blamed = match self.slots.get_mut(&id) {
+                    Some(Slot::Live(task)) => task.blame_in_hand(refused),
+                    _ => false,
+                };
+                return blamed.then_some(()).ok_or_else(|| failed(id));
+            }
+            None => {}
         }
         let until: BTreeMap<_, _> = self.live().flat_map(Task::reached).collect();
-        if until.is_empty() {
-            let writer = self.live().find(|task| task.has_results());
-            return Err(writer.map_or_else(|| error.clone().into(), |task| failed(task.id)));
+        let writers = self.live_ids(Task::has_results);
+        if until.is_empty() && writers.len() < 2 {
+            return Err(match writers.first() {
+                Some(id) => failed(*id),
+                None => error.clone().into(),
+            });
         }
         tracing::warn!(
             thread = %self.id,
             %error,
             "looking for the record that the log refuses, one transaction for each"
         );
-        self.careful = Some(Careful { until, trial: None });
+        let punctuated = self.live_ids(Task::has_punctuated).into_iter().collect();
+        self.careful = Some(Careful {
+            until,
+            punctuated,
+            trial: None,
+        });
         Ok(())
     }
 
-    pub(super) fn is_careful(&self) -> bool {
-        self.careful.is_some()
+    /// Whether records are processed one by one.
+    pub(super) fn is_careful_with_records(&self) -> bool {
+        self.careful.as_ref().is_some_and(|it| !it.until.is_empty())
     }
 
-    /// Begins a transaction that contains this task's next piece of work alone.
-    pub(super) fn begin_trial(&mut self, id: TaskId, now: Timestamp) -> Result<(), Fault> {
-        if self.is_careful() {
+    /// While careful, begins a transaction that contains this piece of work alone.
+    pub(super) fn begin_trial(&mut self, trial: Trial, now: Timestamp) -> Result<(), Fault> {
+        if self.careful.is_some() {
             self.commit(now)?;
         }
         if let Some(careful) = &mut self.careful {
-            careful.trial = Some(id);
+            careful.trial = Some(trial);
         }
         Ok(())
     }
 
-    /// Ends a trial whose transaction is lost: it tells nothing about what comes next.
+    /// Ends a trial whose transaction has ended: it tells nothing about what comes next.
     pub(super) fn give_up_trial(&mut self) {
         if let Some(careful) = &mut self.careful {
             careful.trial = None;
@@ -99,7 +123,7 @@ impl<L: Log> StreamThread<L> {
 
     /// Commits what [`begin_trial`](Self::begin_trial) isolated.
     pub(super) fn end_trial(&mut self, now: Timestamp) -> Result<(), Fault> {
-        if self.is_careful() {
+        if self.careful.is_some() {
             self.commit(now)?;
         }
         if let Some(careful) = &mut self.careful {
@@ -108,24 +132,37 @@ impl<L: Log> StreamThread<L> {
         Ok(())
     }
 
+    /// Lets a task punctuate; while careful, in a transaction of its own.
+    pub(super) fn punctuate_task(&mut self, id: TaskId, now: Timestamp) -> Result<usize, Fault> {
+        self.begin_trial(Trial::OfNoRecord(id), now)?;
+        let fired = self.with_task(id, |task, producer, _| task.punctuate(now, producer))?;
+        self.end_trial(now)?;
+        if fired > 0
+            && let Some(careful) = &mut self.careful
+        {
+            careful.punctuated.remove(&id);
+        }
+        Ok(fired)
+    }
+
     /// Processes one record of each task that has one, each in a transaction of its own.
     pub(super) fn process_carefully(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut total = 0;
         for id in
             self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
         {
-            self.begin_trial(id, now)?;
+            self.begin_trial(Trial::Record(id), now)?;
             let processed = self.with_task(id, |task, producer, probe| {
                 task.process_next(now, producer, probe)
             })?;
             total += usize::from(processed == Processed::Record);
             self.end_trial(now)?;
         }
-        self.leave_careful_when_passed();
         Ok(total)
     }
 
-    fn leave_careful_when_passed(&mut self) {
+    /// Ends the search behind what the refused transaction had reached.
+    pub(super) fn leave_careful_when_passed(&mut self) {
         let positions: BTreeMap<TopicPartition, Offset> = self
             .live()
             .flat_map(|task| &task.group.partitions)
@@ -144,7 +181,8 @@ impl<L: Log> StreamThread<L> {
                 .get(partition)
                 .map_or(!all_live, |position| position < until)
         });
-        if careful.until.is_empty() {
+        careful.punctuated.retain(|id| self.slots.contains_key(id));
+        if careful.until.is_empty() && careful.punctuated.is_empty() {
             tracing::info!(thread = %self.id, "passed what the refused transaction had reached");
             self.careful = None;
         }

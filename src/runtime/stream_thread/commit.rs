@@ -183,6 +183,7 @@ impl<L: Log> StreamThread<L> {
                 .commit_duration
                 .observe(began.elapsed().as_secs_f64());
         }
+        self.give_up_trial();
         self.last_commit = self.spec.clock.now_ms();
         self.failed_in_a_row = 0;
         self.meters.failed_in_a_row.set(0);

@@ -59,7 +59,7 @@ impl<L: Log> StreamThread<L> {
     }
 
     pub(super) fn process_records(&mut self, now: Timestamp) -> Result<usize, Fault> {
-        if self.is_careful() {
+        if self.is_careful_with_records() {
             return self.process_carefully(now);
         }
         let budget = self.spec.records_per_step;

@@ -23,6 +23,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::careful::Trial;
 use super::judge::{ChangelogOf, kept_metadata, refuse_pending_reset, stable_offsets};
 use super::slot::{Created, Restoring, Slot};
 use super::{BACKOFF_MAX, StreamThread};
@@ -217,7 +218,11 @@ impl<L: Log> StreamThread<L> {
         for id in self.live_ids(|task| task.progress != Progress::Running) {
             worked = true;
             let ready = if self.needs_transaction_to_initialise(id) {
-                self.with_task(id, |task, producer, _| task.initialise(now, producer))?
+                self.begin_trial(Trial::OfNoRecord(id), now)?;
+                let ready =
+                    self.with_task(id, |task, producer, _| task.initialise(now, producer))?;
+                self.end_trial(now)?;
+                ready
             } else {
                 true
             };

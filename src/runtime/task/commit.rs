@@ -178,6 +178,7 @@ impl<M: LogMessage> Task<M> {
         self.has_outputs = false;
         self.offsets_written = true;
         self.committed_at = now;
+        self.punctuated = false;
         self.in_hand = None;
         for input in &self.group.partitions {
             self.suspects

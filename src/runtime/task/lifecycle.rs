@@ -68,6 +68,7 @@ impl<M: LogMessage> Task<M> {
             cx,
             retry: None,
             suspects: Suspects::default(),
+            punctuated: false,
             in_hand: None,
             changelog_offsets,
             committed_metadata: metadata,
@@ -95,6 +96,7 @@ impl<M: LogMessage> Task<M> {
         self.restore_stream_time();
         self.progress = Progress::Initialising(0);
         self.retry = None;
+        self.punctuated = false;
         self.in_hand = None;
         self.has_outputs = false;
         Ok(())
