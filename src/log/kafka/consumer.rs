@@ -173,7 +173,20 @@ impl KafkaConsumer {
         }
     }
 
-    /// Serves the events of leaving until `done`, giving up whatever is still assigned.
+    /// Answers a rebalance that waits for it, by giving up whatever is assigned.
+    ///
+    /// librdkafka puts leaving off until the answer, and takes nothing but an assignment for the
+    /// answer to an assignment: here one of no partitions. Which of the two it waits for is not known,
+    /// an event may have been taken and not been answered.
+    fn answer_leaving(&mut self) -> Result<(), NativeError> {
+        if self.client.is_cooperative() {
+            self.client.incremental_assign(&PartitionList::new(0))?;
+        }
+        let all: Vec<_> = self.partitions.keys().cloned().collect();
+        self.give_up(&all)
+    }
+
+    /// Serves the events of leaving until `done`.
     fn serve_leaving(
         &mut self,
         deadline: Instant,
@@ -190,8 +203,7 @@ impl KafkaConsumer {
             };
             match event.body() {
                 EventBody::Assign(_) | EventBody::Revoke(_) => {
-                    let all: Vec<_> = self.partitions.keys().cloned().collect();
-                    self.give_up(&all)
+                    self.answer_leaving()
                         .map_err(|error| self.error(operation, error))?;
                 }
                 EventBody::Error(error) => events::client_error(&self.spec.client_id, &error),
@@ -371,6 +383,7 @@ impl LogConsumer for KafkaConsumer {
         self.joined = false;
         self.client
             .unsubscribe()
+            .and_then(|()| self.answer_leaving())
             .map_err(|error| self.error(operation, error))?;
         // ORDER: the member id is gone when the LeaveGroup request is on its way. A static member
         // sends one for unsubscribing only, not for closing, which therefore comes second.
@@ -438,20 +451,20 @@ mod tests {
         })
     }
 
-    #[test]
-    fn a_member_that_is_fenced_after_its_partitions_were_lost_joins_with_a_new_client() {
+    /// A topic of its own on the broker, and a member's specification; `None` where there is no broker.
+    fn place(test: &str, partitions: i32) -> Option<(KafkaLog, TopicName, ConsumerSpec)> {
         let Ok(servers) = std::env::var("KAFKA_BOOTSTRAP_SERVERS") else {
             // Past the harness's capture: a skip that nobody sees looks like a pass.
-            let line = b"SKIPPED revived_member: KAFKA_BOOTSTRAP_SERVERS is not set\n";
-            std::io::stderr().write_all(line).unwrap();
-            return;
+            let line = format!("SKIPPED {test}: KAFKA_BOOTSTRAP_SERVERS is not set\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            return None;
         };
         let log = KafkaLog::new(&servers, BTreeMap::new()).unwrap();
-        let unique = format!("revived-{:016x}", fastrand::u64(..));
+        let unique = format!("{test}-{:016x}", fastrand::u64(..));
         let topic = TopicName::from(unique.as_str());
         let spec = TopicSpec {
             name: Arc::clone(&topic),
-            partitions: 1,
+            partitions,
             replication_factor: None,
             config: BTreeMap::new(),
         };
@@ -459,9 +472,60 @@ mod tests {
         let spec = ConsumerSpec {
             group: unique.clone(),
             group_instance_id: Some(format!("{unique}-0")),
-            client_id: "revived".to_owned(),
+            client_id: test.to_owned(),
             session_timeout: Duration::from_secs(6),
         };
+        Some((log, topic, spec))
+    }
+
+    #[test]
+    fn a_member_leaves_with_an_assignment_or_a_revocation_unanswered() {
+        let Some((log, topic, first_spec)) = place("unanswered", 2) else {
+            return;
+        };
+        let group = first_spec.group.clone();
+        let second_spec = ConsumerSpec {
+            group_instance_id: None,
+            ..first_spec.clone()
+        };
+        let mut first = log.consumer(&first_spec).unwrap();
+        first.subscribe(std::slice::from_ref(&topic)).unwrap();
+        // The assignment is taken and not answered.
+        assert_eq!(await_assigned(&mut first).len(), 2);
+        first.leave().unwrap();
+        assert_eq!(log.group_members(&group).unwrap(), []);
+
+        let mut first = log.consumer(&first_spec).unwrap();
+        first.subscribe(std::slice::from_ref(&topic)).unwrap();
+        let all: Vec<_> = await_assigned(&mut first)
+            .into_iter()
+            .map(|at| (at, 0))
+            .collect();
+        first.assign(&all).unwrap();
+        let mut second = log.consumer(&second_spec).unwrap();
+        second.subscribe(std::slice::from_ref(&topic)).unwrap();
+        let revoked = until("a revocation", || {
+            // What the second gets is not answered either.
+            drop(second.poll_membership().unwrap());
+            match first.poll_membership().unwrap() {
+                Some(MembershipEvent::Revoked(partitions)) => Some(partitions),
+                Some(other) => panic!("unexpected {other:?}"),
+                None => None,
+            }
+        });
+        assert_eq!(revoked.len(), 1);
+        // The revocation is not answered; the second may be anywhere in its rebalance.
+        first.leave().unwrap();
+        second.leave().unwrap();
+        assert_eq!(log.group_members(&group).unwrap(), []);
+    }
+
+    #[test]
+    fn a_member_that_is_fenced_after_its_partitions_were_lost_joins_with_a_new_client() {
+        let Some((log, topic, spec)) = place("revived_member", 1) else {
+            return;
+        };
+        let unique = spec.group.clone();
         let at = TopicPartition::new(Arc::clone(&topic), 0);
         let mut consumer = log.consumer(&spec).unwrap();
         consumer.subscribe(&[topic]).unwrap();
