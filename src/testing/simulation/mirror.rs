@@ -71,4 +71,17 @@ impl Mirror {
         }
         fold
     }
+
+    /// Iterates over the keys of all that was committed below `end`, deletes included.
+    pub(super) fn committed_keys(
+        &self,
+        partition: &TopicPartition,
+        end: Offset,
+    ) -> impl Iterator<Item = &[u8]> {
+        let copies = self.0.get(partition).into_iter();
+        copies
+            .flat_map(move |copy| copy.records.range(..end))
+            .filter(|(_, record)| record.status == RecordStatus::Committed)
+            .map(|(_, record)| record.key.as_deref().unwrap_or_default())
+    }
 }
