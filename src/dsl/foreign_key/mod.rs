@@ -12,7 +12,12 @@
 //! # Invariants
 //! - A subscription carries a hash of the left value, and every answer brings it back: an answer to a
 //!   value that is no longer the current one is dropped, since the current one's is on its way.
-//! - Which instruction goes out when, and which timestamp a result has, is as in Kafka Streams 4.3.1
+//! - At rest the result is the join of both tables' latest values. In Kafka Streams 4.3.1 it is not: of an
+//!   inner join, a right value's delete and a change of a left value to it may pass each other; the
+//!   delete's answer is dropped as one to the older left value, the newer one gets none since there is no
+//!   right value, and the old result stays. Here such a subscription is answered too, quietly: the
+//!   answer is dropped unless there is a result to end.
+//! - Otherwise, which instruction goes out when, and which timestamp a result has, is as in Kafka Streams 4.3.1
 //!   (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes of both
 //!   topics and of the store are millstream's own: they are drained when an application moves.
 
@@ -253,7 +258,11 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                     }
                     let hash =
                         hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
-                    scope.forward(record.with_value(Response { hash, value: None }))
+                    scope.forward(record.with_value(Response {
+                        hash,
+                        value: None,
+                        quiet: false,
+                    }))
                 })
         });
         let subscriptions = asked.repartition(Repartitioned {

@@ -243,7 +243,9 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
             retain_live(&store.layout, observed, &mut expected);
             retain_live(&store.layout, observed, &mut content);
             if content != expected {
-                return Err(wrong(difference(&content, &expected)));
+                let changes = mirror.describe(&partition);
+                let difference = difference(&content, &expected);
+                return Err(wrong(format!("{difference}; the changelog: {changes}")));
             }
             found.insert((task, store.name), plain(content));
         }

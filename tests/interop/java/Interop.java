@@ -8,7 +8,8 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
-import java.util.stream.Collectors;
+import java.util.function.UnaryOperator;
+import java.util.stream.Stream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -45,7 +46,7 @@ import org.apache.kafka.streams.state.WindowStore;
  * The application of tests/interop_kafka.rs on Kafka Streams, exactly once. Works off all input there is, then stops;
  * millstream takes over, and hands back.
  *
- * <p>Arguments: bootstrap servers, application id, input topics behind one another.
+ * <p>Arguments: bootstrap servers, application id.
  */
 public final class Interop {
     static final Duration SIZE = Duration.ofSeconds(1);
@@ -57,15 +58,17 @@ public final class Interop {
 
     private Interop() {}
 
-    static Topology topology() {
+    /** Topics of input and output begin with the application id. */
+    static Topology topology(String application) {
+        UnaryOperator<String> topic = name -> application + "." + name;
         StreamsBuilder builder = new StreamsBuilder();
         var string = Serdes.String();
         var number = Serdes.Long();
-        KStream<String, String> words = builder.stream("words", Consumed.with(string, string));
+        KStream<String, String> words = builder.stream(topic.apply("words"), Consumed.with(string, string));
         KGroupedStream<String, String> byKey = words.groupByKey(Grouped.with("by-key", string, string));
         byKey.count(Materialized.<String, Long, KeyValueStore<Bytes, byte[]>>as("counts")
                         .withKeySerde(string).withValueSerde(number))
-                .toStream().to("counts-out", Produced.with(string, number));
+                .toStream().to(topic.apply("counts-out"), Produced.with(string, number));
 
         TimeWindows tumbling = TimeWindows.ofSizeAndGrace(SIZE, GRACE);
         Produced<Windowed<String>, Long> windowed =
@@ -73,42 +76,43 @@ public final class Interop {
         KTable<Windowed<String>, Long> windows = byKey.windowedBy(tumbling)
                 .count(Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("windows")
                         .withKeySerde(string).withValueSerde(number));
-        windows.toStream().to("windows-out", windowed);
+        windows.toStream().to(topic.apply("windows-out"), windowed);
         windows.suppress(Suppressed.untilWindowCloses(BufferConfig.unbounded()).withName("final"))
-                .toStream().to("final-out", windowed);
+                .toStream().to(topic.apply("final-out"), windowed);
         byKey.windowedBy(tumbling).emitStrategy(EmitStrategy.onWindowClose())
                 .count(Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("closing")
-                        .withKeySerde(string).withValueSerde(number))
-                .toStream().to("closing-out", windowed);
+                        // With less, windows expire before Kafka Streams looks which have closed.
+                        .withKeySerde(string).withValueSerde(number).withRetention(Duration.ofHours(1)))
+                .toStream().to(topic.apply("closing-out"), windowed);
         byKey.windowedBy(SessionWindows.ofInactivityGapAndGrace(GAP, GRACE))
                 .count(Materialized.<String, Long, SessionStore<Bytes, byte[]>>as("sessions")
                         .withKeySerde(string).withValueSerde(number))
                 .toStream()
-                .to("sessions-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), number));
+                .to(topic.apply("sessions-out"), Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), number));
 
         words.groupBy((key, word) -> word, Grouped.with("by-word", string, string))
                 .count(Materialized.<String, Long, KeyValueStore<Bytes, byte[]>>as("word-counts")
                         .withKeySerde(string).withValueSerde(number))
-                .toStream().to("word-counts-out", Produced.with(string, number));
+                .toStream().to(topic.apply("word-counts-out"), Produced.with(string, number));
 
-        KTable<String, String> users = builder.table("users", Consumed.with(string, string),
+        KTable<String, String> users = builder.table(topic.apply("users"), Consumed.with(string, string),
                 Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("users"));
         words.join(users, (word, user) -> word + " by " + user, Joined.with(string, string, string, "named"))
-                .to("named-out", Produced.with(string, string));
+                .to(topic.apply("named-out"), Produced.with(string, string));
         users.groupBy((key, city) -> org.apache.kafka.streams.KeyValue.pair(city, key),
                         Grouped.with("by-city", string, string))
                 .count(Materialized.<String, Long, KeyValueStore<Bytes, byte[]>>as("cities")
                         .withKeySerde(string).withValueSerde(number))
-                .toStream().to("cities-out", Produced.with(string, number));
+                .toStream().to(topic.apply("cities-out"), Produced.with(string, number));
 
-        KTable<String, String> left = builder.table("left", Consumed.with(string, string),
+        KTable<String, String> left = builder.table(topic.apply("left"), Consumed.with(string, string),
                 Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("left"));
-        KTable<String, String> right = builder.table("right", Consumed.with(string, string),
+        KTable<String, String> right = builder.table(topic.apply("right"), Consumed.with(string, string),
                 Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("right"));
         left.join(right, value -> value, (value, found) -> value + "|" + found, TableJoined.as("of-key"),
                         Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("joined")
                                 .withKeySerde(string).withValueSerde(string))
-                .toStream().to("joined-out", Produced.with(string, string));
+                .toStream().to(topic.apply("joined-out"), Produced.with(string, string));
         return builder.build();
     }
 
@@ -145,7 +149,7 @@ public final class Interop {
 
     public static void main(String[] arguments) throws Exception {
         String application = arguments[1];
-        List<String> inputs = List.of("words", "users", "left", "right");
+        List<String> inputs = Stream.of("words", "users", "left", "right").map(it -> application + "." + it).toList();
         Path state = Files.createTempDirectory("kafka-streams-interop");
         Properties config = new Properties();
         config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, arguments[0]);
@@ -161,7 +165,7 @@ public final class Interop {
         config.put(StreamsConfig.InternalConfig.EMIT_INTERVAL_MS_KSTREAMS_WINDOWED_AGGREGATION, 0L);
         CountDownLatch failed = new CountDownLatch(1);
         boolean done = false;
-        try (KafkaStreams streams = new KafkaStreams(topology(), config);
+        try (KafkaStreams streams = new KafkaStreams(topology(application), config);
                 Admin admin = Admin.create(Map.of("bootstrap.servers", arguments[0]))) {
             streams.setUncaughtExceptionHandler(error -> {
                 error.printStackTrace();
@@ -183,7 +187,7 @@ public final class Interop {
             streams.close(Duration.ofSeconds(30));
         } finally {
             try (var files = Files.walk(state)) {
-                for (Path file : files.sorted((one, other) -> other.compareTo(one)).collect(Collectors.toList())) {
+                for (Path file : files.sorted((one, other) -> other.compareTo(one)).toList()) {
                     Files.delete(file);
                 }
             }
