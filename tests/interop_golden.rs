@@ -1,7 +1,7 @@
 //! What Kafka Streams 4.3.1 wrote on a real broker, read with millstream's formats: no broker needed.
 //!
 //! `tests/interop/golden/kafka-streams.jsonl` is the first phase of `interop_kafka`, which makes it anew:
-//! `MILLSTREAM_INTEROP_GOLDEN=1 scripts/test interop`.
+//! `MILLSTREAM_INTEROP_GOLDEN=1 scripts/test kafka`.
 
 #[path = "interop/bytes.rs"]
 mod bytes;

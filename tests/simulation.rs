@@ -10,7 +10,7 @@ use millstream::runtime::{CrashPoint, PlantedBug};
 use millstream::testing::simulation::{Fired, Options, Scenario, run};
 
 /// Seeds of the ordinary run; `MILLSTREAM_SIM_SEEDS` asks for more.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 160;
 /// Seeds that once found a bug; each stays.
 const REGRESSIONS: &[u64] = &[];
 /// Within how many seeds each planted bug must be found.

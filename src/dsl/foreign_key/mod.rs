@@ -12,14 +12,14 @@
 //! # Invariants
 //! - A subscription carries a hash of the left value, and every answer brings it back: an answer to a
 //!   value that is no longer the current one is dropped, since the current one's is on its way.
-//! - At rest the result is the join of both tables' latest values. In Kafka Streams 4.3.1 it is not: of an
-//!   inner join, a right value's delete and a change of a left value to it may pass each other; the
-//!   delete's answer is dropped as one to the older left value, the newer one gets none since there is no
-//!   right value, and the old result stays. Here such a subscription is answered too, quietly: the
+//! - At rest the result is the join of both tables' latest values. In an inner join of Kafka Streams
+//!   4.3.1 a right value's delete may pass a change of a left value that refers to it: the delete's
+//!   answer, made for the older left value, is dropped; the newer value gets none, since there is no
+//!   right value; and the old result stays. Here such a subscription is answered too, quietly: the
 //!   answer is dropped unless there is a result to end.
-//! - Otherwise, which instruction goes out when, and which timestamp a result has, is as in Kafka Streams 4.3.1
-//!   (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes of both
-//!   topics and of the store are millstream's own: they are drained when an application moves.
+//! - Apart from that, which instruction goes out when and which timestamp a result has is as in Kafka
+//!   Streams 4.3.1 (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes
+//!   of both topics and of the store are millstream's own: they are drained when an application moves.
 
 mod messages;
 mod nodes;
