@@ -5,6 +5,12 @@
 //! a code block that rustdoc runs; a `try_` variant may say ``As [`…`]`` instead, since only the closure's
 //! result differs.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "a test fails by a panic, in helpers as well"
+)]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,11 @@
 //! from the changelogs and the committed offsets of the one before. After each phase all that is on the
 //! broker is read with millstream's formats and compared with what all input so far must come to.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
+
 #[path = "interop/bytes.rs"]
 mod bytes;
 #[path = "interop/expected.rs"]

@@ -1,5 +1,15 @@
 //! Topics of the application as they are on a broker, and what millstream's formats make of them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary that includes this file uses a part of it"
+)]
+
 use std::collections::BTreeMap;
 
 use millstream::format::change;
@@ -45,9 +55,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digits = (0..text.len()).step_by(2);
+    let digits = text.as_bytes().chunks(2).map(std::str::from_utf8);
     digits
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .map(|digits| u8::from_str_radix(digits.unwrap(), 16).unwrap())
         .collect()
 }
 

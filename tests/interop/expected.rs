@@ -3,6 +3,12 @@
 //! A phase is one owner's turn. It begins with a jump of stream time, so that what was open at the
 //! hand-over closes under the new owner.
 
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary that includes this file uses a part of it"
+)]
+
 use std::collections::BTreeMap;
 
 use millstream::format::partitioner::partition_for_key;

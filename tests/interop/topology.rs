@@ -1,5 +1,11 @@
 //! The application of `java/Interop.java`, on millstream: the same names, so the same topics.
 
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary that includes this file uses a part of it"
+)]
+
 use std::time::Duration;
 
 use millstream::prelude::*;

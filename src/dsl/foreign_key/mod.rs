@@ -195,7 +195,6 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Draws the way to the task of the foreign key, and the short way of values that have none.
-    #[expect(clippy::type_complexity, reason = "two streams, each of its own type")]
     fn subscriptions<FK: StoreKey, V2: Clone + 'static>(
         &self,
         serdes: &Serdes<K, V, FK, V2>,

@@ -74,6 +74,11 @@ pub(super) fn integer(bytes: Option<&[u8]>) -> Result<i64, Wrong> {
     Ok(i64::from_be_bytes(array))
 }
 
+/// `int32` before a field; fields of a simulation are short.
+pub(super) fn length_of(field: &[u8]) -> [u8; 4] {
+    u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes()
+}
+
 pub(super) fn sequence(record: &InspectedRecord) -> String {
     text(record.headers.last(SEQUENCE))
 }

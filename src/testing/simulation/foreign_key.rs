@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
-use super::check::{Content, Sent, Stores, Wrong, committed, gathered, records, sequence, text};
+use super::check::{
+    Content, Sent, Stores, Wrong, committed, gathered, length_of, records, sequence, text,
+};
 use super::plan::Plan;
 use super::process::{APPLICATION, Site};
 use super::scenario::{Drawn, store_of};
@@ -266,7 +268,8 @@ fn subscriptions(site: &Site, tables: &Tables) -> Result<Vec<Content>, Wrong> {
     let topic = names::repartition_topic(APPLICATION, &format!("{JOIN}-subscription"));
     let partitions = gathered(site, &topic, &tables.subscriptions, |record| {
         let (instruction, hash, key) = parts(record);
-        let from = (&sequence(record)[..], record.timestamp);
+        let from = sequence(record);
+        let from = (from.as_str(), record.timestamp);
         let key = text(Some(key));
         let foreign_key = text(record.key.as_deref());
         subscription(from, &foreign_key, (instruction, hash.len() > 1, &key))
@@ -288,7 +291,7 @@ fn subscriptions(site: &Site, tables: &Tables) -> Result<Vec<Content>, Wrong> {
 }
 
 fn store_key(foreign_key: &[u8], key: &[u8]) -> Vec<u8> {
-    let length = (foreign_key.len() as u32).to_be_bytes();
+    let length = length_of(foreign_key);
     [&length[..], foreign_key, key].concat()
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Timestamp;
-use crate::testing::simulation::check::Content;
+use crate::testing::simulation::check::{Content, length_of};
 use crate::testing::simulation::plan::WindowPlan;
 
 /// A record that a task has taken up.
@@ -209,7 +209,7 @@ fn held(timestamp: Timestamp, count: i64, prior: Option<i64>, sequence: &str) ->
     bytes.extend(timestamp.to_be_bytes());
     bytes.push(if prior.is_some() { 3 } else { 1 });
     let mut put = |field: &[u8]| {
-        bytes.extend((field.len() as u32).to_be_bytes());
+        bytes.extend(length_of(field));
         bytes.extend_from_slice(field);
     };
     put(&count.to_be_bytes());
@@ -217,9 +217,9 @@ fn held(timestamp: Timestamp, count: i64, prior: Option<i64>, sequence: &str) ->
         put(&prior.to_be_bytes());
     }
     bytes.extend(1_u32.to_be_bytes());
-    for field in ["sequence", sequence] {
-        bytes.extend((field.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(field.as_bytes());
+    for field in ["sequence", sequence].map(str::as_bytes) {
+        bytes.extend(length_of(field));
+        bytes.extend_from_slice(field);
     }
     bytes
 }
