@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millstream::clock::{Clock, ManualClock};
 use millstream::log::embedded::EmbeddedLog;
-use running::{Place, positions, refusals};
+use running::{Place, foreign_key, positions, refusals};
 
 fn place() -> Place<EmbeddedLog> {
     let clock = ManualClock::at(1_700_000_000_000);
@@ -47,4 +47,14 @@ fn an_idle_partition_whose_records_were_deleted_is_taken_up_again() {
 #[test]
 fn a_punctuators_refused_output_is_blamed_on_no_record() {
     refusals::a_punctuators_refused_output_is_blamed_on_no_record(&place());
+}
+
+#[test]
+fn a_result_ends_when_its_right_value_goes_while_the_left_one_changes() {
+    foreign_key::a_result_ends_when_its_right_value_goes_while_the_left_one_changes(&place());
+}
+
+#[test]
+fn a_result_ends_when_its_left_value_loses_the_key_and_changes_again() {
+    foreign_key::a_result_ends_when_its_left_value_loses_the_key_and_changes_again(&place());
 }

@@ -188,6 +188,15 @@ impl StreamsBuilder {
     ///
     /// A second call for the same topic returns the same stream, so that a record is read and
     /// deserialised once; asking for other types, policies or rewinding is a mistake.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// let builder = StreamsBuilder::new();
+    /// let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// words.to("copy", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "a source that nobody reads is a mistake"]
     pub fn stream<K, V>(&self, topic: &str, consumed: Consumed<K, V>) -> KStream<K, V>
     where
@@ -362,6 +371,33 @@ impl StreamsBuilder {
     }
 
     /// Adds a store for [`process`](KStream::process) to connect.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// struct Latest(StoreRef<String, String>);
+    ///
+    /// impl Processor<String, String, String, String> for Latest {
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, String>,
+    ///         record: Record<String, String>,
+    ///     ) -> Result<(), BoxError> {
+    ///         self.0.put(record.key.clone(), record.value.clone())?;
+    ///         Ok(context.forward(record)?)
+    ///     }
+    /// }
+    ///
+    /// let latest = builder.add_state_store(
+    ///     StoreBuilder::as_store("latest", serdes::string(), serdes::string()),
+    /// );
+    /// words
+    ///     .process("latest", (&latest,), |_setup, (latest,)| Latest(latest))
+    ///     .to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "a store that no processor is connected to is a mistake"]
     pub fn add_state_store<K, V>(&self, store: StoreBuilder<K, V>) -> StoreHandle<K, V>
     where
@@ -375,6 +411,18 @@ impl StreamsBuilder {
 
     /// Checks what was drawn and makes it a topology. Handles that are still around are of no more
     /// use: drawing with one panics.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .map(|_, word| (word.clone(), word))
+    ///     .group_by_key(Grouped::with("", serdes::string(), serdes::string()))
+    ///     .count(Materialized::as_store("", serdes::string(), serdes::i64()));
+    /// let mistakes = builder.build().unwrap_err();
+    /// assert!(mistakes.to_string().lines().count() > 1, "a grouping and a store without a name");
+    /// ```
     ///
     /// # Errors
     /// Every mistake at once.

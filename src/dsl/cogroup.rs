@@ -78,6 +78,21 @@ impl<K, A> fmt::Debug for CogroupedKStream<K, A> {
 
 impl<K: StoreKey, A: Clone + 'static> CogroupedKStream<K, A> {
     /// Adds a stream with its aggregator.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let numbers = || Consumed::with(serdes::string(), serdes::i64());
+    /// # let bought = builder.stream("bought", numbers()).group_by_key(Grouped::as_name("bought"));
+    /// # let sold = builder.stream("sold", numbers()).group_by_key(Grouped::as_name("sold"));
+    /// let trades = bought
+    ///     .cogroup(|_, _, (bought, sold)| (bought + 1, sold))
+    ///     .cogroup(&sold, |_, _, (bought, sold)| (bought, sold + 1));
+    /// # let json = serdes::json::<(i64, i64)>();
+    /// # drop(trades.aggregate(|| (0, 0), Materialized::as_store("trades", serdes::string(), json)));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "call `aggregate` to get the table"]
     pub fn cogroup<V: Clone + 'static>(
         self,
@@ -117,6 +132,21 @@ impl<K: StoreKey, A: Clone + 'static> CogroupedKStream<K, A> {
 
     /// Makes the table: an aggregate starts as `initializer` says, and every record of any of the
     /// streams updates it.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let numbers = || Consumed::with(serdes::string(), serdes::i64());
+    /// # let bought = builder.stream("bought", numbers()).group_by_key(Grouped::as_name("bought"));
+    /// # let sold = builder.stream("sold", numbers()).group_by_key(Grouped::as_name("sold"));
+    /// let stock = bought
+    ///     .cogroup(|_, amount, stock| stock + amount)
+    ///     .cogroup(&sold, |_, amount, stock| stock - amount)
+    ///     .aggregate(|| 0, Materialized::as_store("stock", serdes::string(), serdes::i64()));
+    /// # drop(stock);
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn aggregate(
         self,
         initializer: impl Fn() -> A + Send + Sync + 'static,

@@ -21,6 +21,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     }
 
     /// Drops the records for which the predicate holds.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let named = words.filter_not(|_, word| word.is_empty());
+    /// # named.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "filtering a stream has no effect of its own"]
     pub fn filter_not(&self, predicate: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
         self.try_filter(move |key, value| Ok(!predicate(key, value)))

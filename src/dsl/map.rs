@@ -76,6 +76,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     }
 
     /// As [`map_values`](Self::map_values); the mapper sees the key.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let words = builder.stream("words", Consumed::with(serdes::string(), serdes::string()));
+    /// let both = words.map_values_with_key(|key, word| format!("{key}: {word}"));
+    /// # both.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn map_values_with_key<V2: Clone + 'static>(
         &self,
         mapper: impl Fn(&K, V) -> V2 + Send + Sync + 'static,

@@ -154,6 +154,19 @@ impl<K, V> fmt::Debug for BranchedKStream<K, V> {
 
 impl<K: Clone + 'static, V: Clone + 'static> BranchedKStream<K, V> {
     /// Adds a branch for the records that no earlier one has taken and for which `predicate` holds.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// # let numbers = || Produced::with(serdes::string(), serdes::i64());
+    /// let mut split = orders.split();
+    /// split.branch(|_, amount| *amount > 1000).to("large", numbers());
+    /// split.branch(|_, amount| *amount > 10).to("medium", numbers());
+    /// split.default_branch().to("small", numbers());
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn branch(
         &mut self,
         predicate: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
@@ -162,11 +175,35 @@ impl<K: Clone + 'static, V: Clone + 'static> BranchedKStream<K, V> {
     }
 
     /// Ends the split: the branch of all records that no other has taken.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// # let numbers = || Produced::with(serdes::string(), serdes::i64());
+    /// let mut split = orders.split();
+    /// split.branch(|_, amount| *amount > 1000).to("large", numbers());
+    /// split.default_branch().to("others", numbers());
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn default_branch(mut self) -> KStream<K, V> {
         self.add(None)
     }
 
     /// Ends the split: records that no branch has taken are dropped.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// # let numbers = || Produced::with(serdes::string(), serdes::i64());
+    /// let mut split = orders.split();
+    /// split.branch(|_, amount| *amount > 1000).to("large", numbers());
+    /// split.no_default_branch();
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     pub fn no_default_branch(self) {}
 
     fn add(&mut self, predicate: Option<Predicate<K, V>>) -> KStream<K, V> {

@@ -233,6 +233,18 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
 
     /// Names the node this stream comes from, in place of the generated name: for `describe`,
     /// metrics and error messages.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// let builder = StreamsBuilder::new();
+    /// let words = builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .filter(|_, word| !word.is_empty())
+    ///     .named("without-blanks");
+    /// words.to("out", Produced::with(serdes::string(), serdes::string()));
+    /// assert!(builder.build()?.describe().to_string().contains("without-blanks"));
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         self.draft.borrow_mut().graph.rename(self.parts.node, name);

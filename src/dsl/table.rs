@@ -111,6 +111,20 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// Names the node this table comes from, in place of the generated name.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let known = users.filter(|_, user| !user.is_empty()).named("known-users");
+    /// # known.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::string())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Self {
@@ -235,6 +249,20 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     }
 
     /// As [`filter`](Self::filter), for values the predicate does not hold for.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let known = users.filter_not(|_, user| user.is_empty());
+    /// # known.to_stream().to("out", Produced::with(serdes::string(), serdes::optional(serdes::string())));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "filtering a table has no effect of its own"]
     pub fn filter_not(&self, predicate: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
         self.filter_with(move |key, value| !predicate(key, value))
@@ -292,6 +320,20 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
 
     /// Returns the handle of the table's store, to connect a processor to it; `None` where the table
     /// has no key-value store of its own, as a windowed one.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// # let users = builder.table(
+    /// #     "users",
+    /// #     Consumed::with(serdes::string(), serdes::string()),
+    /// #     Materialized::as_store("users", serdes::string(), serdes::string()),
+    /// # );
+    /// let store = users.store().expect("a table that was read from a topic has one");
+    /// assert_eq!(store.name(), "users");
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use]
     pub fn store(&self) -> Option<StoreHandle<K, V>> {
         self.store.clone()

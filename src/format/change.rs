@@ -99,6 +99,8 @@ fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -122,6 +124,28 @@ mod tests {
     fn bytes_that_are_no_change_are_refused() {
         for bytes in [&b""[..], b"\x03", b"\x08ab\x02", b"\xff\xff\x02"] {
             assert_eq!(decode(bytes), Err(NotAChange), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_round_trip(new: Option<Vec<u8>>, old: Option<Vec<u8>>) {
+            let sides = Sides { new: new.as_deref(), old: old.as_deref() };
+            let mut bytes = Vec::new();
+            let any = encode(sides.new, sides.old, &mut bytes);
+            prop_assert_eq!(any, new.is_some() || old.is_some());
+            if any {
+                prop_assert_eq!(decode(&bytes), Ok(sides));
+            }
+        }
+
+        #[test]
+        fn what_decodes_is_encoded_to_the_same_sides(bytes: Vec<u8>) {
+            if let Ok(sides) = decode(&bytes) {
+                let mut again = Vec::new();
+                prop_assert!(encode(sides.new, sides.old, &mut again));
+                prop_assert_eq!(decode(&again), Ok(sides));
+            }
         }
     }
 }

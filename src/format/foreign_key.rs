@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! subscription   byte version 1 ‖ byte instruction ‖ hash ‖ key
-//! response       byte version 1 ‖ hash ‖ byte 1 ‖ right value,  or  … ‖ byte 0
+//! response       byte version 1 ‖ hash ‖ byte 1 ‖ right value,  or  … ‖ byte 0,  or  … ‖ byte 2
 //! hash           byte 1 ‖ 16 bytes BE,  or  byte 0 where there is no left value
 //! store key      int32 BE length of the foreign key ‖ foreign key ‖ key
 //! store value    hash
 //! ```
+//! A response that ends with 2 has no right value, as one with 0, and is news only where there is a result.
 //! Not Kafka Streams' bytes: both topics are drained when an application moves.
 
 const VERSION: u8 = 1;
@@ -30,7 +31,8 @@ pub enum Instruction {
     /// Subscribes, and answers also when there is no right value
     /// (`PROPAGATE_NULL_IF_NO_FK_VAL_AVAILABLE`).
     Answer,
-    /// Subscribes, and answers when there is a right value (`PROPAGATE_ONLY_IF_FK_VAL_AVAILABLE`).
+    /// Subscribes; that there is no right value is news only where there still is a result
+    /// (`PROPAGATE_ONLY_IF_FK_VAL_AVAILABLE`, which does not answer at all then).
     AnswerIfThere,
 }
 
@@ -83,6 +85,8 @@ pub struct ResponseParts<'a> {
     pub hash: Option<ValueHash>,
     /// The right value's bytes.
     pub value: Option<&'a [u8]>,
+    /// Whether the absence of a value is news only where there is a result.
+    pub quiet: bool,
 }
 
 /// Appends a subscription to `out`.
@@ -114,7 +118,11 @@ pub fn decode_subscription(bytes: &[u8]) -> Result<SubscriptionParts<'_>, Malfor
 pub fn encode_response(parts: ResponseParts<'_>, out: &mut Vec<u8>) {
     out.push(VERSION);
     encode_hash(parts.hash, out);
-    out.push(u8::from(parts.value.is_some()));
+    out.push(match (parts.value, parts.quiet) {
+        (Some(_), _) => 1,
+        (None, false) => 0,
+        (None, true) => 2,
+    });
     out.extend_from_slice(parts.value.unwrap_or_default());
 }
 
@@ -127,12 +135,13 @@ pub fn decode_response(bytes: &[u8]) -> Result<ResponseParts<'_>, Malformed> {
         return Err(NOT_A_RESPONSE);
     };
     let (hash, rest) = split_hash(rest)?;
-    let value = match rest {
-        [0] => None,
-        [1, value @ ..] => Some(value),
+    let (value, quiet) = match rest {
+        [0] => (None, false),
+        [1, value @ ..] => (Some(value), false),
+        [2] => (None, true),
         _ => return Err(NOT_A_RESPONSE),
     };
-    Ok(ResponseParts { hash, value })
+    Ok(ResponseParts { hash, value, quiet })
 }
 
 /// Appends a hash to `out`.
@@ -180,6 +189,8 @@ pub fn store_prefix(foreign_key: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -198,8 +209,10 @@ mod tests {
                 let cut = bytes.get(..2).unwrap();
                 assert!(decode_subscription(cut).is_err());
             }
-            for value in [None, Some(&b""[..]), Some(b"value")] {
-                let parts = ResponseParts { hash, value };
+            let values = [None, Some(&b""[..]), Some(b"value")];
+            let answers = values.map(|value| (value, false));
+            for (value, quiet) in answers.into_iter().chain([(None, true)]) {
+                let parts = ResponseParts { hash, value, quiet };
                 let mut bytes = Vec::new();
                 encode_response(parts, &mut bytes);
                 assert_eq!(decode_response(&bytes), Ok(parts));
@@ -208,7 +221,7 @@ mod tests {
         }
         assert!(decode_subscription(&[2, 0, 0]).is_err(), "another version");
         assert!(decode_subscription(&[1, 4, 0]).is_err(), "no instruction");
-        assert!(decode_response(&[1, 0, 2]).is_err(), "neither 0 nor 1");
+        assert!(decode_response(&[1, 0, 3]).is_err(), "none of 0, 1, 2");
     }
 
     #[test]
@@ -222,5 +235,43 @@ mod tests {
         let (short, long) = (store_prefix(b"a").unwrap(), store_prefix(b"ab").unwrap());
         assert_eq!(short, b"\0\0\0\x01a");
         assert!(!long.starts_with(&short));
+    }
+
+    proptest! {
+        #[test]
+        fn messages_round_trip(
+            instruction in proptest::sample::select(Instruction::ALL.to_vec()),
+            hash: Option<ValueHash>,
+            key: Vec<u8>,
+            value: Option<Vec<u8>>,
+            quiet: bool,
+        ) {
+            let subscription = SubscriptionParts { instruction, hash, key: &key };
+            let mut bytes = Vec::new();
+            encode_subscription(subscription, &mut bytes);
+            prop_assert_eq!(decode_subscription(&bytes), Ok(subscription));
+            let quiet = quiet && value.is_none();
+            let response = ResponseParts { hash, value: value.as_deref(), quiet };
+            let mut bytes = Vec::new();
+            encode_response(response, &mut bytes);
+            prop_assert_eq!(decode_response(&bytes), Ok(response));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _decoded = (decode_subscription(&bytes), decode_response(&bytes), decode_hash(&bytes));
+        }
+
+        #[test]
+        fn a_scan_by_prefix_finds_one_foreign_key(
+            foreign_key: Vec<u8>,
+            other: Vec<u8>,
+            key: Vec<u8>,
+        ) {
+            let prefix = store_prefix(&foreign_key).unwrap();
+            let mut entry = store_prefix(&other).unwrap();
+            entry.extend_from_slice(&key);
+            prop_assert_eq!(entry.starts_with(&prefix), foreign_key == other);
+        }
     }
 }

@@ -21,13 +21,14 @@ use crate::clock::Timestamp;
 pub const RESET_GENERATION: &str = "millstream.reset.generation";
 
 /// The beginning of entries that keep the time observed by a windowed operator.
-const OBSERVED_TIME: &str = "millstream.time.";
+/// What the entries of operators' observed times begin with.
+pub const OBSERVED_TIME_PREFIX: &str = "millstream.time.";
 
 /// Returns the entry of the highest record timestamp that the operator with this store has seen.
 /// Kafka Streams forgets it when a task moves.
 #[must_use]
 pub fn observed_time(store: &str) -> String {
-    format!("{OBSERVED_TIME}{store}")
+    format!("{OBSERVED_TIME_PREFIX}{store}")
 }
 
 const MAGIC: u8 = 2;

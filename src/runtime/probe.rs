@@ -96,11 +96,21 @@ pub enum PlantedBug {
     CheckpointAheadOfData,
     /// What a failed record has written stays.
     FailedRecordKept,
+    /// A task forgets the time that its windowed operators have observed when it is opened.
+    ObservedTimeLost,
+    /// A task forgets when it is opened which windows it has emitted.
+    EmittedWindowsForgotten,
+    /// Operators' times survive an abort, so that what is processed again comes too late.
+    TimeKeptAfterAbort,
+    /// A restore passes over the buffers of suppressions.
+    SuppressBufferNotRestored,
+    /// Subscriptions of a foreign-key join are committed apart from the offsets they follow from.
+    SubscriptionsApartFromOffsets,
 }
 
 impl PlantedBug {
     /// Every bug.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::RestoreStopsAtLastStableOffset,
         Self::RestoreReadsUncommitted,
         Self::RestoreSkipsTombstones,
@@ -115,6 +125,11 @@ impl PlantedBug {
         Self::UnknownTakenForCommit,
         Self::CheckpointAheadOfData,
         Self::FailedRecordKept,
+        Self::ObservedTimeLost,
+        Self::EmittedWindowsForgotten,
+        Self::TimeKeptAfterAbort,
+        Self::SuppressBufferNotRestored,
+        Self::SubscriptionsApartFromOffsets,
     ];
 }
 

@@ -182,7 +182,14 @@ impl<M: LogMessage> Task<M> {
             Some(refused) => Err(refused),
             None => self.run_chain(source, &at, &raw),
         };
+        let apart =
+            probe.planted(PlantedBug::SubscriptionsApartFromOffsets) && self.has_subscriptions();
         match result {
+            Ok(()) if apart => {
+                self.release_record(producer)?;
+                producer.commit_transaction()?;
+                producer.begin_transaction()?;
+            }
             Ok(()) => self.release_record(producer)?,
             Err(error) => {
                 if !probe.planted(PlantedBug::FailedRecordKept) {
@@ -202,6 +209,12 @@ impl<M: LogMessage> Task<M> {
         self.advance(index, &message);
         probe.reached(CrashPoint::AfterRecord)?;
         Ok(Processed::Record)
+    }
+
+    /// Whether the record in hand has sent subscriptions of a foreign-key join.
+    fn has_subscriptions(&self) -> bool {
+        let mut outputs = self.cx.outputs.iter();
+        outputs.any(|output| output.topic.ends_with("-subscription-repartition"))
     }
 
     fn run_chain(

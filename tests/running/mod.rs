@@ -12,6 +12,7 @@
     reason = "each test binary that includes this file uses a part of it"
 )]
 
+pub(crate) mod foreign_key;
 pub(crate) mod positions;
 pub(crate) mod refusals;
 

@@ -52,6 +52,8 @@ impl Serde<Subscription> for SubscriptionSerde {
 pub(super) struct Response<V> {
     pub(super) hash: Option<ValueHash>,
     pub(super) value: Option<V>,
+    /// Whether the absence of a value is news only where there is a result.
+    pub(super) quiet: bool,
 }
 
 pub(super) struct ResponseSerde<V>(pub(super) SharedSerde<V>);
@@ -66,6 +68,7 @@ impl<V: 'static> Serde<Response<V>> for ResponseSerde<V> {
         let parts = ResponseParts {
             hash: data.hash,
             value: present.then_some(&bytes),
+            quiet: data.quiet,
         };
         foreign_key::encode_response(parts, out);
         Ok(true)
@@ -73,11 +76,12 @@ impl<V: 'static> Serde<Response<V>> for ResponseSerde<V> {
 
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<Response<V>, BoxError> {
         let bytes = bytes.ok_or("null is no response")?;
-        let ResponseParts { hash, value } = foreign_key::decode_response(bytes)?;
+        let ResponseParts { hash, value, quiet } = foreign_key::decode_response(bytes)?;
         let value = value.map(|bytes| self.0.deserialize(Some(bytes)));
         Ok(Response {
             hash,
             value: value.transpose()?,
+            quiet,
         })
     }
 }

@@ -12,9 +12,15 @@
 //! # Invariants
 //! - A subscription carries a hash of the left value, and every answer brings it back: an answer to a
 //!   value that is no longer the current one is dropped, since the current one's is on its way.
-//! - Which instruction goes out when, and which timestamp a result has, is as in Kafka Streams 4.3.1
-//!   (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes of both
-//!   topics and of the store are millstream's own: they are drained when an application moves.
+//! - At rest the result is the join of both tables' latest values. In an inner join of Kafka Streams
+//!   4.3.1 a right value's delete may pass a change of a left value that refers to it: the delete's
+//!   answer, made for the older left value, is dropped; the newer value gets none, since there is no
+//!   right value; and the old result stays. Likewise when a left value loses its foreign key and
+//!   changes again before the answer is back. Here such a change is answered too, quietly: the answer is
+//!   dropped unless there is a result to end.
+//! - Apart from that, which instruction goes out when and which timestamp a result has is as in Kafka
+//!   Streams 4.3.1 (`SubscriptionSendProcessorSupplier`, `SubscriptionJoinProcessorSupplier`). The bytes
+//!   of both topics and of the store are millstream's own: they are drained when an application moves.
 
 mod messages;
 mod nodes;
@@ -156,10 +162,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let (subscriptions, without) =
             self.subscriptions(&serdes, left_join, &extractor, &joined.name);
         let responses = other.responses(&serdes, &subscriptions, &joined.name);
-        let responses = match without {
-            Some(without) => responses.merge(&without),
-            None => responses,
-        };
+        let responses = responses.merge(&without);
         self.resolve(&serdes, &responses, join, materialized)
     }
 
@@ -191,16 +194,14 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         })
     }
 
-    /// Draws the way to the task of the foreign key, and for a left join the short way of values that
-    /// have none.
-    #[expect(clippy::type_complexity, reason = "two streams, each of its own type")]
+    /// Draws the way to the task of the foreign key, and the short way of values that have none.
     fn subscriptions<FK: StoreKey, V2: Clone + 'static>(
         &self,
         serdes: &Serdes<K, V, FK, V2>,
         left_join: bool,
         extractor: &Arc<impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static>,
         name: &str,
-    ) -> (KStream<FK, Subscription>, Option<KStream<K, Response<V2>>>) {
+    ) -> (KStream<FK, Subscription>, KStream<K, Response<V2>>) {
         let extract = {
             let (extractor, serdes) = (Arc::clone(extractor), serdes.clone());
             move |key: &K, value: Option<&V>| {
@@ -237,25 +238,32 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                 }
                 Ok(())
             });
-        let without = left_join.then(|| {
-            let keeps = Keeps {
-                key_serde: self.key_serde.clone(),
-                value_serde: None,
-                repartition_required: false,
-            };
-            let own = serdes.clone();
-            self.updates
-                .operator("KTABLE-FK-WITHOUT-", keeps, move |scope, record| {
-                    let Change { new, old } = &record.value;
-                    let nothing = new.is_none() && old.is_none();
-                    if nothing || extract(&record.key, new.as_ref()).is_some() {
-                        return Ok(());
-                    }
-                    let hash =
-                        hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
-                    scope.forward(record.with_value(Response { hash, value: None }))
-                })
-        });
+        let keeps = Keeps {
+            key_serde: self.key_serde.clone(),
+            value_serde: None,
+            repartition_required: false,
+        };
+        let own = serdes.clone();
+        let without = self
+            .updates
+            .operator("KTABLE-FK-WITHOUT-", keeps, move |scope, record| {
+                let Change { new, old } = &record.value;
+                let nothing = new.is_none() && old.is_none();
+                if nothing || extract(&record.key, new.as_ref()).is_some() {
+                    return Ok(());
+                }
+                // An inner join asks the old foreign key's task to say so. Without one either, that
+                // was asked for an older value: its answer is late.
+                if !left_join && extract(&record.key, old.as_ref()).is_some() {
+                    return Ok(());
+                }
+                let hash = hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
+                scope.forward(record.with_value(Response {
+                    hash,
+                    value: None,
+                    quiet: !left_join,
+                }))
+            });
         let subscriptions = asked.repartition(Repartitioned {
             name: format!("{name}-subscription"),
             key_serde: Some(Arc::clone(&serdes.foreign_key)),

@@ -90,13 +90,16 @@ where
         let found = found.map(|(value, _)| value);
         let value = match instruction {
             Instruction::DeleteSilently => return Ok(()),
-            Instruction::AnswerIfThere if found.is_none() => return Ok(()),
             Instruction::Delete => None,
             Instruction::Answer | Instruction::AnswerIfThere => found,
         };
         let record = Record {
             key: left_key,
-            value: Response { hash, value },
+            value: Response {
+                hash,
+                quiet: instruction == Instruction::AnswerIfThere && value.is_none(),
+                value,
+            },
             timestamp,
             headers,
         };
@@ -129,6 +132,7 @@ where
                 value: Response {
                     hash,
                     value: record.value.new.clone(),
+                    quiet: false,
                 },
                 timestamp: record.timestamp,
                 headers: record.headers.clone(),
@@ -162,7 +166,7 @@ where
     ) -> Result<(), ProcessError> {
         let Record {
             key,
-            value: Response { hash, value },
+            value: Response { hash, value, quiet },
             timestamp,
             headers,
         } = record;
@@ -173,6 +177,11 @@ where
             source,
         })?;
         if of_current != hash {
+            return Ok(());
+        }
+        // An answer to the left value before has perhaps said so already, and was dropped as one to
+        // another value: the result that it would have ended is still there.
+        if quiet && self.updates.store.get(&key)?.is_none() {
             return Ok(());
         }
         let new = current.and_then(|current| (self.join)(&key, current, value));

@@ -136,7 +136,7 @@ impl<K: StoreKey, V: Clone + 'static> SuppressNode<K, V> {
 impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     /// Holds updates back, and forwards only the last one of each key once its time has come.
     ///
-    /// The buffer is a store, `<name>-store`, with a changelog; it spills to disk. An update that
+    /// The buffer is a store, `<name>-buffer`, with a changelog; it spills to disk. An update that
     /// arrives while an earlier one of its key is held back replaces it, in its place.
     ///
     /// ```
@@ -176,7 +176,9 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         };
         let updates = self.updates();
         let mut draft = updates.draft.borrow_mut();
-        let buffer_name = format!("{name}-store");
+        // Not Kafka Streams' `<name>-store`: its changelog has other bytes, and an application that moves
+        // must not take one for the other.
+        let buffer_name = format!("{name}-buffer");
         let buffer = draft.add_store(suppressed.store(
             buffer_name.clone(),
             Arc::new(BufferKeySerde(Arc::clone(&key_serde))),

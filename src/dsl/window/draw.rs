@@ -389,6 +389,36 @@ impl StreamsBuilder {
 
     /// Adds a session store for [`process`](KStream::process) to connect, that keeps sessions for
     /// `retention` of stream time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// struct Visits(SessionStore<String, i64>);
+    ///
+    /// impl Processor<String, String, String, i64> for Visits {
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///         record: Record<String, String>,
+    ///     ) -> Result<(), BoxError> {
+    ///         let now = Window::new(record.timestamp, record.timestamp);
+    ///         self.0.put(Windowed::new(record.key.clone(), now), 1)?;
+    ///         Ok(context.forward(record.with_value(1))?)
+    ///     }
+    /// }
+    ///
+    /// # let builder = StreamsBuilder::new();
+    /// let visits = builder.add_session_store(
+    ///     StoreBuilder::as_store("visits", serdes::string(), serdes::i64()),
+    ///     Duration::from_secs(3600),
+    /// );
+    /// builder
+    ///     .stream("clicks", Consumed::with(serdes::string(), serdes::string()))
+    ///     .process("visits", (&visits,), |_setup, (visits,)| Visits(visits))
+    ///     .to("visits-out", Produced::with(serdes::string(), serdes::i64()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
     #[must_use = "a store that no processor is connected to is a mistake"]
     pub fn add_session_store<K: StoreKey, V: Clone + 'static>(
         &self,

@@ -253,6 +253,19 @@ pub fn plan_restore(
     Ok(RestorePlan::Replay(from))
 }
 
+/// Returns where an input goes on, if that is known without a guess. `log` is what the partition held
+/// after the group was found to have committed nothing for it.
+///
+/// A partition that never held a record starts at its beginning, also where the task has state:
+/// nothing of it can have been processed. So it is with the repartition topic of an operator that is
+/// new in the topology, and after a takeover from Kafka Streams, which commits no offset for an input that it
+/// has read nothing of.
+#[must_use]
+pub fn known_start(committed: Option<Offset>, log: Option<LogRange>) -> Option<Offset> {
+    let untouched = log.is_some_and(|log| log.start == 0 && log.end == 0);
+    committed.or(untouched.then_some(0))
+}
+
 fn check_offsets_present(
     local: &LocalCheckpoint,
     stable: &StableOffsets,

@@ -213,7 +213,8 @@ impl<L: Log> StreamThread<L> {
             if self.spec.probe.planted(PlantedBug::OverlayKeptAfterAbort) {
                 task.group.rewind();
             } else {
-                task.rebuild(now, cache_bytes)?;
+                let kept = self.spec.probe.planted(PlantedBug::TimeKeptAfterAbort);
+                task.rebuild_with(now, cache_bytes, kept)?;
             }
             if self.spec.probe.planted(PlantedBug::PositionKeptAfterAbort) {
                 for (input, position) in task.group.partitions.iter_mut().zip(positions) {

@@ -16,7 +16,7 @@ use crate::runtime::PlantedBug;
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::restore::{
     ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, StableOffsets,
-    plan_restore,
+    known_start, plan_restore,
 };
 use crate::state::{StateError, StoreDecl, TaskDb};
 use crate::topology::{Persistence, StoreSpec, TaskId};
@@ -180,10 +180,8 @@ pub(super) fn stable_offsets(
         .iter()
         .zip(starts)
         .map(|(partition, start)| {
-            (
-                partition.clone(),
-                start.committed.as_ref().map(|committed| committed.offset),
-            )
+            let committed = start.committed.as_ref().map(|committed| committed.offset);
+            (partition.clone(), known_start(committed, start.log))
         })
         .collect();
     StableOffsets { inputs, generation }

@@ -195,12 +195,14 @@ impl<L: Log> StreamThread<L> {
         Ok(committed
             .into_iter()
             .enumerate()
-            .map(|(index, committed)| StartOffset {
-                offset: committed.as_ref().map_or_else(
-                    || ranges.get(index).map_or(0, |range| range.start),
-                    |committed| committed.offset,
-                ),
-                committed,
+            .map(|(index, committed)| {
+                let log = ranges.get(index).copied();
+                let first = log.map_or(0, |range| range.start);
+                StartOffset {
+                    offset: committed.as_ref().map_or(first, |it| it.offset),
+                    log: log.filter(|_| committed.is_none()),
+                    committed,
+                }
             })
             .collect())
     }

@@ -196,7 +196,8 @@ impl<L: Log> StreamThread<L> {
             .restore_duration
             .observe(restored_after.as_secs_f64());
         let meters = TaskMeters::new(metrics, &created.inputs);
-        let metadata = kept_metadata(created.starts.iter().flatten());
+        let mut metadata = kept_metadata(created.starts.iter().flatten());
+        super::planted::forget_metadata(&*self.spec.probe, &mut metadata);
         let task = Task::new(TaskParts {
             id,
             topology: std::sync::Arc::clone(&self.spec.topology),

@@ -1,16 +1,29 @@
 //! Mistakes that the simulation's tests plant in the commit. No configuration reaches them: they are
 //! here, in the production path, because a checker that has never caught one proves nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::{Slot, StreamThread};
 use crate::clock::Timestamp;
+use crate::format::offset_metadata::OBSERVED_TIME_PREFIX;
 use crate::log::{CommittedOffset, Log, LogProducer, TopicPartition};
-use crate::runtime::PlantedBug;
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionState;
+use crate::runtime::{PlantedBug, Probe};
 use crate::state::CommitBatch;
 use crate::topology::TaskId;
+
+/// Mistakes made when a task takes up what its operators have kept.
+pub(super) fn forget_metadata(probe: &dyn Probe, metadata: &mut BTreeMap<Arc<str>, i64>) {
+    let of_time = |key: &str| key.starts_with(OBSERVED_TIME_PREFIX);
+    if probe.planted(PlantedBug::ObservedTimeLost) {
+        metadata.retain(|key, _| !of_time(key));
+    }
+    if probe.planted(PlantedBug::EmittedWindowsForgotten) {
+        metadata.retain(|key, _| of_time(key));
+    }
+}
 
 impl<L: Log> StreamThread<L> {
     pub(super) fn planted(&self, bug: PlantedBug) -> bool {

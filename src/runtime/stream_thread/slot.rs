@@ -1,7 +1,7 @@
 //! What a thread holds of each of its tasks; the life of a slot is drawn in [`open`](super::open).
 
 use crate::clock::Timestamp;
-use crate::log::{CommittedOffset, Log, Offset, TopicPartition};
+use crate::log::{CommittedOffset, Log, LogRange, Offset, TopicPartition};
 use crate::metrics::TaskState;
 use crate::runtime::protocol::restore::StableOffsets;
 use crate::runtime::task::{Progress, Task};
@@ -11,6 +11,8 @@ use crate::runtime::task::{Progress, Task};
 pub(super) struct StartOffset {
     pub(super) offset: Offset,
     pub(super) committed: Option<CommittedOffset>,
+    /// What the partition held after that was asked, where nothing was committed.
+    pub(super) log: Option<LogRange>,
 }
 
 /// An assigned task whose stores are not open.

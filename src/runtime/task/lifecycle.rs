@@ -102,6 +102,22 @@ impl<M: LogMessage> Task<M> {
         Ok(())
     }
 
+    /// As [`rebuild`](Self::rebuild), with a planted mistake: `keep_times` leaves operators the times
+    /// of the aborted transaction.
+    pub(crate) fn rebuild_with(
+        &mut self,
+        now: Timestamp,
+        cache_bytes: usize,
+        keep_times: bool,
+    ) -> Result<(), Fault> {
+        let times = keep_times.then(|| self.cx.all_metadata().clone());
+        self.rebuild(now, cache_bytes)?;
+        if let Some(times) = times {
+            self.cx.restore_metadata(times);
+        }
+        Ok(())
+    }
+
     fn restore_stream_time(&mut self) {
         let time = self
             .group

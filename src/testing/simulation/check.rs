@@ -5,17 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::mirror::{Fold, Mirror};
-use super::oracle::{COUNT_STORE, Content, Expected, Input, counts};
 use super::process::{APPLICATION, Site};
-use super::topology::*;
+use crate::clock::Timestamp;
 use crate::format::{names, value};
 use crate::log::embedded::{InspectedRecord, RecordStatus};
 use crate::log::{TopicName, TopicPartition};
-use crate::state::{MemoryBudget, StateDir, StoreDecl, TaskDb};
+use crate::state::{Layout, MemoryBudget, StateDir, StoreDecl, TaskDb};
 use crate::topology::{Persistence, SubTopology, TaskId};
 
 /// What is wrong, for people.
 pub(super) type Wrong = String;
+
+/// The content of a store's partition: keys as changelogs have them, plain values.
+pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What stores hold, by task and name.
+pub(super) type Stores = BTreeMap<(TaskId, String), Content>;
+
+/// Numbers each record of the input.
+pub(super) const SEQUENCE: &str = "sequence";
 
 /// All records of a partition.
 pub(super) fn records(
@@ -30,7 +38,11 @@ pub(super) fn records(
 }
 
 /// The committed records of an output, which must hold nothing else but aborted ones.
-fn committed(site: &Site, topic: &str, partition: i32) -> Result<Vec<InspectedRecord>, Wrong> {
+pub(super) fn committed(
+    site: &Site,
+    topic: &str,
+    partition: i32,
+) -> Result<Vec<InspectedRecord>, Wrong> {
     let mut found = Vec::new();
     for record in records(site, topic, partition)? {
         match record.status {
@@ -47,14 +59,14 @@ fn committed(site: &Site, topic: &str, partition: i32) -> Result<Vec<InspectedRe
     Ok(found)
 }
 
-fn text(bytes: Option<&[u8]>) -> String {
+pub(super) fn text(bytes: Option<&[u8]>) -> String {
     bytes.map_or_else(
         || "(null)".to_owned(),
         |it| String::from_utf8_lossy(it).into_owned(),
     )
 }
 
-fn integer(bytes: Option<&[u8]>) -> Result<i64, Wrong> {
+pub(super) fn integer(bytes: Option<&[u8]>) -> Result<i64, Wrong> {
     let bytes = bytes.ok_or("a null where a number belongs")?;
     let array = bytes
         .try_into()
@@ -62,26 +74,17 @@ fn integer(bytes: Option<&[u8]>) -> Result<i64, Wrong> {
     Ok(i64::from_be_bytes(array))
 }
 
-fn sequence(record: &InspectedRecord) -> String {
+/// `int32` before a field; fields of a simulation are short.
+pub(super) fn length_of(field: &[u8]) -> [u8; 4] {
+    u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+pub(super) fn sequence(record: &InspectedRecord) -> String {
     text(record.headers.last(SEQUENCE))
 }
 
-/// The input as it stands in the log.
-pub(super) fn inputs(site: &Site, partition: i32) -> Result<Vec<Input>, Wrong> {
-    let records = records(site, INPUT, partition)?;
-    Ok(records
-        .into_iter()
-        .map(|record| Input {
-            offset: record.offset,
-            sequence: sequence(&record),
-            key: text(record.key.as_deref()),
-            value: record.value.and_then(|value| String::from_utf8(value).ok()),
-        })
-        .collect())
-}
-
 /// Compares two sequences in lock step, and their lengths both ways.
-fn same<T: PartialEq + std::fmt::Debug>(
+pub(super) fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     found: &[T],
     expected: &[T],
@@ -105,192 +108,84 @@ fn same<T: PartialEq + std::fmt::Debug>(
     ))
 }
 
-/// Checks every output against the oracle; returns what the stores must hold, by task and store.
+/// What a record that several origins may have written is known by, and all that is to be compared.
+pub(super) type Sent = (String, String);
+
+/// Checks a topic that several tasks write to: each record of each origin is in it once, those of one
+/// origin in order within a partition. Returns the committed records by partition.
 ///
 /// # Errors
 /// The first difference.
-pub(super) fn outputs(site: &Site) -> Result<BTreeMap<(TaskId, &'static str), Content>, Wrong> {
-    let mut stores = BTreeMap::new();
-    let mut all = Vec::new();
-    for partition in 0..site.plan.partitions {
-        let expected = Expected::of(&inputs(site, partition)?);
-        let ticks = partition_outputs(site, partition, &expected)?;
-        let task = TaskId {
-            sub_topology: 0,
-            partition,
-        };
-        stores.insert((task, TICKS), ticks);
-        for (store, content) in &expected.stores {
-            stores.insert((task, *store), content.clone());
-        }
-        all.push(expected);
-    }
-    dead_letters(site, &all)?;
-    for (partition, content) in repartitioned(site, &all)? {
-        stores.insert(
-            (
-                TaskId {
-                    sub_topology: 1,
-                    partition,
-                },
-                COUNT_STORE,
-            ),
-            content,
-        );
-    }
-    Ok(stores)
-}
-
-fn partition_outputs(site: &Site, partition: i32, expected: &Expected) -> Result<Content, Wrong> {
-    let echo: Vec<_> = committed(site, ECHO, partition)?
-        .iter()
-        .map(|it| {
-            (
-                sequence(it),
-                text(it.key.as_deref()),
-                text(it.value.as_deref()),
-            )
-        })
-        .collect();
-    same(&format!("{ECHO}-{partition}"), &echo, &expected.echo)?;
-    let mut ticks = Content::new();
-    for (topic, expected) in &expected.numbers {
-        let mut found = Vec::new();
-        for record in committed(site, topic, partition)? {
-            let (key, number) = (
-                text(record.key.as_deref()),
-                integer(record.value.as_deref())?,
-            );
-            if tick_partition(&key).is_none() {
-                found.push((key, number));
-                continue;
-            }
-            let before = ticks.insert(key, number).unwrap_or(0);
-            if number != before + 1 {
-                return Err(format!(
-                    "{topic}-{partition}: tick {number} follows tick {before}"
-                ));
-            }
-        }
-        same(&format!("{topic}-{partition}"), &found, expected)?;
-    }
-    Ok(ticks)
-}
-
-/// Each refused record is dead-lettered once, where that is the policy.
-fn dead_letters(site: &Site, all: &[Expected]) -> Result<(), Wrong> {
-    if !site.plan.dead_letters {
-        return Ok(());
-    }
-    let mut found = Vec::new();
-    for partition in 0..site.plan.partitions {
-        for record in committed(site, DEAD_LETTERS, partition)? {
-            let header = |name: &str| text(record.headers.last(name));
-            found.push((
-                header(names::dead_letter::PARTITION),
-                header(names::dead_letter::OFFSET),
-            ));
-        }
-    }
-    let mut expected: Vec<_> = all
-        .iter()
-        .enumerate()
-        .flat_map(|(partition, one)| {
-            one.refused
-                .iter()
-                .map(move |offset| (partition.to_string(), offset.to_string()))
-        })
-        .collect();
-    found.sort();
-    expected.sort();
-    same(DEAD_LETTERS, &found, &expected)
-}
-
-/// The repartition topic has each record once, those of one input partition in order; the counts
-/// follow it in lock step.
-fn repartitioned(site: &Site, all: &[Expected]) -> Result<Vec<(i32, Content)>, Wrong> {
-    let topic = names::repartition_topic(APPLICATION, BY_BUCKET);
-    let mut by_sequence = BTreeMap::new();
-    for (partition, expected) in all.iter().enumerate() {
-        for (position, record) in expected.bucketed.iter().enumerate() {
-            by_sequence.insert(record.0.clone(), (partition, position, record));
+pub(super) fn gathered(
+    site: &Site,
+    topic: &str,
+    origins: &[Vec<Sent>],
+    describe: impl Fn(&InspectedRecord) -> Sent,
+) -> Result<Vec<Vec<InspectedRecord>>, Wrong> {
+    let mut by_id = BTreeMap::new();
+    for (origin, sent) in origins.iter().enumerate() {
+        for (position, (id, line)) in sent.iter().enumerate() {
+            by_id.insert(id, (origin, position, line));
         }
     }
     let mut last = BTreeMap::new();
     let mut total = 0;
-    let mut stores = Vec::new();
+    let mut partitions = Vec::new();
     for partition in 0..site.plan.partitions {
-        let mut keys = Vec::new();
-        for record in committed(site, &topic, partition)? {
-            let found = (
-                sequence(&record),
-                text(record.key.as_deref()),
-                text(record.value.as_deref()),
-            );
-            let Some((origin, position, expected)) = by_sequence.get(&found.0) else {
+        let found = committed(site, topic, partition)?;
+        for record in &found {
+            let (id, line) = describe(record);
+            let Some((origin, position, expected)) = by_id.get(&id) else {
                 return Err(format!(
-                    "{topic}-{partition} has {found:?}, which nobody wrote"
+                    "{topic}-{partition} has {id}: {line}, which nobody wrote"
                 ));
             };
-            if found != **expected {
+            if line != **expected {
                 return Err(format!(
-                    "{topic}-{partition} has {found:?}, expected {expected:?}"
+                    "{topic}-{partition} has {id}: {line}, expected {expected}"
                 ));
             }
             // Of one origin: a later record may not come first, nor one come twice.
             let before = last.insert((*origin, partition), *position);
             if before.is_some_and(|before| before >= *position) {
                 return Err(format!(
-                    "{topic}-{partition}: {found:?} comes twice or out of order"
+                    "{topic}-{partition}: {id}: {line} comes twice or out of order"
                 ));
             }
             total += 1;
-            keys.push(found.1);
         }
-        let (expected, content) = counts(keys);
-        let mut found = Vec::new();
-        for record in committed(site, COUNT, partition)? {
-            found.push((
-                text(record.key.as_deref()),
-                integer(record.value.as_deref())?,
-            ));
-        }
-        same(&format!("{COUNT}-{partition}"), &found, &expected)?;
-        stores.push((partition, content));
+        partitions.push(found);
     }
-    if total != by_sequence.len() {
+    if total != by_id.len() {
         return Err(format!(
             "{topic} has {total} records, expected {}",
-            by_sequence.len()
+            by_id.len()
         ));
     }
-    Ok(stores)
+    Ok(partitions)
 }
 
 /// Every changelog folds to what its store must hold.
 ///
 /// # Errors
 /// The first difference.
-pub(super) fn changelogs(
-    mirror: &Mirror,
-    expected: &BTreeMap<(TaskId, &'static str), Content>,
-) -> Result<(), Wrong> {
+pub(super) fn changelogs(mirror: &Mirror, expected: &Stores) -> Result<(), Wrong> {
     for ((task, store), content) in expected {
         let partition = changelog(store, task.partition);
-        let fold = mirror.fold(&partition, mirror.end(&partition));
-        let found = plain(fold)?;
+        let found = plain(mirror.fold(&partition, mirror.end(&partition)));
         if found != *content {
             return Err(format!(
-                "changelog {partition} folds to {found:?}, expected {content:?}"
+                "changelog {partition} is not what store `{store}` must hold: {}",
+                difference(&found, content)
             ));
         }
     }
     Ok(())
 }
 
-fn plain(fold: Fold) -> Result<Content, Wrong> {
+fn plain(fold: Fold) -> Content {
     fold.into_iter()
-        .map(|(key, (value, _))| Ok((text(Some(&key)), integer(Some(&value))?)))
+        .map(|(key, (value, _))| (key, value))
         .collect()
 }
 
@@ -298,17 +193,15 @@ pub(super) fn changelog(store: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(names::changelog_topic(APPLICATION, store), partition)
 }
 
-/// What a directory's database of a task holds, by store.
-pub(super) type Databases = BTreeMap<(TaskId, String), Content>;
-
 /// Checks the closed databases of a process: each store is the committed changelog up to the offset
 /// that the database claims, byte for byte, timestamps included. So nothing of an aborted or open
-/// transaction is in any of them.
+/// transaction is in any of them. Of windows and sessions, what is past its retention may be there
+/// still; the observed stream time must be the latest time of any entry, deletes included.
 ///
 /// # Errors
 /// The first difference.
-pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Databases, Wrong> {
-    let mut found = Databases::new();
+pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stores, Wrong> {
+    let mut found = Stores::new();
     let state = StateDir::open(dir, || "checker".to_owned()).map_err(|error| error.to_string())?;
     for task in state.tasks().map_err(|error| error.to_string())? {
         let Some(sub) = sub_topology(site, task) else {
@@ -336,20 +229,68 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Data
                     path.display()
                 ));
             }
-            let content = dump(&db, &store.name)?;
-            let expected = mirror.fold(&partition, end);
-            if content != expected {
-                return Err(format!(
-                    "{} store `{}` at changelog offset {end} is not the fold of {partition}: {}",
-                    path.display(),
-                    store.name,
-                    difference(&content, &expected),
-                ));
+            let wrong = |what: String| {
+                let (path, name) = (path.display(), &store.name);
+                format!(
+                    "{path} store `{name}` at changelog offset {end} is not the fold of {partition}: {what}"
+                )
+            };
+            let keys = mirror.committed_keys(&partition, end);
+            let observed = keys.filter_map(|key| time_of(&store.layout, key)).max();
+            let (mut content, time) = dump(&db, &store)?;
+            if time != observed {
+                return Err(wrong(format!(
+                    "it has observed time {time:?}, expected {observed:?}"
+                )));
             }
-            found.insert((task, store.name), plain(content)?);
+            let mut expected = mirror.fold(&partition, end);
+            // Expired entries go by segment; until then they lie there as they once were.
+            retain_live(&store.layout, observed, &mut expected);
+            retain_live(&store.layout, observed, &mut content);
+            if content != expected {
+                let changes = mirror.describe(&partition);
+                let difference = difference(&content, &expected);
+                return Err(wrong(format!("{difference}; the changelog: {changes}")));
+            }
+            found.insert((task, store.name), plain(content));
         }
     }
     Ok(found)
+}
+
+/// Drops what is past its retention.
+fn retain_live<V>(layout: &Layout, observed: Option<Timestamp>, from: &mut BTreeMap<Vec<u8>, V>) {
+    let (Some(segments), Some(observed)) = (layout.segments(), observed) else {
+        return;
+    };
+    let first = observed - segments.retention_ms();
+    from.retain(|key, _| time_of(layout, key).is_some_and(|time| time > first));
+}
+
+/// Drops what `store` may forget of its whole content, given all its committed changes.
+pub(super) fn live(site: &Site, mirror: &Mirror, task: TaskId, store: &str, content: &mut Content) {
+    let sub = sub_topology(site, task);
+    let spec = sub.and_then(|sub| sub.stores.iter().find(|it| it.name == store));
+    let Some(layout) = spec.map(|spec| StoreDecl::from(spec).layout) else {
+        return;
+    };
+    let partition = changelog(store, task.partition);
+    let keys = mirror.committed_keys(&partition, mirror.end(&partition));
+    let observed = keys.filter_map(|key| time_of(&layout, key)).max();
+    retain_live(&layout, observed, content);
+}
+
+/// The time that an entry of a window or session store lives by: `key ‖ int64 start ‖ int32 0`, or
+/// `key ‖ int64 end ‖ int64 start`.
+fn time_of(layout: &Layout, key: &[u8]) -> Option<Timestamp> {
+    let behind = match layout {
+        Layout::KeyValue => return None,
+        Layout::Window(_) => 12,
+        Layout::Session(_) => 16,
+    };
+    let from = key.len().checked_sub(behind)?;
+    let time = key.get(from..from + 8)?;
+    Some(i64::from_be_bytes(time.try_into().ok()?))
 }
 
 fn sub_topology(site: &Site, task: TaskId) -> Option<&SubTopology> {
@@ -360,19 +301,32 @@ fn sub_topology(site: &Site, task: TaskId) -> Option<&SubTopology> {
         .find(|sub| sub.id == task.sub_topology)
 }
 
-fn dump(db: &TaskDb, store: &str) -> Result<Fold, Wrong> {
-    let backend = db.backend(store).map_err(|error| error.to_string())?;
+/// Returns the entries, and the observed stream time of windows and sessions.
+fn dump(db: &TaskDb, store: &StoreDecl) -> Result<(Fold, Option<Timestamp>), Wrong> {
+    let backend = db.backend(&store.name).map_err(|error| error.to_string())?;
     let mut content = Fold::new();
+    let mut observed = None;
     for entry in backend.range(&[], None, false) {
         let (key, stored) = entry.map_err(|error| error.to_string())?;
         let (timestamp, plain) =
             value::decode(&stored).ok_or_else(|| format!("{stored:?} is no stored value"))?;
-        content.insert(key.to_vec(), (plain.to_vec(), timestamp));
+        let mut key = key.to_vec();
+        if store.layout.segments().is_some() {
+            if key == [0] {
+                observed = Some(timestamp);
+                continue;
+            }
+            key.drain(..8);
+        }
+        content.insert(key, (plain.to_vec(), timestamp));
     }
-    Ok(content)
+    Ok((content, observed))
 }
 
-fn difference(found: &Fold, expected: &Fold) -> String {
+fn difference<V: PartialEq + std::fmt::Debug>(
+    found: &BTreeMap<Vec<u8>, V>,
+    expected: &BTreeMap<Vec<u8>, V>,
+) -> String {
     let mut keys: Vec<_> = found.keys().chain(expected.keys()).collect();
     keys.sort();
     keys.dedup();
@@ -380,15 +334,11 @@ fn difference(found: &Fold, expected: &Fold) -> String {
         .into_iter()
         .filter(|key| found.get(*key) != expected.get(*key));
     let lines = differing.map(|key| {
-        let show = |fold: &Fold| {
-            fold.get(key)
-                .map(|(value, time)| (integer(Some(value)), *time))
-        };
         format!(
             "{}: {:?}, expected {:?}",
-            text(Some(key)),
-            show(found),
-            show(expected)
+            key.escape_ascii(),
+            found.get(key),
+            expected.get(key)
         )
     });
     lines.take(4).collect::<Vec<_>>().join("; ")

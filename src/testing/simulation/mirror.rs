@@ -71,4 +71,29 @@ impl Mirror {
         }
         fold
     }
+
+    /// Iterates over the keys of all that was committed below `end`, deletes included.
+    pub(super) fn committed_keys(
+        &self,
+        partition: &TopicPartition,
+        end: Offset,
+    ) -> impl Iterator<Item = &[u8]> {
+        let copies = self.0.get(partition).into_iter();
+        copies
+            .flat_map(move |copy| copy.records.range(..end))
+            .filter(|(_, record)| record.status == RecordStatus::Committed)
+            .map(|(_, record)| record.key.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the latest records, for people.
+    pub(super) fn describe(&self, partition: &TopicPartition) -> String {
+        let copies = self.0.get(partition).into_iter();
+        let records = copies.flat_map(|copy| copy.records.values());
+        let lines = records.map(|it| {
+            let key = it.key.as_deref().unwrap_or_default().escape_ascii();
+            let change = if it.value.is_some() { "put" } else { "delete" };
+            format!("{} {change} {key} {:?}", it.offset, it.status)
+        });
+        lines.collect::<Vec<_>>().join(", ")
+    }
 }

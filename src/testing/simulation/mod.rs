@@ -16,36 +16,49 @@
 mod check;
 mod driver;
 mod faults;
+mod folds;
+mod foreign_key;
 mod mirror;
-mod oracle;
 mod plan;
 mod process;
-mod topology;
+mod scenario;
+mod tables;
+mod windows;
 mod world;
 
 use std::fmt;
 
 use crate::runtime::PlantedBug;
 pub use faults::Fired;
+pub use scenario::Scenario;
 
 /// Which run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Decides everything.
     pub seed: u64,
+    /// What runs.
+    pub scenario: Scenario,
     /// A mistake for the runtime to make, which the checkers are to find.
     #[doc(hidden)]
     pub planted: Option<PlantedBug>,
 }
 
 impl Options {
-    /// Creates the options of a plain run.
+    /// Creates the options of a plain run; the seed decides the scenario too.
     #[must_use]
-    pub const fn seed(seed: u64) -> Self {
+    pub fn seed(seed: u64) -> Self {
         Self {
             seed,
+            scenario: Scenario::of(seed),
             planted: None,
         }
+    }
+
+    /// Runs another scenario than the seed's own.
+    #[must_use]
+    pub const fn with_scenario(self, scenario: Scenario) -> Self {
+        Self { scenario, ..self }
     }
 
     /// Plants a mistake.
@@ -85,15 +98,22 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { seed, planted } = self.options;
-        writeln!(f, "simulation of seed {seed}: {}", self.wrong)?;
+        let Options {
+            seed,
+            scenario,
+            planted,
+        } = self.options;
+        writeln!(f, "simulation of seed {seed}, {scenario:?}: {}", self.wrong)?;
         if let Some(bug) = planted {
             writeln!(f, "planted: {bug:?}")?;
         }
         for line in &self.trace {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "replay: MILLSTREAM_SIM_SEED={seed} scripts/test sim")
+        write!(
+            f,
+            "replay: MILLSTREAM_SIM_SEED={seed} MILLSTREAM_SIM_SCENARIO={scenario:?} scripts/test sim"
+        )
     }
 }
 

@@ -2,9 +2,13 @@
 
 use fastrand::Rng;
 
+use super::Options;
+use super::scenario::Scenario;
+
 /// How a run is set up. Everything in it, and everything that happens later, follows from the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
+    pub(super) scenario: Scenario,
     pub(super) partitions: i32,
     pub(super) processes: usize,
     pub(super) threads: usize,
@@ -27,12 +31,44 @@ pub(super) struct Plan {
     pub(super) dead_letters: bool,
     /// In thousandths of the input.
     pub(super) poison_rate: u32,
+    pub(super) windows: WindowPlan,
+}
+
+/// What the scenarios with windows and joins draw beside it, so that runs of the first scenario stay
+/// what they are. Milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WindowPlan {
+    pub(super) size: i64,
+    pub(super) grace: i64,
+    pub(super) gap: i64,
+    /// How far behind most records are, and how far those that are late.
+    pub(super) disorder: i64,
+    pub(super) late: i64,
+    /// Whether a repartition topic lies in front.
+    pub(super) regrouped: bool,
+    /// Whether the join keeps entries without a counterpart.
+    pub(super) left: bool,
+}
+
+impl WindowPlan {
+    fn new(rng: &mut Rng) -> Self {
+        Self {
+            size: *pick(rng, &[20, 100, 700]),
+            grace: *pick(rng, &[0, 40, 400]),
+            gap: *pick(rng, &[10, 60, 300]),
+            disorder: *pick(rng, &[10, 100, 500]),
+            late: *pick(rng, &[1_000, 10_000]),
+            regrouped: rng.bool(),
+            left: rng.bool(),
+        }
+    }
 }
 
 impl Plan {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(options: &Options, rng: &mut Rng) -> Self {
         let calm = rng.u32(0..10) == 0;
         Self {
+            scenario: options.scenario,
             partitions: rng.i32(1..=3),
             processes: rng.usize(2..=3),
             threads: rng.usize(1..=2),
@@ -48,6 +84,7 @@ impl Plan {
             ageing: rng.u32(0..4) == 0,
             dead_letters: rng.bool(),
             poison_rate: *pick(rng, &[0, 30, 100]),
+            windows: WindowPlan::new(&mut Rng::with_seed(!options.seed)),
         }
     }
 }

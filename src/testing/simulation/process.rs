@@ -16,7 +16,7 @@ use crate::runtime::{
     ThreadStatus,
 };
 use crate::state::{MemoryBudget, StateDir};
-use crate::topology::TaskId;
+use crate::topology::{Persistence, TaskId};
 
 /// What all processes of a run have in common.
 #[derive(Debug, Clone)]
@@ -27,6 +27,25 @@ pub(super) struct Site {
     pub(super) faults: Faults,
     pub(super) planted: Option<PlantedBug>,
     pub(super) topology: Arc<ResolvedTopology>,
+}
+
+impl Site {
+    /// Returns whether a store lives in memory only.
+    pub(super) fn is_in_memory(&self, store: &str) -> bool {
+        let mut stores = self.topology.all().flat_map(|sub| &sub.drawn.stores);
+        stores.any(|it| it.name == store && it.persistence != Persistence::RocksDb)
+    }
+
+    /// Returns the id of the sub-topology that has a store.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn sub_topology_of(&self, store: &str) -> Result<u32, String> {
+        let mut all = self.topology.all();
+        all.find(|sub| sub.drawn.stores.iter().any(|it| it.name == store))
+            .map(|sub| sub.drawn.id)
+            .ok_or_else(|| format!("no sub-topology has store `{store}`"))
+    }
 }
 
 pub(super) const APPLICATION: &str = "sim";

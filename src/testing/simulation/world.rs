@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::check::{self, Wrong};
+use super::check::{self, SEQUENCE, Wrong};
 use super::driver::Stepped;
 use super::faults::Faults;
 use super::mirror::Mirror;
 use super::plan::{Plan, pick};
 use super::process::{Life, Process, SESSION_TIMEOUT_MS, Site, config};
-use super::topology::{self, GARBAGE, INPUT, POISON, SEQUENCE};
+use super::scenario::{Drawn, Scenario};
 use super::{Options, Report};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::log::embedded::{EmbeddedLog, EmbeddedProducer};
@@ -48,12 +48,14 @@ impl World {
     pub(super) fn new(options: &Options) -> Result<Self, Wrong> {
         let text = |error: &dyn std::error::Error| error.to_string();
         let mut rng = Rng::with_seed(options.seed);
-        let plan = Plan::new(&mut rng);
+        let plan = Plan::new(options, &mut rng);
         let clock = ManualClock::at(START);
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let log = EmbeddedLog::in_memory(shared).with_virtual_time();
         let dir = TempDir::new("millstream-simulation").map_err(|error| text(&error))?;
-        let topology = topology::build(plan.ageing, plan.dead_letters)
+        let topology = plan
+            .scenario
+            .build(&plan)
             .map_err(|errors| format!("{errors:?}"))?;
         let topology = ensure_topics(&log, &Arc::new(topology), &config(&plan, dir.path()))
             .map_err(|error| text(&error))?;
@@ -187,21 +189,19 @@ impl World {
 
     fn produce(&mut self) -> Result<(), Wrong> {
         for _ in 0..self.rng.usize(1..=6) {
-            let key = format!("k{}", self.rng.u64(0..self.site.plan.keys));
-            let poison = self.chance(self.site.plan.poison_rate);
-            let value = match (poison, self.rng.bool()) {
-                (true, true) => POISON.as_bytes().to_vec(),
-                (true, false) => GARBAGE.to_vec(),
-                (false, _) => self.rng.i64(-50..=50).to_string().into_bytes(),
-            };
+            let now = self.now();
+            let Drawn {
+                topic,
+                key,
+                value,
+                timestamp,
+            } = Drawn::new(&mut self.rng, &self.site.plan, now, self.sent);
             let headers = Headers::new().with(SEQUENCE, format!("g:{}", self.sent));
-            // Event time is not quite in order.
-            let timestamp = self.now() - self.rng.i64(0..=50);
             let record = ProducerRecord {
-                topic: &TopicName::from(INPUT),
+                topic: &TopicName::from(topic),
                 partition: None,
                 key: Some(key.as_bytes()),
-                value: Some(&value),
+                value: value.as_deref(),
                 timestamp,
                 headers: &headers,
             };
@@ -247,7 +247,8 @@ impl World {
         for client in self.site.faults.take_doomed() {
             self.kill_client(&client)?;
         }
-        if self.site.plan.ageing {
+        // Where compaction may pass at any time: the subscriptions' changelog cannot be told to wait.
+        if self.site.plan.ageing || self.site.plan.scenario == Scenario::ForeignKey {
             self.mirror
                 .refresh(&self.site.log)
                 .map_err(|error| error.to_string())?;

@@ -113,6 +113,22 @@ fn missing_offsets_are_refused_where_state_exists() {
 }
 
 #[test]
+fn an_input_that_never_held_a_record_starts_at_its_beginning() {
+    let log = |start, end| Some(LogRange { start, end });
+    assert_eq!(known_start(None, log(0, 0)), Some(0));
+    assert_eq!(known_start(None, log(0, 1)), None, "it may have been read");
+    assert_eq!(
+        known_start(None, log(7, 7)),
+        None,
+        "it was read, and purged"
+    );
+    assert_eq!(known_start(None, None), None);
+    assert_eq!(known_start(Some(7), log(0, 0)), Some(7));
+    let untouched = stable(known_start(None, log(0, 0)));
+    assert_eq!(check_restored(&untouched, true), Ok(()));
+}
+
+#[test]
 fn a_recreated_changelog_is_not_the_one_the_data_came_from() {
     let mut changelogs = log(0, 60);
     changelogs.get_mut("s").unwrap().topic_id = [2; 16];

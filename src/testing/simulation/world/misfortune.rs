@@ -6,7 +6,7 @@ use crate::testing::simulation::check::Wrong;
 use crate::testing::simulation::faults::Ambush;
 use crate::testing::simulation::plan::pick;
 use crate::testing::simulation::process::{APPLICATION, Life, Process, SESSION_TIMEOUT_MS};
-use crate::testing::simulation::topology::TOMBSTONES_LIVE_MS;
+use crate::testing::simulation::scenario::TOMBSTONES_LIVE_MS;
 
 impl World {
     /// Draws what goes wrong in this turn.

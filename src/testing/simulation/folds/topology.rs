@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::prelude::*;
+use crate::testing::simulation::scenario::store;
 use crate::topology::Topology;
 
 pub(super) const INPUT: &str = "in";
@@ -15,15 +16,13 @@ pub(super) const MAX: &str = "max";
 pub(super) const COUNT: &str = "count";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const SEEN: &str = "seen";
-pub(super) const TICKS: &str = "ticks";
+pub(in crate::testing::simulation) const TICKS: &str = "ticks";
 pub(super) const BY_BUCKET: &str = "by-bucket";
 
 /// A value that the last operator of the chain refuses, when all others have done their work.
 pub(super) const POISON: &str = "poison";
 /// A value that does not decode.
 pub(super) const GARBAGE: &[u8] = &[0xff, 0xfe];
-/// How long tombstones live in runs that let state age.
-pub(super) const TOMBSTONES_LIVE_MS: i64 = 60_000;
 
 /// The number that a value stands for.
 pub(super) fn number(value: &str) -> i64 {
@@ -98,15 +97,6 @@ pub(super) fn tick_partition(key: &str) -> Option<i32> {
     key.strip_prefix("tick-")?.parse().ok()
 }
 
-fn store(name: &str, ageing: bool) -> Materialized<String, i64> {
-    let store = Materialized::as_store(name, serdes::string(), serdes::i64());
-    if ageing {
-        store.changelog_config("delete.retention.ms", TOMBSTONES_LIVE_MS.to_string())
-    } else {
-        store.changelog_config("min.compaction.lag.ms", i64::MAX.to_string())
-    }
-}
-
 /// An aggregate: its name, where it starts, how it goes on.
 type Fold = (&'static str, fn() -> i64, fn(i64, i64) -> i64);
 
@@ -114,7 +104,10 @@ type Fold = (&'static str, fn() -> i64, fn(i64, i64) -> i64);
 ///
 /// # Errors
 /// A mistake of this function.
-pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, TopologyErrors> {
+pub(in crate::testing::simulation) fn build(
+    ageing: bool,
+    dead_letters: bool,
+) -> Result<Topology, TopologyErrors> {
     let builder = StreamsBuilder::new();
     let numbers = || Produced::with(serdes::string(), serdes::i64());
     let policy = if dead_letters {
@@ -185,4 +178,3 @@ pub(super) fn build(ageing: bool, dead_letters: bool) -> Result<Topology, Topolo
     });
     builder.build()
 }
-pub(super) const SEQUENCE: &str = "sequence";

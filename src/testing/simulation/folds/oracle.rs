@@ -21,7 +21,7 @@ impl Input {
 }
 
 /// The content of a store's partition.
-pub(super) type Content = BTreeMap<String, i64>;
+pub(super) type Numbers = BTreeMap<String, i64>;
 
 /// What one input partition must lead to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub(super) struct Expected {
     /// Offsets of the records that no operator may show a trace of.
     pub(super) refused: Vec<i64>,
     /// By store.
-    pub(super) stores: BTreeMap<&'static str, Content>,
+    pub(super) stores: BTreeMap<&'static str, Numbers>,
 }
 
 impl Expected {
     pub(super) fn of(inputs: &[Input]) -> Self {
         let mut expected = Self::default();
         for store in [SUM, MIN, MAX, SEEN] {
-            expected.stores.insert(store, Content::new());
+            expected.stores.insert(store, Numbers::new());
         }
         for topic in [SUM, MIN, MAX, JOURNAL] {
             expected.numbers.insert(topic, Vec::new());
@@ -96,8 +96,8 @@ impl Expected {
 }
 
 /// What the counting sub-topology must write for a partition of the repartition topic, and hold.
-pub(super) fn counts(buckets: impl IntoIterator<Item = String>) -> (Vec<(String, i64)>, Content) {
-    let mut store = Content::new();
+pub(super) fn counts(buckets: impl IntoIterator<Item = String>) -> (Vec<(String, i64)>, Numbers) {
+    let mut store = Numbers::new();
     let mut outputs = Vec::new();
     for key in buckets {
         let count = store.entry(key.clone()).or_default();
