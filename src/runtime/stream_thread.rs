@@ -19,7 +19,7 @@ mod close;
 mod closing;
 mod commit;
 mod intake;
-mod judge;
+pub(super) mod judge;
 mod membership;
 mod open;
 mod planted;
@@ -47,7 +47,7 @@ use crate::log::{
 };
 use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
-use crate::state::{CommitBatch, MemoryBudget, StateDir, ThreadShares};
+use crate::state::{CommitBatch, GlobalStores, MemoryBudget, StateDir, ThreadShares};
 use crate::topology::TaskId;
 use careful::Careful;
 use membership::NothingToOwn;
@@ -73,6 +73,8 @@ pub struct ThreadSpec<L: Log> {
     pub budget: Arc<MemoryBudget>,
     /// Where this thread's restores run.
     pub restores: RestoreExecutor<L>,
+    /// The process's global stores: no task is opened before they are.
+    pub globals: GlobalStores,
     /// Where queries find committed stores.
     pub queries: Arc<QueryRegistry>,
     /// The process's metrics.

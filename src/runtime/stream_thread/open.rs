@@ -43,6 +43,9 @@ use crate::topology::TaskId;
 impl<L: Log> StreamThread<L> {
     /// Opens the tasks that were assigned.
     pub(super) fn open_tasks(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        if !self.spec.globals.is_ready() {
+            return Ok(false);
+        }
         let due: Vec<TaskId> = self
             .slots
             .iter()
@@ -177,6 +180,8 @@ impl<L: Log> StreamThread<L> {
                     source: *source,
                     buffer: std::collections::VecDeque::new(),
                     buffered_bytes: 0,
+                    extracts: false,
+                    head: None,
                     position: start.offset,
                     committed: start.offset,
                     time,
@@ -206,6 +211,7 @@ impl<L: Log> StreamThread<L> {
             metadata,
             now,
             cache_bytes: self.cache_bytes(),
+            globals: self.spec.globals.clone(),
         })?;
         self.slots.insert(id, Slot::Live(Box::new(task)));
         Ok(())

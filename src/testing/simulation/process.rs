@@ -15,7 +15,7 @@ use crate::runtime::{
     PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, TaskState, ThreadSpec,
     ThreadStatus,
 };
-use crate::state::{MemoryBudget, StateDir};
+use crate::state::{GlobalStores, MemoryBudget, StateDir};
 use crate::topology::TaskId;
 
 /// What all processes of a run have in common.
@@ -124,6 +124,7 @@ impl Process {
                 state,
                 budget,
                 restores: RestoreExecutor::inline(),
+                globals: GlobalStores::default(),
                 queries,
                 metrics,
                 status,
