@@ -283,7 +283,8 @@ impl<L: Log> GlobalThread<L> {
         let flushed = open.checkpoint(now).and_then(|()| open.db.flush());
         flushed.map_err(|source| Fault::State { task, source })?;
         let handle = open.db.read_handle();
-        for part in &open.parts {
+        for part in &mut open.parts {
+            part.end_restore();
             self.spec.queries.register(part.id(), &handle);
         }
         self.spec.stores.open(handle);

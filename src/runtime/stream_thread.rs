@@ -18,6 +18,7 @@ mod careful;
 mod close;
 mod closing;
 mod commit;
+mod idling;
 mod intake;
 pub(super) mod judge;
 mod membership;
@@ -50,6 +51,7 @@ use crate::query::QueryRegistry;
 use crate::state::{CommitBatch, GlobalStores, MemoryBudget, StateDir, ThreadShares};
 use crate::topology::TaskId;
 use careful::Careful;
+use idling::KnownEnds;
 use membership::NothingToOwn;
 use slot::{Created, Slot};
 
@@ -132,6 +134,10 @@ pub struct StreamThread<L: Log> {
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
+    /// What the broker said of the ends of partitions that tasks wait for.
+    ends: KnownEnds,
+    /// When the first of the tasks that wait goes on without.
+    idles_until: Option<Timestamp>,
     /// Whether an empty assignment is all there is for this thread.
     nothing_to_own: NothingToOwn,
     /// What this thread gets of the process's memory.
@@ -210,6 +216,8 @@ impl<L: Log> StreamThread<L> {
             filled_by: None,
             last_commit: now,
             inputs_dry: false,
+            ends: KnownEnds::default(),
+            idles_until: None,
             nothing_to_own: NothingToOwn::default(),
             shares,
             commit_began: None,
@@ -441,6 +449,9 @@ impl<L: Log> StreamThread<L> {
         }
         if let Some(due) = self.next_commit_due() {
             until = until.min(due);
+        }
+        if let Some(idles_until) = self.idles_until {
+            until = until.min(idles_until);
         }
         let wait = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
         Duration::from_millis(wait.max(1))

@@ -53,7 +53,7 @@ pub(super) struct Part {
     inputs: Vec<Input>,
     task: TaskMetrics,
     store: Option<StoreMetrics>,
-    /// Whether the topic's end at the start has been reached.
+    /// Whether what is read now no longer counts as restored.
     restored: bool,
 }
 
@@ -371,7 +371,14 @@ impl Part {
             store.restored_bytes.inc_by(bytes);
             store.remaining_records.set(self.remaining());
         }
-        self.restored |= self.is_restored();
+    }
+
+    /// The restore has ended: what comes now are updates.
+    pub(super) fn end_restore(&mut self) {
+        self.restored = true;
+        if let Some(store) = &self.store {
+            store.remaining_records.set(0);
+        }
     }
 
     /// Shows how far behind the topic's ends the part is.

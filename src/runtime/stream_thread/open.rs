@@ -32,7 +32,7 @@ use crate::log::{Isolation, Log, LogConsumer, Offset, TopicPartition};
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
-use crate::runtime::partition_group::InputPartition;
+use crate::runtime::partition_group::{Idle, InputPartition};
 use crate::runtime::protocol::restore::{RestoreTarget, StableOffsets, check_restored};
 use crate::runtime::restore::{ChangelogRestore, TaskRestore};
 use crate::runtime::task::{Progress, Task, TaskParts};
@@ -182,6 +182,7 @@ impl<L: Log> StreamThread<L> {
                     buffered_bytes: 0,
                     extracts: false,
                     head: None,
+                    idle: Idle::default(),
                     position: start.offset,
                     committed: start.offset,
                     time,

@@ -57,7 +57,7 @@ impl<M: LogMessage> Task<M> {
             .collect();
         let mut task = Self {
             id,
-            group: PartitionGroup { partitions: inputs },
+            group: PartitionGroup::new(inputs),
             db,
             progress: Progress::Initialising(0),
             meters,
