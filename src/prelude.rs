@@ -2,11 +2,13 @@
 
 pub use crate::clock::Timestamp;
 pub use crate::dsl::{
-    BranchedKStream, BufferConfig, Change, CogroupedKStream, Consumed, EmitStrategy,
-    FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream,
-    KGroupedTable, KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
+    BranchedKStream, BufferConfig, Change, CogroupedKStream, Consumed, ConsumedRecord,
+    EmitStrategy, FailOnInvalidTimestamp, FixedKeyProcessor, FixedKeyProcessorContext,
+    FixedKeyRecord, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
+    LogAndSkipOnInvalidTimestamp, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
     SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder,
-    Suppressed, TableJoined, TimeWindowedKStream, WindowStoreHandle,
+    Suppressed, TableJoined, TimeWindowedKStream, TimestampExtractor,
+    UsePartitionTimeOnInvalidTimestamp, WallclockTimestampExtractor, WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{

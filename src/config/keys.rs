@@ -215,6 +215,22 @@ pub(crate) const KEYS: &[Key] = &[
         )),
     },
     Key {
+        path: "task.idle_max",
+        kind: Kind::Duration,
+        absent: Absent::Default("0ms"),
+        allowed: "`0ms` to `1h`, or `off`",
+        meaning: "How long a task that reads several partitions waits for one without records before \
+                  it goes on with the others: the older record that the wait is for would be \
+                  processed first. It waits in any case for records that are known to be on the \
+                  broker. `off` waits for neither: what has arrived is processed at once, in whatever \
+                  order partitions were fetched.",
+        kafka_streams: Some("max.task.idle.ms, where -1 is `off`"),
+        higher_lower: Some((
+            "records of several topics come closer to the order of their timestamps",
+            "less latency while a topic is quiet",
+        )),
+    },
+    Key {
         path: "http.listen",
         kind: Kind::Text,
         absent: Absent::Default("127.0.0.1:8080"),

@@ -36,7 +36,7 @@ pub use parameters::Parameters;
 pub use reference::reference_page;
 pub use types::{
     CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, ShutdownConfig,
-    StateConfig, TopicConfig, TopicDefaults,
+    StateConfig, TaskConfig, TopicConfig, TopicDefaults,
 };
 pub use units::{DurationValue, SizeValue};
 

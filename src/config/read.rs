@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::tree::{Entry, Node, Scalar, Style, Value};
 use super::types::{
     CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, Places,
-    ShutdownConfig, StateConfig, TopicConfig, TopicDefaults,
+    ShutdownConfig, StateConfig, TaskConfig, TopicConfig, TopicDefaults,
 };
 use super::units::{self, Problem};
 use super::{LogKind, values};
@@ -247,6 +247,7 @@ impl<'a> Reader<'a> {
         let shutdown = self.value("shutdown.timeout", |scalar| {
             duration_within(scalar, Duration::from_secs(1), Duration::from_hours(1))
         });
+        let idle_max = self.value("task.idle_max", idle_max);
         let listen = self.value("http.listen", values::listen);
         let advertised = self.value("http.advertised", values::advertised);
         let partitions = self.value("topics_default.partitions", partitions);
@@ -269,6 +270,9 @@ impl<'a> Reader<'a> {
             commit: commit?,
             memory: MemoryConfig { max: memory? },
             shutdown: ShutdownConfig { timeout: shutdown? },
+            task: TaskConfig {
+                idle_max: idle_max?,
+            },
             http: HttpConfig {
                 listen: listen?,
                 advertised,
@@ -413,6 +417,13 @@ fn duration_within(scalar: &Scalar, min: Duration, max: Duration) -> Result<Dura
         )));
     }
     Ok(duration)
+}
+
+fn idle_max(scalar: &Scalar) -> Result<Option<Duration>, Problem> {
+    if scalar.text == "off" {
+        return Ok(None);
+    }
+    duration_within(scalar, Duration::ZERO, Duration::from_hours(1)).map(Some)
 }
 
 fn memory(scalar: &Scalar) -> Result<u64, Problem> {

@@ -41,6 +41,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.commit.min_interval, Duration::from_millis(5));
     assert_eq!(config.memory.max, 512 << 20);
     assert_eq!(config.shutdown.timeout, Duration::from_secs(30));
+    assert_eq!(config.task.idle_max, Some(Duration::ZERO));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.http.advertised, None);
     assert_eq!(
@@ -154,6 +155,7 @@ fn set_overrides_the_file_and_the_last_one_wins() {
         "threads=2",
         "threads=3",
         "commit.interval=50ms",
+        "task.idle_max=off",
         "kafka.properties.security.protocol=SSL",
         "kafka.bootstrap_servers=a:1,b:2",
         r#"topics."billing.account.events".name=x"#,
@@ -164,6 +166,7 @@ fn set_overrides_the_file_and_the_last_one_wins() {
     let config = valid(FULL, &sets, &[("PASSWORD", "")]);
     assert_eq!(config.threads, 3);
     assert_eq!(config.commit.interval, Duration::from_millis(50));
+    assert_eq!(config.task.idle_max, None);
     assert_eq!(
         config.kafka.properties.get("security.protocol"),
         Some("SSL")

@@ -35,6 +35,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// `shutdown`: how long stopping may take.
     pub shutdown: ShutdownConfig,
+    /// `task`: how tasks treat their input.
+    pub task: TaskConfig,
     /// `http`: the control plane's addresses.
     pub http: HttpConfig,
     /// `topics_default`: how missing topics are created.
@@ -137,6 +139,14 @@ pub struct MemoryConfig {
 pub struct ShutdownConfig {
     /// `shutdown.timeout`: until then a process that stops tries to commit.
     pub timeout: Duration,
+}
+
+/// `task`: how tasks treat their input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskConfig {
+    /// `task.idle_max`: how long a task waits for a partition without records; `None` for `off`.
+    pub idle_max: Option<Duration>,
 }
 
 /// `http`: the control plane's addresses.

@@ -29,6 +29,7 @@ pub(crate) fn build(draft: Draft) -> Result<Topology, TopologyErrors> {
         .map(|node| Arc::from(node.name.as_str()))
         .collect();
     let mut sub_topologies = Vec::new();
+    let mut globals = Vec::new();
     let mut descriptions = Vec::new();
     for (id, nodes) in (0..).zip(graph.components()) {
         let store_ids = graph.stores_of(&nodes);
@@ -48,7 +49,12 @@ pub(crate) fn build(draft: Draft) -> Result<Topology, TopologyErrors> {
             plan.stores.len() == store_ids.len(),
             "every store has a factory"
         );
-        sub_topologies.push(SubTopology {
+        let of_kind = if graph.is_global(&nodes) {
+            &mut globals
+        } else {
+            &mut sub_topologies
+        };
+        of_kind.push(SubTopology {
             id,
             sources: graph.source_specs(&nodes),
             sinks: graph.sink_topics(&nodes),
@@ -67,6 +73,7 @@ pub(crate) fn build(draft: Draft) -> Result<Topology, TopologyErrors> {
     let description = TopologyDescription::new(descriptions);
     Ok(Topology::new(
         sub_topologies,
+        globals,
         topics,
         graph.repartitions,
         description,

@@ -13,6 +13,7 @@ use super::assembly::{SourceFactory, StoreFactory, StoreInstance};
 use super::config::{Consumed, Materialized, Policies, StoreBuilder};
 use super::stream::{KStream, Lineage};
 use super::table::KTable;
+use super::timestamp::{SharedExtractor, same_extractor};
 use crate::processor::ErrorPolicy;
 use crate::state::{KeyValueStore, Layout, StoreRef};
 use crate::topology::{
@@ -39,6 +40,8 @@ struct KnownStream {
     handle: Rc<dyn Any>,
     policies: Policies,
     rewindable: bool,
+    /// `Option<SharedExtractor<K, V>>`.
+    timestamps: Rc<dyn Any>,
 }
 
 impl fmt::Debug for Draft {
@@ -113,6 +116,7 @@ impl Draft {
             kind: NodeKind::Source(Box::new(SourceSpec {
                 name: generated,
                 topic,
+                global: false,
                 rewindable: lineage.rewindable,
                 on_deserialization_error: lineage.policies.deserialization.clone(),
                 on_processing_error: lineage.policies.processing.clone(),
@@ -211,13 +215,12 @@ impl StreamsBuilder {
             rewindable: consumed.rewindable,
             window_grace: None,
         };
-        let rewindable = consumed.rewindable;
+        let (policies, rewindable) = (consumed.policies.clone(), consumed.rewindable);
+        let timestamps: Rc<dyn Any> = Rc::new(consumed.timestamps.clone());
         let stream = KStream::from_source(
             &self.draft,
             TopicRef::Declared(topic.to_owned()),
-            consumed.name,
-            consumed.key_serde,
-            consumed.value_serde,
+            consumed,
             lineage,
         );
         let mut draft = self.draft.borrow_mut();
@@ -227,8 +230,9 @@ impl StreamsBuilder {
             // Children are shared through an `Arc`; a draft that held a handle whole would hold
             // itself.
             handle: Rc::new(stream.parts()),
-            policies: consumed.policies,
+            policies,
             rewindable,
+            timestamps,
         };
         draft.streams.entry(topic.to_owned()).or_insert(known);
         drop(draft);
@@ -287,6 +291,12 @@ impl StreamsBuilder {
             "with different error policies"
         } else if known.rewindable != consumed.rewindable {
             "once rewindable, once not"
+        } else if !known
+            .timestamps
+            .downcast_ref::<Option<SharedExtractor<K, V>>>()
+            .is_some_and(|it| same_extractor(it.as_ref(), consumed.timestamps.as_ref()))
+        {
+            "with different timestamp extractors"
         } else {
             let parts = Rc::clone(&known.handle).downcast().ok()?;
             drop(draft);

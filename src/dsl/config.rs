@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sink::Partitions;
+use super::timestamp::{SharedExtractor, TimestampExtractor};
 use crate::processor::{ErrorPolicy, Stage};
 use crate::serde::{Serde, TextCodec};
 use crate::topology::{Durability, Persistence};
@@ -38,6 +39,8 @@ pub struct Consumed<K, V> {
     pub(crate) policies: Policies,
     pub(crate) rewindable: bool,
     pub(crate) name: Option<String>,
+    /// `None`: [`FailOnInvalidTimestamp`](super::FailOnInvalidTimestamp), without reading ahead.
+    pub(crate) timestamps: Option<SharedExtractor<K, V>>,
 }
 
 impl<K, V> Consumed<K, V> {
@@ -50,7 +53,33 @@ impl<K, V> Consumed<K, V> {
             policies: Policies::all(&ErrorPolicy::Fail),
             rewindable: true,
             name: None,
+            timestamps: None,
         }
+    }
+
+    /// Says which event time records have, in place of the log's timestamp: Kafka Streams'
+    /// `withTimestampExtractor`. Lowest timestamp first, partition time, stream time and windows go by
+    /// it. A record with a negative time is dropped, counted in
+    /// `millstream_records_dropped_total` and logged.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # let builder = StreamsBuilder::new();
+    /// // The payload knows when it happened; where it does not, the partition's time goes on.
+    /// let consumed = Consumed::with(serdes::string(), serdes::i64()).with_timestamp_extractor(
+    ///     |record: &ConsumedRecord<'_, String, i64>, partition_time: Option<Timestamp>| {
+    ///         let sent = record.value.copied().filter(|sent| *sent >= 0);
+    ///         sent.or(partition_time).unwrap_or(record.timestamp)
+    ///     },
+    /// );
+    /// # builder.stream("in", consumed).to("out", Produced::with(serdes::string(), serdes::i64()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use]
+    pub fn with_timestamp_extractor(mut self, extractor: impl TimestampExtractor<K, V>) -> Self {
+        self.timestamps = Some(Arc::new(extractor));
+        self
     }
 
     /// Says what happens when a record of this source cannot be read, processed or written.
@@ -96,6 +125,7 @@ impl<K, V> Clone for Consumed<K, V> {
             policies: self.policies.clone(),
             rewindable: self.rewindable,
             name: self.name.clone(),
+            timestamps: self.timestamps.clone(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod fixed_key;
 mod flat_map;
 mod foreign_key;
 mod getter;
+mod global;
 mod group;
 mod map;
 mod merge;
@@ -36,6 +37,7 @@ mod table;
 mod table_group;
 mod table_join;
 mod table_store;
+mod timestamp;
 mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
@@ -44,6 +46,7 @@ pub use config::{
     Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, StoreBuilder, TableJoined,
 };
 pub use fixed_key::{FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord};
+pub use global::GlobalKTable;
 pub use group::KGroupedStream;
 pub use merge::BranchedKStream;
 pub use print::Printed;
@@ -52,6 +55,10 @@ pub use stream::KStream;
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
 pub use table_group::KGroupedTable;
+pub use timestamp::{
+    ConsumedRecord, FailOnInvalidTimestamp, LogAndSkipOnInvalidTimestamp, TimestampExtractor,
+    UsePartitionTimeOnInvalidTimestamp, WallclockTimestampExtractor,
+};
 pub use window::{
     EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
     WindowStoreHandle, WindowedBy,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::config::{Partitioner, Produced, Repartitioned, SharedSerde};
+use super::config::{Consumed, Partitioner, Produced, Repartitioned, SharedSerde};
 use super::nulls::Nulls;
 use super::stream::KStream;
 use crate::format::partitioner::partition_for_key;
@@ -279,9 +279,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
             name: Some(format!("{name}-repartition-sink")),
         };
         self.sink(topic.clone(), produced);
-        let source = Some(format!("{name}-repartition-source"));
         let lineage = self.parts.lineage.clone();
-        Self::from_source(&self.draft, topic, source, key_serde, value_serde, lineage)
+        let source = Consumed {
+            key_serde,
+            value_serde,
+            policies: lineage.policies.clone(),
+            rewindable: lineage.rewindable,
+            name: Some(format!("{name}-repartition-source")),
+            timestamps: None,
+        };
+        Self::from_source(&self.draft, topic, source, lineage)
     }
 }
 

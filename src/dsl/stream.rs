@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::assembly::Children;
 use super::builder::SharedDraft;
-use super::config::{Policies, SharedSerde};
+use super::config::{Consumed, Policies, SharedSerde};
 use super::operator::{OperatorNode, Scope};
 use super::source::StreamSource;
+use super::timestamp::Heads;
 use crate::processor::{ErrorPolicy, ProcessError, Record};
 use crate::topology::{NodeId, TopicRef, TopologyError};
 
@@ -98,11 +99,16 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
     pub(crate) fn from_source(
         draft: &SharedDraft,
         topic: TopicRef,
-        name: Option<String>,
-        key_serde: SharedSerde<K>,
-        value_serde: SharedSerde<V>,
+        consumed: Consumed<K, V>,
         lineage: Lineage,
     ) -> Self {
+        let Consumed {
+            key_serde,
+            value_serde,
+            name,
+            timestamps,
+            ..
+        } = consumed;
         let children = Children::new();
         let (key, value) = (Arc::clone(&key_serde), Arc::clone(&value_serde));
         let downstream = children.clone();
@@ -112,6 +118,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
                     name: assembly.name(id),
                     key_serde: Arc::clone(&key),
                     value_serde: Arc::clone(&value),
+                    heads: timestamps.as_ref().map(Heads::new),
                     downstream: downstream.assemble(assembly)?,
                 }))
             })

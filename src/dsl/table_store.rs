@@ -10,6 +10,7 @@ use super::nulls::Nulls;
 use super::source::TableSource;
 use super::stream::{KStream, Keeps, Lineage};
 use super::table::{Change, KTable, OldValues};
+use super::timestamp::Heads;
 use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
 use crate::state::StoreRef;
 use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, TopicRef};
@@ -180,6 +181,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             policies,
             rewindable,
             name,
+            timestamps,
         } = consumed;
         let lineage = Lineage {
             policies,
@@ -195,6 +197,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                     name: assembly.name(id),
                     key_serde: Arc::clone(&key_serde),
                     value_serde: Arc::clone(&value_serde),
+                    heads: timestamps.as_ref().map(Heads::new),
                     downstream: downstream.assemble(assembly)?,
                 }))
             })

@@ -116,6 +116,7 @@ fn assemble(
             .map(|(name, store)| backend(name, store))
             .collect(),
         cache_bytes: 1 << 20,
+        globals: crate::state::GlobalStores::default(),
         metrics: None,
     };
     let chain = (sub.instantiate)(&mut env).unwrap();

@@ -86,6 +86,12 @@ pub fn task_directory(state_dir: &Path, task: TaskId) -> PathBuf {
     state_dir.join(task.to_string())
 }
 
+/// Returns `<state_dir>/global`: the directory of the RocksDB with the global stores.
+#[must_use]
+pub fn global_directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("global")
+}
+
 /// Returns `<task>.set-aside-<milliseconds>`, the file name under which a task's directory waits for
 /// people after it could not be trusted.
 #[must_use]

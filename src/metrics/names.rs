@@ -142,7 +142,7 @@ metrics! {
         "Input records written to a dead-letter topic; topic and partition are those they came from.";
     RecordsDropped: Type::Counter, "millstream_records_dropped_total",
         [Thread, Task],
-        "Times an operator dropped a record: for a null key or value that it has no use for, or as too late, once per window that had closed.";
+        "Times an operator dropped a record: for a null key or value that it has no use for, for a negative extracted timestamp, or as too late, once per window that had closed.";
     RecordsLatency: Type::Histogram(LATENCY_SECONDS), "millstream_records_latency_seconds",
         [Thread, Task],
         "Time from an input record's timestamp until its results were committed.";

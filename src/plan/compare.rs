@@ -297,6 +297,8 @@ fn sub_topologies(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyCh
     let numbers: BTreeSet<(u32, u32)> = old
         .sources
         .iter()
+        // The state of a global part is not kept under its number.
+        .filter(|(_, (before, _))| !before.global)
         .filter_map(|(topic, (before, _))| Some((before.id, new.sources.get(topic)?.0.id)))
         .filter(|(from, to)| from != to)
         .collect();

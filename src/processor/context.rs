@@ -115,6 +115,12 @@ impl TaskContext {
         self.staged_drops += 1;
     }
 
+    /// Counts a record that is dropped before its turn has come: no record is in progress that could
+    /// be rolled back.
+    pub(crate) const fn drop_head(&mut self) {
+        self.released_drops += 1;
+    }
+
     /// Takes the number of dropped records of the transaction.
     pub(crate) const fn take_drops(&mut self) -> u64 {
         std::mem::replace(&mut self.released_drops, 0)
@@ -338,11 +344,73 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
         })
     }
 
-    /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`.
+    /// Calls [`Processor::punctuate`](super::Processor::punctuate) every `interval`: by stream time with
+    /// the first record and then at multiples of the interval, by wall-clock time an interval from now
+    /// on.
     pub fn schedule(&mut self, interval: Duration, kind: PunctuationType) -> PunctuationId {
-        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
         let now = self.task.system_time;
         self.task.schedules.add(self.node, interval, kind, now)
+    }
+
+    /// Calls [`Processor::punctuate`](super::Processor::punctuate) at `start` and every `interval` from
+    /// there on: an anchored schedule (KIP-1146). Of a start that has passed, the points behind now are
+    /// left out; the grid stays, over restarts too.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    ///
+    /// const HOUR: Duration = Duration::from_secs(3600);
+    ///
+    /// /// Reports on the hour, whenever the task was started.
+    /// struct Hourly;
+    ///
+    /// impl Processor<String, i64, String, i64> for Hourly {
+    ///     fn init(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///     ) -> Result<Init, BoxError> {
+    ///         context.schedule_from(0, HOUR, PunctuationType::WallClockTime);
+    ///         Ok(Init::Ready)
+    ///     }
+    ///
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///         record: Record<String, i64>,
+    ///     ) -> Result<(), BoxError> {
+    ///         Ok(context.forward(record)?)
+    ///     }
+    ///
+    ///     fn punctuate(
+    ///         &mut self,
+    ///         context: &mut ProcessorContext<'_, String, i64>,
+    ///         punctuation: Punctuation,
+    ///     ) -> Result<(), BoxError> {
+    ///         let report = Record::new("report".to_owned(), 1, punctuation.timestamp);
+    ///         Ok(context.forward(report)?)
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// let reported = orders.process("hourly", (), |_, ()| Hourly);
+    /// reported.to("reports", Produced::with(serdes::string(), serdes::i64()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn schedule_from(
+        &mut self,
+        start: Timestamp,
+        interval: Duration,
+        kind: PunctuationType,
+    ) -> PunctuationId {
+        let now = match kind {
+            PunctuationType::StreamTime => self.task.stream_time,
+            PunctuationType::WallClockTime => Some(self.task.system_time),
+        };
+        let schedules = &mut self.task.schedules;
+        schedules.add_anchored(self.node, start, interval, kind, now)
     }
 
     /// Cancels a punctuator.

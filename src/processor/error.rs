@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::state::StateError;
 
 /// Any error of user code.
@@ -83,6 +84,14 @@ impl ProcessError {
         }
     }
 }
+
+/// The record carries no usable time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the timestamp {0} is negative: the producer set none; choose another timestamp extractor to \
+     process such records"
+)]
+pub struct InvalidTimestamp(pub Timestamp);
 
 /// A refusal with a reason code, for dead letters: `code` becomes the
 /// `__streams.errors.exception` header, `message` `__streams.errors.message`.

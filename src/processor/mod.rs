@@ -17,7 +17,7 @@ mod punctuation;
 pub use context::{ForwardError, ProcessorContext, RecordMetadata, TaskContext};
 pub use downstream::Downstream;
 pub(crate) use downstream::SharedNode;
-pub use error::{BoxError, ErrorPolicy, ProcessError, Reject, Stage};
+pub use error::{BoxError, ErrorPolicy, InvalidTimestamp, ProcessError, Reject, Stage};
 pub use outputs::{OutputStage, StagedOutput};
 pub use punctuation::{Punctuation, PunctuationId, PunctuationType, Schedules};
 
@@ -80,6 +80,19 @@ pub struct RawRecord<'a> {
     pub timestamp: Timestamp,
     /// The headers.
     pub headers: &'a Headers,
+}
+
+/// The first record of an input partition, whose event time is asked for before its turn has come.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadRecord<'a> {
+    /// As it came from the log.
+    pub raw: RawRecord<'a>,
+    /// Where it came from.
+    pub metadata: &'a RecordMetadata,
+    /// The latest event time of the partition so far; `None` before its first record.
+    pub partition_time: Option<Timestamp>,
+    /// The wall-clock time.
+    pub system_time: Timestamp,
 }
 
 /// Whether a processor is ready for its first record.
@@ -150,6 +163,19 @@ pub trait Node<K, V> {
 
 /// The entry of a chain: deserialises.
 pub trait SourceNode {
+    /// Returns whether event times are [extracted](Self::extract); otherwise they are the log's.
+    fn extracts(&self) -> bool {
+        false
+    }
+
+    /// Returns the event time of a record that is the first of its partition; a negative one drops it.
+    ///
+    /// # Errors
+    /// [`ProcessError::Deserialization`]: the record meets its source's policy at once.
+    fn extract(&mut self, head: &HeadRecord<'_>) -> Result<Timestamp, ProcessError> {
+        Ok(head.raw.timestamp)
+    }
+
     /// Deserialises a record and processes it to the end of the chain.
     ///
     /// # Errors

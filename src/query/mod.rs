@@ -105,7 +105,8 @@ impl QueryRegistry {
     /// Creates a registry that knows every store of a resolved topology.
     #[must_use]
     pub fn of(topology: &ResolvedTopology) -> Arc<Self> {
-        Self::new(topology.all().flat_map(|sub| {
+        let parts = topology.all().chain(topology.globals());
+        Self::new(parts.flat_map(|sub| {
             let stores = sub.drawn.stores.iter().cloned();
             stores.map(move |store| (store, sub.topics.id, sub.topics.tasks))
         }))

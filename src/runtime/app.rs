@@ -12,18 +12,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::dead_letter::chain;
 use super::restore_pool::{RestoreExecutor, RestorePool};
 use super::{
-    Membership, NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step, StreamThread, TaskState,
-    ThreadError, ThreadMemory, ThreadSpec, ThreadStatus,
+    GlobalSpec, GlobalThread, Membership, NoProbe, Probe, ResolvedTopology, RuntimeConfig, Step,
+    StreamThread, TaskState, ThreadError, ThreadMemory, ThreadSpec, ThreadStatus,
 };
 use crate::clock::Clock;
 use crate::log::{ConsumerWaker, Log};
 use crate::metrics::Metrics;
 use crate::query::QueryRegistry;
-use crate::state::{MemoryBudget, StateDir, StateError};
+use crate::state::{GlobalStores, MemoryBudget, StateDir, StateError};
 use crate::topology::TaskId;
 
 /// Where the process stands.
@@ -53,7 +54,9 @@ pub struct Health {
 struct Shared {
     stopping: AtomicBool,
     failure: Mutex<Option<ThreadError>>,
+    /// Of the stream threads, and of global state behind them.
     statuses: Vec<Arc<ThreadStatus>>,
+    stream_threads: usize,
     wakers: Mutex<Vec<ConsumerWaker>>,
 }
 
@@ -158,16 +161,38 @@ impl<L: Log> App<L> {
         let budget = Arc::new(MemoryBudget::new(budget));
         metrics.set_memory_max(config.memory_max);
         let pool = RestorePool::start(config.threads)?;
-        let statuses: Vec<Arc<ThreadStatus>> = (0..config.threads)
+        let globals = topology.global_stores();
+        let global_threads = usize::from(!globals.is_ready());
+        let mut statuses: Vec<Arc<ThreadStatus>> = (0..config.threads + global_threads)
             .map(|_| Arc::new(ThreadStatus::default()))
             .collect();
         let shared = Arc::new(Shared {
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
             statuses: statuses.clone(),
+            stream_threads: config.threads,
             wakers: Mutex::new(Vec::new()),
         });
         let mut threads = Vec::new();
+        for status in statuses.drain(config.threads..) {
+            let spec = GlobalSpec {
+                log: log.clone(),
+                topology: Arc::clone(&topology),
+                config: Arc::clone(&config),
+                clock: Arc::clone(&clock),
+                state: Arc::clone(&state),
+                budget: Arc::clone(&budget),
+                stores: globals.clone(),
+                queries: Arc::clone(&queries),
+                metrics: metrics.clone(),
+                status,
+            };
+            let shared = Arc::clone(&shared);
+            let spawned = std::thread::Builder::new()
+                .name("global".to_owned())
+                .spawn(move || run_global(spec, &shared))?;
+            threads.push(spawned);
+        }
         for (index, status) in statuses.into_iter().enumerate() {
             let supervisor = Supervisor {
                 index,
@@ -178,6 +203,7 @@ impl<L: Log> App<L> {
                 state: Arc::clone(&state),
                 budget: Arc::clone(&budget),
                 pool: pool.clone(),
+                globals: globals.clone(),
                 queries: Arc::clone(&queries),
                 metrics: metrics.clone(),
                 status,
@@ -316,7 +342,11 @@ impl HealthHandle {
         for (index, status) in self.0.statuses.iter().enumerate() {
             let snapshot = status.snapshot();
             ready &= snapshot.ready();
-            if let Some(problem) = &snapshot.problem {
+            if index >= self.0.stream_threads {
+                let waits = || "global state is being restored".to_owned();
+                let not_ready = !snapshot.ready();
+                problems.extend(not_ready.then(|| snapshot.problem.clone().unwrap_or_else(waits)));
+            } else if let Some(problem) = &snapshot.problem {
                 problems.push(format!("thread {index}: {problem}"));
             } else {
                 match snapshot.membership {
@@ -350,6 +380,7 @@ struct Supervisor<L: Log> {
     state: Arc<StateDir>,
     budget: Arc<MemoryBudget>,
     pool: RestorePool<L>,
+    globals: GlobalStores,
     queries: Arc<QueryRegistry>,
     metrics: Metrics,
     status: Arc<ThreadStatus>,
@@ -409,6 +440,7 @@ impl<L: Log> Supervisor<L> {
             probe,
             state: Arc::clone(&self.state),
             restores: RestoreExecutor::pooled(self.pool.clone()),
+            globals: self.globals.clone(),
             queries: Arc::clone(&self.queries),
             metrics: self.metrics.clone(),
             budget: Arc::clone(&self.budget),
@@ -439,6 +471,36 @@ impl<L: Log> Supervisor<L> {
                     return Err(error);
                 }
             }
+        }
+    }
+}
+
+/// How long global state waits for records: bounds how late it sees a shutdown.
+const GLOBAL_WAIT: Duration = Duration::from_millis(100);
+
+/// Reads global tables until the process stops. Their end is the process's: joins must not go on with
+/// tables that stand still.
+fn run_global<L: Log>(spec: GlobalSpec<L>, shared: &Shared) {
+    let index = shared.stream_threads;
+    let status = Arc::clone(&spec.status);
+    let run = || {
+        let mut globals = GlobalThread::new(spec);
+        while !shared.stopping.load(Ordering::Acquire) {
+            if let Step::Idle(wait) = globals.step(GLOBAL_WAIT)?
+                && !wait.is_zero()
+            {
+                let _woken = ConsumerWaker::default().wait(wait);
+            }
+        }
+        globals.close()
+    };
+    let result = std::panic::catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(ThreadError::Panicked(panic_text(&*panic))));
+    match result {
+        Ok(()) => status.clear(None),
+        Err(error) => {
+            status.clear(Some(chain(&error)));
+            shared.fail(index, error);
         }
     }
 }

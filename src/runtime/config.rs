@@ -51,6 +51,10 @@ pub struct RuntimeConfig {
     pub topics: BTreeMap<String, TopicOverride>,
     /// `host:port` at which other processes reach this one's HTTP server; carried in `client.id`.
     pub advertised: Option<String>,
+    /// How long a task with several input partitions waits for one that has no records, before it goes
+    /// on with the others; it always waits for records that are known to be on the broker. `None`:
+    /// neither. Kafka Streams' `max.task.idle.ms`, where `None` is -1.
+    pub task_idle_max: Option<Duration>,
     /// How often committed records are deleted from repartition topics: Kafka Streams'
     /// `repartition.purge.interval.ms`.
     pub repartition_purge_interval: Duration,
@@ -81,6 +85,7 @@ impl RuntimeConfig {
             default_replication_factor: 1,
             topics: BTreeMap::new(),
             advertised: None,
+            task_idle_max: Some(Duration::ZERO),
             repartition_purge_interval: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),
             thread_replacements_max: 8,

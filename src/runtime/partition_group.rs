@@ -2,10 +2,20 @@
 //!
 //! Kafka Streams' `PartitionGroup`. Ties go to the partition listed first, so that one order of
 //! arrival gives one order of processing.
+//! # Invariants
+//! - The time of a record is asked for once it is the first of its partition, when the partition time
+//!   that its extractor sees is final; the task does so before it takes a record
+//!   ([`Task::look_at_heads`](super::task::Task)).
+//! - A partition without records holds up the others while there is, or may be, an older record on its
+//!   way ([`PartitionGroup::processable`], KIP-695): otherwise a join would depend on which fetch came
+//!   first.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::log::{LogMessage, Offset, TopicPartition};
+use crate::processor::ProcessError;
 
 /// One input partition of a task.
 #[derive(Debug)]
@@ -16,6 +26,12 @@ pub(crate) struct InputPartition<M> {
     pub(crate) buffer: VecDeque<M>,
     /// Of the keys and values in the buffer.
     pub(crate) buffered_bytes: usize,
+    /// Whether times are extracted from records; otherwise they are the log's.
+    pub(crate) extracts: bool,
+    /// Since when the partition has held up the task.
+    pub(crate) idle: Idle,
+    /// What the extractor says of the first record in the buffer, once it was asked.
+    pub(crate) head: Option<Result<Timestamp, ProcessError>>,
     /// The next offset to process: what a commit would write.
     pub(crate) position: Offset,
     /// What the group has committed.
@@ -25,7 +41,67 @@ pub(crate) struct InputPartition<M> {
     pub(crate) committed_time: Option<i64>,
 }
 
+/// How long a task waits for a partition whose records are on the broker, and do not arrive: the log
+/// may know of an end that no reader reaches, such as a gap that compaction has left there.
+const KNOWN_DATA_MAX_MS: i64 = 10_000;
+
+/// A partition without records, as long as it holds up its task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Idle {
+    /// When the task no longer waits for records that nobody has seen yet.
+    until: Option<Timestamp>,
+    /// When it no longer waits for those that are on the broker.
+    known_until: Option<Timestamp>,
+}
+
+/// Whether a task may take its next record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Processable {
+    /// It may.
+    Yes,
+    /// It waits for a partition, at the latest until then.
+    Waits(Timestamp),
+    /// There is no record.
+    Empty,
+}
+
+/// A record that was taken to be processed.
+#[derive(Debug)]
+pub(crate) struct Taken<M> {
+    /// The index of its partition.
+    pub(crate) input: usize,
+    pub(crate) message: M,
+    /// Its event time, or why it has none.
+    pub(crate) time: Result<Timestamp, ProcessError>,
+}
+
 impl<M: LogMessage> InputPartition<M> {
+    /// Returns the time by which the first record's turn comes. One that cannot be read is due at
+    /// once, as Kafka Streams' deserialization handler is called at once.
+    fn head_time(&self) -> Option<Timestamp> {
+        let first = self.buffer.front()?;
+        Some(match &self.head {
+            None => first.timestamp(),
+            Some(Ok(time)) => *time,
+            Some(Err(_)) => Timestamp::MIN,
+        })
+    }
+
+    fn take(&mut self) -> Option<(M, Result<Timestamp, ProcessError>)> {
+        let message = self.buffer.pop_front()?;
+        self.buffered_bytes -= message_bytes(&message);
+        let time = self.head.take();
+        let time = time.unwrap_or_else(|| Ok(message.timestamp()));
+        Some((message, time))
+    }
+
+    /// Passes over the first record, whose time is negative.
+    pub(crate) fn drop_head(&mut self) {
+        if let Some((message, _)) = self.take() {
+            self.position = message.offset() + 1;
+        }
+    }
+
     /// The last `count` records of the buffer are new.
     pub(crate) fn buffered(&mut self, count: usize) {
         let new = self.buffer.iter().rev().take(count);
@@ -47,25 +123,84 @@ fn message_bytes(message: &impl LogMessage) -> usize {
 #[derive(Debug)]
 pub struct PartitionGroup<M> {
     pub(crate) partitions: Vec<InputPartition<M>>,
+    /// The last record that was taken was its partition's only one.
+    ran_dry: bool,
 }
 
 impl<M: LogMessage> PartitionGroup<M> {
+    pub(crate) const fn new(partitions: Vec<InputPartition<M>>) -> Self {
+        Self {
+            partitions,
+            ran_dry: false,
+        }
+    }
+
+    /// Returns whether a partition has no more records since [`processable`](Self::processable) was
+    /// asked: it has to be asked again before the next record is taken.
+    pub(crate) const fn ran_dry(&self) -> bool {
+        self.ran_dry
+    }
+
     /// Takes the record to process next.
-    pub(crate) fn pop_lowest(&mut self) -> Option<(usize, M)> {
-        let mut lowest: Option<(usize, i64)> = None;
-        for (index, input) in self.partitions.iter().enumerate() {
-            if let Some(head) = input.buffer.front() {
-                let timestamp = head.timestamp();
-                if lowest.is_none_or(|(_, best)| timestamp < best) {
-                    lowest = Some((index, timestamp));
-                }
+    pub(crate) fn pop_lowest(&mut self) -> Option<Taken<M>> {
+        let mut lowest: Option<(usize, Timestamp)> = None;
+        for (index, partition) in self.partitions.iter().enumerate() {
+            if let Some(time) = partition.head_time()
+                && lowest.is_none_or(|(_, best)| time < best)
+            {
+                lowest = Some((index, time));
             }
         }
-        let (index, _) = lowest?;
-        let input = self.partitions.get_mut(index)?;
-        let message = input.buffer.pop_front()?;
-        input.buffered_bytes -= message_bytes(&message);
-        Some((index, message))
+        let (input, _) = lowest?;
+        let partition = self.partitions.get_mut(input)?;
+        let (message, time) = partition.take()?;
+        self.ran_dry |= partition.buffer.is_empty();
+        Some(Taken {
+            input,
+            message,
+            time,
+        })
+    }
+
+    /// Decides whether the record with the lowest timestamp may be taken, by Kafka Streams' rules for
+    /// `max.task.idle.ms` (KIP-695): not while a partition is empty that is known to have records on
+    /// the broker; nor for `idle_max` after one has none, since its producer may be about to write
+    /// one. Without `idle_max` what is here is taken at once. `at_end` says whether a partition has
+    /// been read to the log's end.
+    pub(crate) fn processable(
+        &mut self,
+        now: Timestamp,
+        idle_max: Option<Duration>,
+        mut at_end: impl FnMut(&TopicPartition, Offset) -> bool,
+    ) -> Processable {
+        self.ran_dry = false;
+        if self.partitions.iter().all(|input| input.buffer.is_empty()) {
+            return Processable::Empty;
+        }
+        let Some(idle_max) = idle_max else {
+            return Processable::Yes;
+        };
+        let idle_max = i64::try_from(idle_max.as_millis()).unwrap_or(i64::MAX);
+        let mut waits: Option<Timestamp> = None;
+        for input in &mut self.partitions {
+            if !input.buffer.is_empty() {
+                input.idle = Idle::default();
+                continue;
+            }
+            let until = if at_end(&input.partition, input.position) {
+                input.idle.known_until = None;
+                let until = now.saturating_add(idle_max);
+                *input.idle.until.get_or_insert(until)
+            } else {
+                input.idle.until = None;
+                let until = now.saturating_add(KNOWN_DATA_MAX_MS);
+                *input.idle.known_until.get_or_insert(until)
+            };
+            if now < until {
+                waits = Some(waits.map_or(until, |other| other.max(until)));
+            }
+        }
+        waits.map_or(Processable::Yes, Processable::Waits)
     }
 
     /// Returns the number of buffered records.
@@ -92,6 +227,8 @@ impl<M: LogMessage> PartitionGroup<M> {
     pub(crate) fn rewind(&mut self) {
         for input in &mut self.partitions {
             input.buffer.clear();
+            input.head = None;
+            input.idle = Idle::default();
             input.buffered_bytes = 0;
             input.position = input.committed;
             input.time = input.committed_time;

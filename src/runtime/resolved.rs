@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::RuntimeConfig;
 use crate::log::{ClientMemory, TopicName, TopicPartition};
-use crate::state::MemoryShares;
+use crate::state::{GlobalStores, MemoryShares};
 use crate::topology::{ResolvedTopic, SubTopology, TaskId, TopicRef, Topology};
 
 /// A changelog as it exists.
@@ -52,6 +52,9 @@ pub struct ResolvedTopology {
     pub topology: Arc<Topology>,
     /// One for each of [`Topology::sub_topologies`], in their order.
     pub(super) sub_topologies: Vec<ResolvedSubTopology>,
+    /// One for each of [`Topology::globals`], in their order. The changelog of a global store is the
+    /// topic that it is read from.
+    pub(super) globals: Vec<ResolvedSubTopology>,
     /// Every topic that sources and sinks name.
     pub topics: BTreeMap<TopicRef, ResolvedTopic>,
 }
@@ -62,6 +65,24 @@ impl ResolvedTopology {
     #[must_use]
     pub fn sub_topology(&self, id: u32) -> Option<SubTopologyRef<'_>> {
         self.all().find(|sub| sub.topics.id == id)
+    }
+
+    /// Returns the parts that every process runs once, over all partitions.
+    pub fn globals(&self) -> impl Iterator<Item = SubTopologyRef<'_>> {
+        let drawn = self.topology.globals().iter();
+        drawn
+            .zip(&self.globals)
+            .map(|(drawn, topics)| SubTopologyRef { drawn, topics })
+    }
+
+    /// Returns the handle of the global stores, closed where there are any.
+    #[must_use]
+    pub fn global_stores(&self) -> GlobalStores {
+        if self.globals.is_empty() {
+            GlobalStores::default()
+        } else {
+            GlobalStores::closed()
+        }
     }
 
     /// Returns all sub-topologies.

@@ -18,8 +18,9 @@ mod careful;
 mod close;
 mod closing;
 mod commit;
+mod idling;
 mod intake;
-mod judge;
+pub(super) mod judge;
 mod membership;
 mod open;
 mod planted;
@@ -47,9 +48,10 @@ use crate::log::{
 };
 use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
-use crate::state::{CommitBatch, MemoryBudget, StateDir, ThreadShares};
+use crate::state::{CommitBatch, GlobalStores, MemoryBudget, StateDir, ThreadShares};
 use crate::topology::TaskId;
 use careful::Careful;
+use idling::KnownEnds;
 use membership::NothingToOwn;
 use slot::{Created, Slot};
 
@@ -73,6 +75,8 @@ pub struct ThreadSpec<L: Log> {
     pub budget: Arc<MemoryBudget>,
     /// Where this thread's restores run.
     pub restores: RestoreExecutor<L>,
+    /// The process's global stores: no task is opened before they are.
+    pub globals: GlobalStores,
     /// Where queries find committed stores.
     pub queries: Arc<QueryRegistry>,
     /// The process's metrics.
@@ -130,6 +134,10 @@ pub struct StreamThread<L: Log> {
     /// When the last commit or abort ended, or results first appeared since.
     last_commit: Timestamp,
     inputs_dry: bool,
+    /// What the broker said of the ends of partitions that tasks wait for.
+    ends: KnownEnds,
+    /// When the first of the tasks that wait goes on without.
+    idles_until: Option<Timestamp>,
     /// Whether an empty assignment is all there is for this thread.
     nothing_to_own: NothingToOwn,
     /// What this thread gets of the process's memory.
@@ -208,6 +216,8 @@ impl<L: Log> StreamThread<L> {
             filled_by: None,
             last_commit: now,
             inputs_dry: false,
+            ends: KnownEnds::default(),
+            idles_until: None,
             nothing_to_own: NothingToOwn::default(),
             shares,
             commit_began: None,
@@ -438,6 +448,9 @@ impl<L: Log> StreamThread<L> {
         }
         if let Some(due) = self.next_commit_due() {
             until = until.min(due);
+        }
+        if let Some(idles_until) = self.idles_until {
+            until = until.min(idles_until);
         }
         let wait = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
         Duration::from_millis(wait.max(1))

@@ -11,6 +11,7 @@
 //! A [`Fault`] leaves the task as it was before the record; an aborted transaction rebuilds it.
 
 mod commit;
+mod heads;
 mod lifecycle;
 
 pub(crate) use lifecycle::TaskParts;
@@ -23,7 +24,7 @@ use std::time::Instant;
 use super::dead_letter;
 use super::error::{Fault, RecordCoordinates};
 use super::meters::TaskMeters;
-use super::partition_group::PartitionGroup;
+use super::partition_group::{PartitionGroup, Taken};
 use super::suspects::{Refused, Suspects};
 use super::{CrashPoint, PlantedBug, Probe, ResolvedTopology, SubTopologyRef, ThreadMemory};
 use crate::clock::Timestamp;
@@ -35,7 +36,7 @@ use crate::processor::{
     ErrorPolicy, ProcessError, PunctuationType, RawRecord, RecordMetadata, Reject, Stage,
     TaskContext,
 };
-use crate::state::TaskDb;
+use crate::state::{GlobalStores, TaskDb};
 use crate::topology::{TaskId, TaskTopology};
 
 /// The largest record that is handed to the log: key, value and headers, in bytes. Topics, producer
@@ -87,6 +88,7 @@ pub(crate) struct Task<M> {
     topology: Arc<ResolvedTopology>,
     chain: TaskTopology,
     cx: TaskContext,
+    globals: GlobalStores,
     retry: Option<PendingRetry>,
     /// Records whose outputs the log refuses: met by policy on the next attempt.
     suspects: Suspects,
@@ -153,9 +155,15 @@ impl<M: LogMessage> Task<M> {
         if let Some(retry) = self.retry.as_ref().filter(|retry| retry.not_before > now) {
             return Ok(Processed::NotYet(retry.not_before));
         }
-        let Some((index, message)) = self.group.pop_lowest() else {
+        self.look_at_heads(now);
+        let Some(taken) = self.group.pop_lowest() else {
             return Ok(Processed::Empty);
         };
+        let Taken {
+            input: index,
+            message,
+            time,
+        } = taken;
         let Some((source, at)) = self.group.partitions.get(index).map(|input| {
             let partition = input.partition.clone();
             (
@@ -170,18 +178,20 @@ impl<M: LogMessage> Task<M> {
         };
         probe.reached(CrashPoint::BeforeRecord)?;
         let headers = message.headers();
+        let time = time.and_then(|time| self.valid_time(source, time));
+        let event_time = time.as_ref().ok().copied();
         let raw = RawRecord {
             key: message.key(),
             value: message.value(),
-            timestamp: message.timestamp(),
+            timestamp: event_time.unwrap_or_else(|| message.timestamp()),
             headers: &headers,
         };
         self.cx.set_system_time(now);
         self.in_hand = Some(at.clone());
-        let result = match self.suspects.error(&at) {
+        let result = time.and_then(|_| match self.suspects.error(&at) {
             Some(refused) => Err(refused),
             None => self.run_chain(source, &at, &raw),
-        };
+        });
         let apart =
             probe.planted(PlantedBug::SubscriptionsApartFromOffsets) && self.has_subscriptions();
         match result {
@@ -206,7 +216,7 @@ impl<M: LogMessage> Task<M> {
                 }
             }
         }
-        self.advance(index, &message);
+        self.advance(index, &message, event_time);
         probe.reached(CrashPoint::AfterRecord)?;
         Ok(Processed::Record)
     }
@@ -254,10 +264,9 @@ impl<M: LogMessage> Task<M> {
         }
     }
 
-    /// Moves past a record that is done.
-    fn advance(&mut self, index: usize, message: &M) {
+    /// Moves past a record that is done; one without an event time leaves partition time as it is.
+    fn advance(&mut self, index: usize, message: &M, event_time: Option<Timestamp>) {
         self.retry = None;
-        let timestamp = message.timestamp();
         if let Some(input) = self.group.partitions.get_mut(index) {
             assert!(
                 message.offset() >= input.position,
@@ -267,10 +276,11 @@ impl<M: LogMessage> Task<M> {
                 input.position
             );
             input.position = message.offset() + 1;
-            input.time = Some(input.time.map_or(timestamp, |time| time.max(timestamp)));
+            input.time = input.time.max(event_time);
         }
         let bytes = message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len);
-        self.meters.consumed(index, bytes, timestamp);
+        // The latency counts from when the record was written, whatever its event time.
+        self.meters.consumed(index, bytes, message.timestamp());
     }
 
     /// Hands the record's outputs to the producer and its writes to the transaction.

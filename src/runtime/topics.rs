@@ -11,7 +11,7 @@ use super::RuntimeConfig;
 use super::resolved::{Changelog, ResolvedSubTopology, ResolvedTopology};
 use crate::format::{names, topic_config};
 use crate::log::{Log, LogError, TopicDescription, TopicName, TopicSpec};
-use crate::topology::{ResolvedTopic, TopicRef, Topology};
+use crate::topology::{ResolvedTopic, SubTopology, TopicRef, Topology};
 
 /// The topology cannot run on the topics there are.
 #[derive(Debug, thiserror::Error)]
@@ -432,10 +432,44 @@ pub fn resolve_topics(
             },
         );
     }
+    let mut globals = Vec::new();
+    for part in topology.globals() {
+        globals.push(resolve_global(part, config, &find)?);
+    }
     Ok(ResolvedTopology {
         topology: Arc::clone(topology),
         sub_topologies,
+        globals,
         topics,
+    })
+}
+
+/// A global part has one source, whose topic is the changelog of its stores.
+fn resolve_global(
+    part: &SubTopology,
+    config: &RuntimeConfig,
+    find: &impl Fn(String) -> Result<TopicDescription, TopicsError>,
+) -> Result<ResolvedSubTopology, TopicsError> {
+    let Some(source) = part.sources.first() else {
+        return Err(TopicsError::NoSource {
+            sub_topology: part.id,
+        });
+    };
+    let found = find(physical_name(config, &source.topic))?;
+    let changelog = Changelog {
+        topic: TopicName::clone(&found.name),
+        id: found.id,
+    };
+    let stores = part.stores.iter().map(|store| store.name.clone());
+    Ok(ResolvedSubTopology {
+        id: part.id,
+        tasks: 1,
+        driver: TopicName::clone(&found.name),
+        sources: vec![ResolvedTopic {
+            name: found.name,
+            partitions: found.partitions,
+        }],
+        changelogs: stores.map(|store| (store, changelog.clone())).collect(),
     })
 }
 
@@ -475,6 +509,7 @@ mod tests {
                 sub_topology(1, Vec::new()),
                 sub_topology(2, sources(1)),
             ],
+            Vec::new(),
             BTreeMap::new(),
             Vec::new(),
             drawn.describe().clone(),

@@ -10,6 +10,7 @@
 //! - A store belongs to one task on one thread: nothing is locked.
 
 mod error;
+mod global_stores;
 mod key_value;
 mod layout;
 mod memory;
@@ -25,6 +26,7 @@ mod task_db;
 mod window_store;
 
 pub use error::StateError;
+pub use global_stores::GlobalStores;
 pub use key_value::KeyValueStore;
 pub use layout::{Layout, Segments};
 pub use memory::MemoryStore;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::temp_dir::TempDir;
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::format::value;
+use crate::format::{names, value};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
     Headers, Isolation, Log, LogError, LogMessage, LogProducer, LogReader, ProducerRecord,
@@ -31,8 +31,8 @@ use crate::metrics::Metrics;
 use crate::processor::BoxError;
 use crate::query::{Found, QueryError, QueryRegistry};
 use crate::runtime::{
-    NoProbe, ResolvedTopology, RestoreExecutor, RuntimeConfig, Step, StreamThread, ThreadError,
-    ThreadSpec, ThreadStatus, TopicsError, ensure_topics,
+    GlobalSpec, GlobalThread, NoProbe, ResolvedTopology, RestoreExecutor, RuntimeConfig, Step,
+    StreamThread, ThreadError, ThreadSpec, ThreadStatus, TopicsError, ensure_topics,
 };
 use crate::serde::Serde;
 use crate::state::{MemoryBudget, StateDir, StateError};
@@ -146,6 +146,7 @@ impl DriverBuilder {
         })?;
         let mut driver = TopologyTestDriver {
             thread: None,
+            globals: None,
             config,
             state,
             producer,
@@ -199,6 +200,8 @@ struct Output {
 pub struct TopologyTestDriver {
     /// There is one unless a restart has failed.
     thread: Option<StreamThread<EmbeddedLog>>,
+    /// Where the topology has global tables.
+    globals: Option<GlobalThread<EmbeddedLog>>,
     config: Arc<RuntimeConfig>,
     state: Arc<StateDir>,
     producer: <EmbeddedLog as Log>::Producer,
@@ -318,9 +321,14 @@ impl TopologyTestDriver {
     /// What the topology fails with when it starts.
     pub fn restart(&mut self, keep_state: bool) -> Result<(), DriverError> {
         drop(self.thread.take());
+        drop(self.globals.take());
         if !keep_state {
             for task in self.state.tasks()? {
                 std::fs::remove_dir_all(self.state.task_dir(task))?;
+            }
+            let global = names::global_directory(self.state.path());
+            if global.exists() {
+                std::fs::remove_dir_all(global)?;
             }
         }
         self.start()
@@ -328,6 +336,21 @@ impl TopologyTestDriver {
 
     fn start(&mut self) -> Result<(), DriverError> {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let globals = self.topology.global_stores();
+        if !globals.is_ready() {
+            self.globals = Some(GlobalThread::new(GlobalSpec {
+                log: self.log.clone(),
+                topology: Arc::clone(&self.topology),
+                config: Arc::clone(&self.config),
+                clock: Arc::clone(&clock),
+                state: Arc::clone(&self.state),
+                budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
+                stores: globals.clone(),
+                queries: Arc::clone(&self.queries),
+                metrics: self.metrics.clone(),
+                status: Arc::new(ThreadStatus::default()),
+            }));
+        }
         self.thread = Some(StreamThread::new(ThreadSpec {
             index: 0,
             log: self.log.clone(),
@@ -338,6 +361,7 @@ impl TopologyTestDriver {
             state: Arc::clone(&self.state),
             budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
             restores: RestoreExecutor::inline(),
+            globals,
             queries: Arc::clone(&self.queries),
             metrics: self.metrics.clone(),
             status: Arc::new(ThreadStatus::default()),
@@ -424,6 +448,12 @@ impl TopologyTestDriver {
             return Err(DriverError::Stopped);
         };
         for _ in 0..STEPS_MAX {
+            // Global tables first: what was piped before a record is there when it is joined.
+            if let Some(globals) = &mut self.globals
+                && globals.step(Duration::ZERO)? == Step::Worked
+            {
+                continue;
+            }
             if thread.step()? != Step::Worked && thread.is_quiescent() {
                 return Ok(());
             }

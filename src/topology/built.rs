@@ -9,6 +9,7 @@ use super::{DeclaredTopic, RepartitionTopic, SubTopology, TopicRef, TopologyDesc
 /// runtime makes tasks of, and the topics they need.
 pub struct Topology {
     sub_topologies: Vec<SubTopology>,
+    globals: Vec<SubTopology>,
     declared_topics: Vec<DeclaredTopic>,
     repartition_topics: Vec<RepartitionTopic>,
     description: TopologyDescription,
@@ -26,6 +27,7 @@ impl fmt::Debug for Topology {
 impl Topology {
     pub(crate) fn new(
         sub_topologies: Vec<SubTopology>,
+        globals: Vec<SubTopology>,
         declared: BTreeMap<String, BTreeMap<String, String>>,
         repartition_topics: Vec<RepartitionTopic>,
         mut description: TopologyDescription,
@@ -37,6 +39,7 @@ impl Topology {
         description.set_topics(&declared_topics, &repartition_topics);
         Self {
             sub_topologies,
+            globals,
             declared_topics,
             repartition_topics,
             description,
@@ -47,6 +50,13 @@ impl Topology {
     #[must_use]
     pub fn sub_topologies(&self) -> &[SubTopology] {
         &self.sub_topologies
+    }
+
+    /// Returns the parts that every process runs once, over all partitions: one for each global table.
+    /// Their ids follow those of the sub-topologies.
+    #[must_use]
+    pub fn globals(&self) -> &[SubTopology] {
+        &self.globals
     }
 
     /// Returns every topic of the outside world that the topology reads, writes or sends dead

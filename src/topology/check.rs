@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::processor::ErrorPolicy;
+
 use super::{
     Durability, Graph, GraphNode, NodeDescription, NodeId, NodeKind, NodeRole, SourceSpec,
     StoreDescription, StoreId, SubTopologyDescription, TopicRef, TopologyError, WindowsDescription,
@@ -49,6 +51,18 @@ impl Graph {
             empty = false;
             if let TopicRef::Declared(topic) = &spec.topic {
                 *readers.entry(topic).or_default() += 1;
+            }
+            if spec.global
+                && [
+                    &spec.on_deserialization_error,
+                    &spec.on_processing_error,
+                    &spec.on_production_error,
+                ]
+                .into_iter()
+                .any(dead_letters)
+            {
+                let topic = spec.topic.to_string();
+                mistakes.push(TopologyError::GlobalDeadLetter { topic });
             }
             if !parents.contains(&id) {
                 mistakes.push(TopologyError::SourceNotRead {
@@ -117,7 +131,8 @@ impl Graph {
         }
     }
 
-    /// Returns the connected parts: over edges and over shared stores, ordered by their first node.
+    /// Returns the connected parts: over edges and over shared stores, ordered by their first node;
+    /// global ones last, so that adding one renames no task.
     pub(crate) fn components(&self) -> Vec<BTreeSet<NodeId>> {
         let mut leader: Vec<usize> = (0..self.nodes.len()).collect();
         let mut first_user = BTreeMap::<StoreId, usize>::new();
@@ -130,15 +145,26 @@ impl Graph {
                 union(&mut leader, other, id.0);
             }
         }
-        let mut components = BTreeMap::<usize, BTreeSet<NodeId>>::new();
+        let mut components = BTreeMap::<(bool, usize), BTreeSet<NodeId>>::new();
         for index in 0..leader.len() {
-            // The leader of a part is its lowest id.
+            // The leader of a part is its lowest id. A global source is the first node of its part.
+            let first = find(&leader, index);
             components
-                .entry(find(&leader, index))
+                .entry((self.is_global_source(NodeId(first)), first))
                 .or_default()
                 .insert(NodeId(index));
         }
         components.into_values().collect()
+    }
+
+    /// Returns whether a connected part is run once per process, over all partitions.
+    pub(crate) fn is_global(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        nodes.iter().any(|node| self.is_global_source(*node))
+    }
+
+    fn is_global_source(&self, id: NodeId) -> bool {
+        let node = self.nodes.get(id.0);
+        node.is_some_and(|node| matches!(&node.kind, NodeKind::Source(spec) if spec.global))
     }
 
     pub(crate) fn stores_of(&self, nodes: &BTreeSet<NodeId>) -> BTreeSet<StoreId> {
@@ -177,6 +203,7 @@ impl Graph {
         nodes: &BTreeSet<NodeId>,
         stores: &BTreeSet<StoreId>,
     ) -> SubTopologyDescription {
+        let nodes_of_part = nodes.clone();
         let name_of = |id: &NodeId| self.nodes.get(id.0).map(|node| node.name.clone());
         let nodes = self.select(nodes).map(|(id, node)| NodeDescription {
             name: node.name.clone(),
@@ -192,6 +219,7 @@ impl Graph {
         let stores = stores.iter().filter_map(|id| self.stores.get(id.0));
         SubTopologyDescription {
             id,
+            global: self.is_global(&nodes_of_part),
             nodes: nodes.collect(),
             stores: stores
                 .map(|store| StoreDescription {
@@ -251,6 +279,14 @@ impl Graph {
             NodeKind::Source(spec) => Some((node, &**spec)),
             NodeKind::Operator { .. } | NodeKind::Sink(_) => None,
         })
+    }
+}
+
+fn dead_letters(policy: &ErrorPolicy) -> bool {
+    match policy {
+        ErrorPolicy::Fail | ErrorPolicy::Skip => false,
+        ErrorPolicy::DeadLetter { .. } => true,
+        ErrorPolicy::Retry { then, .. } => dead_letters(then),
     }
 }
 

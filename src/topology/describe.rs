@@ -38,6 +38,9 @@ pub struct TopologyDescription {
 pub struct SubTopologyDescription {
     /// The number in task ids.
     pub id: u32,
+    /// Whether every process runs it, over all partitions: the part of a global table.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub global: bool,
     /// In topological order.
     pub nodes: Vec<NodeDescription>,
     /// In the order they were added.
@@ -183,7 +186,12 @@ impl fmt::Display for TopologyDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Topologies:")?;
         for sub_topology in &self.sub_topologies {
-            writeln!(f, "   Sub-topology: {}", sub_topology.id)?;
+            let global = if sub_topology.global {
+                " for global store (will not generate tasks)"
+            } else {
+                ""
+            };
+            writeln!(f, "   Sub-topology: {}{global}", sub_topology.id)?;
             for node in &sub_topology.nodes {
                 writeln!(f, "    {}", node.headline())?;
                 if !matches!(node.role, NodeRole::Sink { .. }) {
@@ -197,6 +205,14 @@ impl fmt::Display for TopologyDescription {
         }
         Ok(())
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn list(names: &[String]) -> String {

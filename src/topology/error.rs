@@ -102,6 +102,15 @@ pub enum TopologyError {
         /// The topic.
         topic: String,
     },
+    /// A global table is read outside any transaction: nothing could be written with its records.
+    #[error(
+        "global table of topic `{topic}` cannot dead-letter what it cannot read: choose `Fail` or \
+         `Skip`"
+    )]
+    GlobalDeadLetter {
+        /// The topic.
+        topic: String,
+    },
     /// Windows that cannot be, or a store that forgets them too soon.
     #[error("the windows of store `{store}` are illegal: {reason}")]
     IllegalWindows {

@@ -135,6 +135,18 @@ impl Graph {
         }
     }
 
+    /// Makes the source that was drawn last for `topic` one that every process reads whole.
+    pub(crate) fn make_global(&mut self, topic: &str) {
+        for node in self.nodes.iter_mut().rev() {
+            if let NodeKind::Source(spec) = &mut node.kind
+                && matches!(&spec.topic, TopicRef::Declared(name) if name == topic)
+            {
+                spec.global = true;
+                return;
+            }
+        }
+    }
+
     /// Notes a topic of the outside world that the topology uses.
     pub(crate) fn mention(&mut self, topic: &str) {
         if self.mentioned.insert(topic.to_owned()) && !self.declared.contains_key(topic) {

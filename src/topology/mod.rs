@@ -40,7 +40,7 @@ use crate::log::TopicName;
 use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
-use crate::state::{BytesStore, Layout, StateError, StateStore};
+use crate::state::{BytesStore, GlobalStores, Layout, StateError, StateStore};
 
 /// How a topology names a topic; `runtime` resolves it to a physical name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +68,8 @@ pub struct SourceSpec {
     pub name: String,
     /// What it reads.
     pub topic: TopicRef,
+    /// Whether every process reads all partitions: the source of a global table.
+    pub global: bool,
     /// Whether `reset --to-earliest` may read the topic again. Never for commands (invariant 7).
     pub rewindable: bool,
     /// What happens when a record of this source cannot be read, processed or written.
@@ -198,6 +200,8 @@ pub struct TaskEnv {
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
     /// What the stores of the task may keep cached of clean entries, in bytes.
     pub cache_bytes: usize,
+    /// Global stores, for joins with them.
+    pub globals: GlobalStores,
     /// Where the task's operators count; `None` in a task whose metrics nobody reads.
     pub metrics: Option<TaskMetrics>,
 }

@@ -22,6 +22,8 @@ cases![
     table_table_join_self,
     table_table_join_twice,
     table_table_outer_join_grouped,
+    stream_global_join,
+    stream_global_left_join,
     foreign_key_join,
     foreign_key_left_join,
 ];
@@ -61,6 +63,35 @@ fn stream_table_left_join(builder: &StreamsBuilder) {
             &table(builder),
             |key, value, found| Some(format!("{}:{}{}", java(key), java(&value), java(&found))),
             Joined::as_name("joined"),
+        )
+        .to("out", writes());
+}
+
+fn global(builder: &StreamsBuilder) -> GlobalKTable<Text, String> {
+    let key = || serdes::optional(serdes::string());
+    builder.global_table(
+        "table",
+        Consumed::with(key(), serdes::string()),
+        Materialized::as_store("global-store", key(), serdes::string()),
+    )
+}
+
+fn stream_global_join(builder: &StreamsBuilder) {
+    nullable(builder)
+        .join_global_table(
+            &global(builder),
+            |_, value| Some(value.clone()),
+            |_, value, found| concat(&value, &Some(found)),
+        )
+        .to("out", writes());
+}
+
+fn stream_global_left_join(builder: &StreamsBuilder) {
+    nullable(builder)
+        .left_join_global_table(
+            &global(builder),
+            |_, value| Some(value.clone()),
+            |_, value, found| concat(&value, &found),
         )
         .to("out", writes());
 }

@@ -12,12 +12,7 @@ pub(crate) const DIFFERENCES: &[(&str, &str)] = &[(
 )];
 
 /// Cases that Kafka Streams has and millstream does not yet.
-pub(crate) const MISSING: &[&str] = &[
-    "stream_of_pattern",
-    "timestamp_extractor",
-    "stream_global_join",
-    "stream_global_left_join",
-];
+pub(crate) const MISSING: &[&str] = &["stream_of_pattern"];
 
 /// Why a case differs on purpose.
 pub(crate) fn difference(case: &str) -> Option<&'static str> {

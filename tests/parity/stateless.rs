@@ -24,6 +24,7 @@ cases![
     stream_of_topics,
     dynamic_to,
     child_forward,
+    timestamp_extractor,
 ];
 
 pub(crate) type Text = Option<String>;
@@ -210,6 +211,19 @@ fn stream_of_topics(builder: &StreamsBuilder) {
     builder
         .streams(["in", "more"], reads_values())
         .to("out", writes_values());
+}
+
+fn timestamp_extractor(builder: &StreamsBuilder) {
+    let later = |record: &ConsumedRecord<'_, String, String>, partition_time: Option<Timestamp>| {
+        match record.value {
+            Some(value) if value.as_str() < "3" => -1,
+            _ => record.timestamp + 7 + partition_time.unwrap_or(0) / 2,
+        }
+    };
+    let consumed = Consumed::with(serdes::string(), serdes::string());
+    builder
+        .stream("in", consumed.with_timestamp_extractor(later))
+        .to("out", writes_strings());
 }
 
 fn high_or_low(value: &str) -> &'static str {

@@ -188,6 +188,7 @@ impl<L: Log> Running<L> {
             state: Arc::new(state),
             budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
             restores: RestoreExecutor::inline(),
+            globals: millstream::state::GlobalStores::default(),
             metrics: metrics.clone(),
             status: Arc::new(ThreadStatus::default()),
             records_per_step: 100,

@@ -58,6 +58,7 @@ impl TestTask {
             topics: sub_topology.sinks.iter().map(resolve).collect(),
             backends,
             cache_bytes: 1 << 20,
+            globals: crate::state::GlobalStores::default(),
             metrics: None,
         };
         let chain = (sub_topology.instantiate)(&mut env).unwrap();

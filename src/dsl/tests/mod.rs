@@ -1,4 +1,5 @@
-//! Chains driven directly, as the runtime does: no log, stores in memory.
+//! Chains driven directly, as the runtime does: no log, stores in memory. Windows and timestamps: on the
+//! driver.
 
 mod aggregations;
 mod describe;
@@ -8,4 +9,5 @@ mod mistakes;
 mod operators;
 mod processors;
 mod tables;
+mod timestamps;
 mod windows;

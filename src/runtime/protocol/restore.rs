@@ -331,6 +331,21 @@ fn distrust(
     }
 }
 
+/// How much less than `delete.retention.ms` a checkpoint's age may be: covers clocks that differ and
+/// a restore that takes long.
+const TOMBSTONE_MARGIN_MS: i64 = 60 * 60 * 1000;
+
+/// Returns how long a tombstone surely stays, in milliseconds, of a topic with this
+/// `delete.retention.ms`.
+#[must_use]
+pub const fn surely_kept(delete_retention_ms: i64) -> i64 {
+    let (less, half) = (
+        delete_retention_ms - TOMBSTONE_MARGIN_MS,
+        delete_retention_ms / 2,
+    );
+    if less > half { less } else { half }
+}
+
 /// Returns whether a batch that was polled at `now` may be written and the replay go on; otherwise
 /// the directory is set aside and the replay starts over.
 ///

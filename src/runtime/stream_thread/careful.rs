@@ -27,7 +27,7 @@ use crate::log::{Log, LogError, Offset, TopicPartition};
 use crate::runtime::ThreadError;
 use crate::runtime::error::Fault;
 use crate::runtime::suspects::Refused;
-use crate::runtime::task::{Processed, Progress, Task};
+use crate::runtime::task::{Processed, Task};
 use crate::topology::TaskId;
 
 /// The thread looks for a record that the log refuses.
@@ -148,9 +148,7 @@ impl<L: Log> StreamThread<L> {
     /// Processes one record of each task that has one, each in a transaction of its own.
     pub(super) fn process_carefully(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut total = 0;
-        for id in
-            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0)
-        {
+        for id in self.processable_tasks(now) {
             self.begin_trial(Trial::Record(id), now)?;
             let processed = self.with_task(id, |task, producer, probe| {
                 task.process_next(now, producer, probe)

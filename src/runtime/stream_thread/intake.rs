@@ -65,8 +65,7 @@ impl<L: Log> StreamThread<L> {
         let budget = self.spec.records_per_step;
         let bytes_max = self.uncommitted_bytes_max();
         let mut total = 0;
-        let mut ids =
-            self.live_ids(|task| task.progress == Progress::Running && task.group.buffered() > 0);
+        let mut ids = self.processable_tasks(now);
         // Or a backlog of the first task would keep all others waiting until it is worked off.
         let behind = ids.partition_point(|id| Some(*id) <= self.filled_by);
         ids.rotate_left(behind);
@@ -83,6 +82,10 @@ impl<L: Log> StreamThread<L> {
                     match task.process_next(now, producer, probe)? {
                         Processed::Record => processed += 1,
                         Processed::Empty | Processed::NotYet(_) => break,
+                    }
+                    if task.group.ran_dry() && task.group.partitions.len() > 1 {
+                        // What comes next may be on its way: polled for, and looked at anew.
+                        break;
                     }
                 }
                 Ok(processed)

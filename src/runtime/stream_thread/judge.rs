@@ -16,7 +16,7 @@ use crate::runtime::PlantedBug;
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::restore::{
     ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, StableOffsets,
-    known_start, plan_restore,
+    known_start, plan_restore, surely_kept,
 };
 use crate::state::{StateError, StoreDecl, TaskDb};
 use crate::topology::{Persistence, StoreSpec, TaskId};
@@ -27,10 +27,6 @@ pub(super) struct ChangelogOf {
     pub(super) partition: TopicPartition,
     pub(super) facts: ChangelogFacts,
 }
-
-/// How much less than `delete.retention.ms` a checkpoint's age may be: covers clocks that differ and
-/// a restore that takes long.
-const TOMBSTONE_MARGIN_MS: i64 = 60 * 60 * 1000;
 
 impl<L: Log> StreamThread<L> {
     /// Ranges of the task's changelogs, taken after the stable offsets.
@@ -67,8 +63,7 @@ impl<L: Log> StreamThread<L> {
                 .find(|spec| spec.name == *store)
                 .and_then(StoreSpec::changelog_config)
                 .unwrap_or_default();
-            let tombstone_retention = topic_config::delete_retention_ms(&config)
-                .map(|retention| (retention - TOMBSTONE_MARGIN_MS).max(retention / 2));
+            let tombstone_retention = topic_config::delete_retention_ms(&config).map(surely_kept);
             let of_store = ChangelogFacts {
                 topic_id: changelog.id,
                 range,
@@ -231,7 +226,7 @@ fn local_checkpoint(
     }))
 }
 
-fn reason(distrust: &Distrust) -> SetAsideReason {
+pub(in crate::runtime) fn reason(distrust: &Distrust) -> SetAsideReason {
     match distrust {
         Distrust::OlderGeneration { .. } => SetAsideReason::Reset,
         Distrust::NoCheckpoint { .. } => SetAsideReason::NoCheckpoint,

@@ -33,7 +33,7 @@ use crate::log::{Isolation, Log, LogConsumer, Offset, TopicPartition};
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
-use crate::runtime::partition_group::InputPartition;
+use crate::runtime::partition_group::{Idle, InputPartition};
 use crate::runtime::protocol::restore::{RestoreTarget, StableOffsets, check_restored};
 use crate::runtime::restore::{ChangelogRestore, TaskRestore};
 use crate::runtime::task::{Progress, Task, TaskParts};
@@ -44,6 +44,9 @@ use crate::topology::TaskId;
 impl<L: Log> StreamThread<L> {
     /// Opens the tasks that were assigned.
     pub(super) fn open_tasks(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        if !self.spec.globals.is_ready() {
+            return Ok(false);
+        }
         let due: Vec<TaskId> = self
             .slots
             .iter()
@@ -178,6 +181,9 @@ impl<L: Log> StreamThread<L> {
                     source: *source,
                     buffer: std::collections::VecDeque::new(),
                     buffered_bytes: 0,
+                    extracts: false,
+                    head: None,
+                    idle: Idle::default(),
                     position: start.offset,
                     committed: start.offset,
                     time,
@@ -208,6 +214,7 @@ impl<L: Log> StreamThread<L> {
             metadata,
             now,
             cache_bytes: self.cache_bytes(),
+            globals: self.spec.globals.clone(),
         })?;
         self.slots.insert(id, Slot::Live(Box::new(task)));
         Ok(())

@@ -117,6 +117,7 @@ impl Member {
             state: Arc::new(state),
             budget: Arc::new(MemoryBudget::new(MEMORY)),
             restores: RestoreExecutor::inline(),
+            globals: crate::state::GlobalStores::default(),
             queries: Arc::clone(&queries),
             metrics: metrics.clone(),
             status: Arc::clone(&status),

@@ -15,7 +15,7 @@ use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
 use crate::runtime::partition_group::{InputPartition, PartitionGroup};
 use crate::runtime::suspects::Suspects;
-use crate::state::TaskDb;
+use crate::state::{GlobalStores, TaskDb};
 use crate::topology::{TaskEnv, TaskId, TaskTopology};
 
 /// Everything a new task needs.
@@ -30,6 +30,7 @@ pub(crate) struct TaskParts<M> {
     pub(crate) metadata: BTreeMap<Arc<str>, i64>,
     pub(crate) now: Timestamp,
     pub(crate) cache_bytes: usize,
+    pub(crate) globals: GlobalStores,
 }
 
 impl<M: LogMessage> Task<M> {
@@ -45,8 +46,9 @@ impl<M: LogMessage> Task<M> {
             metadata,
             now,
             cache_bytes,
+            globals,
         } = parts;
-        let (chain, cx) = build_chain(&topology, id, &db, now, cache_bytes, &meters)?;
+        let (chain, cx) = build_chain(&topology, id, &db, now, cache_bytes, &globals, &meters)?;
         let changelog_offsets = db
             .checkpoint()
             .changelogs
@@ -55,7 +57,7 @@ impl<M: LogMessage> Task<M> {
             .collect();
         let mut task = Self {
             id,
-            group: PartitionGroup { partitions: inputs },
+            group: PartitionGroup::new(inputs),
             db,
             progress: Progress::Initialising(0),
             meters,
@@ -69,10 +71,15 @@ impl<M: LogMessage> Task<M> {
             retry: None,
             suspects: Suspects::default(),
             punctuated: false,
+            globals,
             in_hand: None,
             changelog_offsets,
             committed_metadata: metadata,
         };
+        for input in &mut task.group.partitions {
+            let source = task.chain.sources.get(input.source);
+            input.extracts = source.is_some_and(|source| source.extracts());
+        }
         task.restore_stream_time();
         Ok(task)
     }
@@ -86,6 +93,7 @@ impl<M: LogMessage> Task<M> {
             &self.db,
             now,
             cache_bytes,
+            &self.globals,
             &self.meters,
         )?;
         self.close_processors();
@@ -170,6 +178,7 @@ fn build_chain(
     db: &TaskDb,
     now: Timestamp,
     cache_bytes: usize,
+    globals: &GlobalStores,
     meters: &TaskMeters,
 ) -> Result<(TaskTopology, TaskContext), Fault> {
     let sub = sub_topology(topology, id).drawn;
@@ -185,6 +194,7 @@ fn build_chain(
         topics: topology.topics.clone(),
         backends,
         cache_bytes,
+        globals: globals.clone(),
         metrics: Some(meters.metrics().clone()),
     };
     let chain = (sub.instantiate)(&mut env).map_err(fault)?;

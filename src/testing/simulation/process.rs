@@ -15,7 +15,7 @@ use crate::runtime::{
     PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, TaskState, ThreadSpec,
     ThreadStatus,
 };
-use crate::state::{MemoryBudget, StateDir};
+use crate::state::{GlobalStores, MemoryBudget, StateDir};
 use crate::topology::{Persistence, TaskId};
 
 /// What all processes of a run have in common.
@@ -143,6 +143,7 @@ impl Process {
                 state,
                 budget,
                 restores: RestoreExecutor::inline(),
+                globals: GlobalStores::default(),
                 queries,
                 metrics,
                 status,

@@ -1,0 +1,259 @@
+//! Global tables on the embedded log: the production threads, through `TopologyTestDriver`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in helpers as well"
+)]
+
+use std::time::Duration;
+
+use millstream::prelude::*;
+use millstream::testing::{DriverError, TopologyTestDriver};
+
+fn texts() -> Consumed<String, String> {
+    Consumed::with(serdes::string(), serdes::string())
+}
+
+fn users(
+    builder: &StreamsBuilder,
+    consumed: Consumed<String, String>,
+) -> GlobalKTable<String, String> {
+    let store = Materialized::as_store("users", serdes::string(), serdes::string());
+    builder.global_table("users", consumed, store)
+}
+
+/// Orders by number, each with its buyer, joined with the buyer's name.
+fn named_orders(consumed: Consumed<String, String>) -> Topology {
+    let builder = StreamsBuilder::new();
+    let users = users(&builder, consumed);
+    builder
+        .stream("orders", texts())
+        .left_join_global_table(
+            &users,
+            |_, buyer| (buyer != "-").then(|| buyer.clone()),
+            |_, buyer, name| format!("{buyer}={}", name.unwrap_or_else(|| "?".to_owned())),
+        )
+        .to("out", Produced::with(serdes::string(), serdes::string()));
+    builder.build().unwrap()
+}
+
+fn pipe(driver: &mut TopologyTestDriver, topic: &str, records: &[(&str, &str)]) {
+    let input = driver.input_topic(topic, serdes::string(), serdes::string());
+    for (key, value) in records {
+        input
+            .pipe(driver, (*key).to_owned(), (*value).to_owned())
+            .unwrap();
+    }
+}
+
+fn delete(driver: &mut TopologyTestDriver, key: &str) {
+    let key = Some(key.as_bytes());
+    driver
+        .pipe_bytes("users", key, None, 0, &Headers::new())
+        .unwrap();
+}
+
+fn read(driver: &mut TopologyTestDriver) -> Vec<String> {
+    let out = driver.output_topic::<String, String>("out", serdes::string(), serdes::string());
+    out.read_values(driver).unwrap()
+}
+
+/// The value of the first series of `name` that has `label`.
+fn metric(driver: &TopologyTestDriver, name: &str, label: &str) -> f64 {
+    let metrics = driver.metrics();
+    let wanted = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(label);
+    let line = metrics.lines().find(wanted).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_record_meets_what_the_table_holds_when_it_is_processed() {
+    let mut driver = TopologyTestDriver::new(named_orders(texts())).unwrap();
+    pipe(&mut driver, "orders", &[("1", "ann")]);
+    pipe(&mut driver, "users", &[("ann", "Ann")]);
+    pipe(
+        &mut driver,
+        "orders",
+        &[("2", "ann"), ("3", "bob"), ("4", "-")],
+    );
+    pipe(&mut driver, "users", &[("ann", "Anna"), ("bob", "Bob")]);
+    pipe(&mut driver, "orders", &[("5", "ann")]);
+    delete(&mut driver, "ann");
+    pipe(&mut driver, "orders", &[("6", "ann")]);
+    assert_eq!(
+        read(&mut driver),
+        ["ann=?", "ann=Ann", "bob=?", "-=?", "ann=Anna", "ann=?"],
+        "updates of the table alone have no results"
+    );
+    assert_eq!(
+        driver.store_value("users", "bob").unwrap(),
+        Some("Bob".into())
+    );
+    assert_eq!(driver.store_value("users", "ann").unwrap(), None);
+}
+
+#[test]
+fn every_task_sees_all_partitions_of_the_table() {
+    let mut driver = TopologyTestDriver::builder()
+        .partitions(3)
+        .build(named_orders(texts()))
+        .unwrap();
+    let buyers: Vec<String> = (0..30).map(|n| format!("buyer-{n}")).collect();
+    for buyer in &buyers {
+        pipe(&mut driver, "users", &[(buyer, "known")]);
+    }
+    for (number, buyer) in buyers.iter().enumerate() {
+        // The order lies wherever its number puts it.
+        pipe(&mut driver, "orders", &[(&number.to_string(), buyer)]);
+    }
+    let mut results = read(&mut driver);
+    results.sort();
+    let mut expected: Vec<String> = buyers.iter().map(|it| format!("{it}=known")).collect();
+    expected.sort();
+    assert_eq!(results, expected);
+}
+
+#[test]
+fn a_restart_keeps_the_table_and_reads_only_the_tail_of_its_topic() {
+    const RESTORED: &str = "millstream_restore_records_total";
+    let mut driver = TopologyTestDriver::new(named_orders(texts())).unwrap();
+    pipe(
+        &mut driver,
+        "users",
+        &[("ann", "Ann"), ("bob", "Bob"), ("cid", "Cid")],
+    );
+    // On disk by now.
+    driver
+        .advance_wall_clock_time(Duration::from_secs(60))
+        .unwrap();
+    pipe(&mut driver, "users", &[("bob", "Robert"), ("dan", "Dan")]);
+    driver.restart(true).unwrap();
+    let tail = metric(&driver, RESTORED, "store=\"users\"");
+    assert!(
+        (tail - 2.0).abs() < f64::EPSILON,
+        "{tail}\n{}",
+        driver.metrics()
+    );
+    let orders = [("1", "ann"), ("2", "bob"), ("3", "dan")];
+    pipe(&mut driver, "orders", &orders);
+    assert_eq!(read(&mut driver), ["ann=Ann", "bob=Robert", "dan=Dan"]);
+
+    driver.restart(false).unwrap();
+    // The series are those of the life that has begun.
+    let all = metric(&driver, RESTORED, "store=\"users\"");
+    assert!((all - 5.0).abs() < f64::EPSILON, "{all}");
+    pipe(&mut driver, "orders", &orders);
+    assert_eq!(read(&mut driver), ["ann=Ann", "bob=Robert", "dan=Dan"]);
+}
+
+#[test]
+fn a_table_is_restored_before_the_first_record_is_processed() {
+    let mut driver = TopologyTestDriver::new(named_orders(texts())).unwrap();
+    let many: Vec<(String, String)> = (0..10_000)
+        .map(|n| (format!("buyer-{n}"), format!("name-{n}")))
+        .collect();
+    for (key, value) in many.iter().step_by(100) {
+        pipe(&mut driver, "users", &[(key, value)]);
+    }
+    pipe(&mut driver, "orders", &[("1", "buyer-9900")]);
+    assert_eq!(read(&mut driver), ["buyer-9900=name-9900"]);
+    driver.restart(false).unwrap();
+    pipe(&mut driver, "orders", &[("2", "buyer-9900")]);
+    assert_eq!(read(&mut driver), ["buyer-9900=name-9900"]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_ends_the_process_or_is_skipped() {
+    let numbers = || Consumed::with(serdes::string(), serdes::i64());
+    let draw = |consumed| {
+        let builder = StreamsBuilder::new();
+        let store = Materialized::as_store("rates", serdes::string(), serdes::i64());
+        let rates = builder.global_table("rates", consumed, store);
+        builder
+            .stream("orders", texts())
+            .join_global_table(
+                &rates,
+                |_, of| Some(of.clone()),
+                |_, _, rate| rate.to_string(),
+            )
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        TopologyTestDriver::new(builder.build().unwrap()).unwrap()
+    };
+    let broken = |driver: &mut TopologyTestDriver| {
+        let value = Some(b"no number".as_slice());
+        driver.pipe_bytes("rates", Some(b"EUR"), value, 0, &Headers::new())
+    };
+    assert!(matches!(
+        broken(&mut draw(numbers())),
+        Err(DriverError::Thread(_))
+    ));
+
+    let mut driver = draw(numbers().on_error(ErrorPolicy::Skip));
+    let rates = driver.input_topic("rates", serdes::string(), serdes::i64());
+    rates.pipe(&mut driver, "EUR".to_owned(), 7).unwrap();
+    broken(&mut driver).unwrap();
+    pipe(&mut driver, "orders", &[("1", "EUR"), ("2", "USD")]);
+    assert_eq!(
+        read(&mut driver),
+        ["7"],
+        "an inner join drops what it cannot join"
+    );
+}
+
+#[test]
+fn a_global_table_has_no_changelog_no_task_and_a_part_of_its_own() {
+    let topology = named_orders(texts());
+    assert_eq!(topology.sub_topologies().len(), 1);
+    assert_eq!(topology.globals().len(), 1);
+    let described = topology.describe().to_string();
+    assert!(
+        described.contains("Sub-topology: 1 for global store (will not generate tasks)"),
+        "{described}"
+    );
+    let driver = TopologyTestDriver::new(topology).unwrap();
+    let metrics = driver.metrics();
+    assert!(metrics.contains("store=\"users\""), "{metrics}");
+    assert!(
+        driver
+            .log()
+            .inspect_records(&millstream::log::TopicPartition::new(
+                "test-users-changelog",
+                0
+            ))
+            .is_err(),
+        "the topic is the changelog"
+    );
+}
+
+#[test]
+fn a_global_table_that_would_dead_letter_is_a_mistake() {
+    let builder = StreamsBuilder::new();
+    let policy = ErrorPolicy::DeadLetter {
+        topic: "dead".to_owned(),
+    };
+    let _users = users(&builder, texts().on_error(policy));
+    let mistakes = builder.build().unwrap_err();
+    assert!(
+        mistakes.iter().any(|mistake| matches!(
+            mistake,
+            TopologyError::GlobalDeadLetter { topic } if topic == "users"
+        )),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn a_topic_is_not_both_a_global_table_and_a_stream() {
+    let builder = StreamsBuilder::new();
+    let _users = users(&builder, texts());
+    builder
+        .stream("users", texts())
+        .to("out", Produced::with(serdes::string(), serdes::string()));
+    let mistakes = builder.build().unwrap_err();
+    assert!(
+        mistakes
+            .iter()
+            .any(|mistake| matches!(mistake, TopologyError::TopicReadTwice { .. })),
+        "{mistakes}"
+    );
+}
