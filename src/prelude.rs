@@ -5,8 +5,8 @@ pub use crate::dsl::{
     BranchedKStream, BufferConfig, Change, CogroupedKStream, Consumed, EmitStrategy,
     FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream,
     KGroupedTable, KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
-    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder,
-    Suppressed, TableJoined, TimeWindowedKStream, WindowStoreHandle,
+    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined,
+    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{
@@ -20,5 +20,6 @@ pub use crate::serde::{Serde, TextCodec};
 pub use crate::state::{SessionStore, StateError, StoreRef, WindowStore};
 pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};
 pub use crate::window::{
-    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed, Windows,
+    JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed,
+    Windows,
 };

@@ -11,6 +11,7 @@ pub(crate) mod bytes;
 pub mod change;
 pub mod checkpoint;
 pub mod foreign_key;
+pub mod join_buffer;
 pub mod names;
 pub mod offset_metadata;
 pub mod partitioner;

@@ -30,6 +30,16 @@ pub fn observed_time(store: &str) -> String {
     format!("{OBSERVED_TIME}{store}")
 }
 
+/// The beginning of entries that keep from when on a join looks for records without a partner.
+const JOIN_PENDING: &str = "millstream.join.";
+
+/// Returns the entry of the earliest record that the join with this store may hold back. Kafka Streams
+/// forgets it when a task moves.
+#[must_use]
+pub fn join_pending(store: &str) -> String {
+    format!("{JOIN_PENDING}{store}")
+}
+
 const MAGIC: u8 = 2;
 const MAGIC_TIME_ONLY: u8 = 1;
 const UNKNOWN_TIME: i64 = -1;

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
 
-use super::layout::OBSERVED_TIME_KEY;
+use super::layout::{OBSERVED_TIME_KEY, Observed};
 use super::rocks::{self, RocksStore, state_error};
 use super::{BytesStore, Layout, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
@@ -36,7 +36,6 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{
     OFFSETS_COLUMN_FAMILY, is_column_family_of, segmented_column_family, store_column_family,
 };
-use crate::format::value;
 use crate::format::window_key::SEGMENT_LEN;
 use crate::topology::{Persistence, StoreSpec};
 
@@ -82,8 +81,9 @@ struct Slot {
     name: String,
     column_family: String,
     layout: Layout,
-    /// Of windows and sessions: the latest time of any entry, expired ones too.
-    observed: Mutex<Option<Timestamp>>,
+    /// Of windows and sessions: the latest time of any entry, expired ones too, and what else the
+    /// store remembers.
+    observed: Mutex<Observed>,
     /// `None`: the data is in the column family.
     memory: Option<MemoryStore>,
 }
@@ -338,16 +338,16 @@ impl TaskDb {
 }
 
 impl Slot {
-    /// The observed stream time.
-    fn observed(&self) -> Option<Timestamp> {
+    /// What the store has observed.
+    fn observed(&self) -> Observed {
         *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over the observed stream time of a batch that was applied.
-    fn observe(&self, observed: Option<Timestamp>) {
+    /// Takes over what a batch that was applied has observed.
+    fn observe(&self, observed: Observed) {
         let mut known = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = observed.max(*known);
-        let first_live = self.first_live(*known);
+        known.merge(observed);
+        let first_live = self.first_live(known.time);
         if let (Some(memory), Some(first_live)) = (&self.memory, first_live) {
             memory.delete_range(SEGMENTS_BEGIN, &first_live);
         }
@@ -444,9 +444,10 @@ fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError>
         let handle = rocks::handle(db, dir, &column_family)?;
         db.get_cf(handle, OBSERVED_TIME_KEY)
             .map_err(|error| state_error(error, "read", dir))?
-            .and_then(|bytes| value::decode(&bytes).map(|(time, _)| time))
+            .map(|bytes| Observed::decode(&bytes))
+            .unwrap_or_default()
     } else {
-        None
+        Observed::default()
     };
     Ok(Slot {
         name: store.name.clone(),

@@ -127,7 +127,9 @@ impl WindowsDescription {
     pub(crate) const fn of(layout: &Layout) -> Option<Self> {
         let (kind, segments) = match layout {
             Layout::KeyValue => return None,
-            Layout::Window(segments) => (WindowKind::Window, segments),
+            Layout::Window(segments) | Layout::Duplicates(segments) => {
+                (WindowKind::Window, segments)
+            }
             Layout::Session(segments) => (WindowKind::Session, segments),
         };
         let retention_ms = segments.retention_ms();

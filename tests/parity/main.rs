@@ -23,6 +23,7 @@ mod golden;
 mod joins;
 mod page;
 mod stateless;
+mod stream_joins;
 mod tables;
 mod windows;
 
@@ -53,6 +54,7 @@ fn all() -> impl Iterator<Item = Case> {
         aggregations::CASES,
         tables::CASES,
         joins::CASES,
+        stream_joins::CASES,
         windows::CASES,
     ]
     .concat()

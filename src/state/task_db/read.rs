@@ -32,7 +32,7 @@ impl ReadHandle {
         match slot.layout.put_local(key, &mut local_key) {
             // What is no key of this store is not in it.
             Err(_) => return Ok(None),
-            Ok(Some((time, segments))) if segments.is_expired(time, slot.observed()) => {
+            Ok(Some((time, segments))) if segments.is_expired(time, slot.observed().time) => {
                 return Ok(None);
             }
             Ok(_) => {}
@@ -104,7 +104,7 @@ fn live_entries(
     reverse: bool,
     limit: usize,
 ) -> Result<Vec<CommittedEntry>, StateError> {
-    let observed = slot.observed();
+    let observed = slot.observed().time;
     let backend = db.backend(&slot.name)?;
     let mut found = Vec::new();
     for entry in backend.range(SEGMENTS_BEGIN, None, reverse) {
