@@ -50,7 +50,7 @@ pub use merge::BranchedKStream;
 pub use print::Printed;
 pub use process::{ProcessorSetup, Store, Stores};
 pub use stream::KStream;
-pub use stream_join::StreamJoined;
+pub use stream_join::{StreamJoined, StreamWithKey};
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
 pub use table_group::KGroupedTable;

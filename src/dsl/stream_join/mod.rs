@@ -54,6 +54,32 @@ impl Kind {
     }
 }
 
+/// A stream that one with keys `K` can be joined with: a [`KStream`] of the same keys. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "a stream with keys of type `{K}` cannot be joined with `{Self}`",
+    note = "both streams of a join have keys of one type: bring one to the other's with `select_key` or `map`"
+)]
+pub trait StreamWithKey<K>: sealed::Sealed {
+    /// The type of its values.
+    type Value: Clone + 'static;
+    /// Returns the stream.
+    fn as_stream(&self) -> &KStream<K, Self::Value>;
+}
+
+impl<K, V: Clone + 'static> StreamWithKey<K> for KStream<K, V> {
+    type Value = V;
+
+    fn as_stream(&self) -> &Self {
+        self
+    }
+}
+
+mod sealed {
+    /// Streams of this crate.
+    pub trait Sealed {}
+    impl<K, V> Sealed for crate::dsl::KStream<K, V> {}
+}
+
 impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
     /// Joins two streams: each record meets those of the other stream with its key and a time within
     /// `windows`, now or when they come. A result has the later one's timestamp and the headers of
@@ -133,16 +159,17 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
     /// # Ok::<(), TopologyErrors>(())
     /// ```
     #[must_use = "joining has no effect of its own"]
-    pub fn left_join<W: Clone + 'static, R: Clone + 'static>(
+    pub fn left_join<S: StreamWithKey<K>, R: Clone + 'static>(
         &self,
-        other: &KStream<K, W>,
-        joiner: impl Fn(&K, V, Option<W>) -> R + Send + Sync + 'static,
+        other: &S,
+        joiner: impl Fn(&K, V, Option<S::Value>) -> R + Send + Sync + 'static,
         windows: JoinWindows,
-        joined: StreamJoined<K, V, W>,
+        joined: StreamJoined<K, V, S::Value>,
     ) -> KStream<K, R> {
-        let join =
-            move |key: &K, left: Option<V>, right: Option<W>| Some(joiner(key, left?, right));
-        self.join_streams(Kind::Left, other, join, windows, joined)
+        let join = move |key: &K, left: Option<V>, right: Option<S::Value>| {
+            Some(joiner(key, left?, right))
+        };
+        self.join_streams(Kind::Left, other.as_stream(), join, windows, joined)
     }
 
     /// As [`left_join`](Self::left_join), for records of both streams. At least one of the joiner's
@@ -165,17 +192,17 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
     /// # Ok::<(), TopologyErrors>(())
     /// ```
     #[must_use = "joining has no effect of its own"]
-    pub fn outer_join<W: Clone + 'static, R: Clone + 'static>(
+    pub fn outer_join<S: StreamWithKey<K>, R: Clone + 'static>(
         &self,
-        other: &KStream<K, W>,
-        joiner: impl Fn(&K, Option<V>, Option<W>) -> R + Send + Sync + 'static,
+        other: &S,
+        joiner: impl Fn(&K, Option<V>, Option<S::Value>) -> R + Send + Sync + 'static,
         windows: JoinWindows,
-        joined: StreamJoined<K, V, W>,
+        joined: StreamJoined<K, V, S::Value>,
     ) -> KStream<K, R> {
-        let join = move |key: &K, left: Option<V>, right: Option<W>| {
+        let join = move |key: &K, left: Option<V>, right: Option<S::Value>| {
             (left.is_some() || right.is_some()).then(|| joiner(key, left, right))
         };
-        self.join_streams(Kind::Outer, other, join, windows, joined)
+        self.join_streams(Kind::Outer, other.as_stream(), join, windows, joined)
     }
 
     fn join_streams<W: Clone + 'static, R: Clone + 'static>(

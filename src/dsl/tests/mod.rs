@@ -7,5 +7,6 @@ mod joins;
 mod mistakes;
 mod operators;
 mod processors;
+mod stream_joins;
 mod tables;
 mod windows;
