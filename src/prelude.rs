@@ -6,7 +6,8 @@ pub use crate::dsl::{
     FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord, Grouped, Joined, KGroupedStream,
     KGroupedTable, KStream, KTable, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
     SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined,
-    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, WindowStoreHandle,
+    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, VersionedStoreHandle,
+    WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{
@@ -17,7 +18,9 @@ pub use crate::processor::{
 /// crate of that name.
 pub use crate::serde as serdes;
 pub use crate::serde::{Serde, TextCodec};
-pub use crate::state::{SessionStore, StateError, StoreRef, WindowStore};
+pub use crate::state::{
+    SessionStore, StateError, StoreRef, VersionedPut, VersionedRecord, VersionedStore, WindowStore,
+};
 pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};
 pub use crate::window::{
     JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed,

@@ -19,6 +19,7 @@ mod fixed_key;
 mod flat_map;
 mod foreign_key;
 mod getter;
+mod grace_join;
 mod group;
 mod map;
 mod merge;
@@ -37,6 +38,7 @@ mod table;
 mod table_group;
 mod table_join;
 mod table_store;
+mod versioned;
 mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
@@ -54,6 +56,7 @@ pub use stream_join::{StreamJoined, StreamWithKey};
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
 pub use table_group::KGroupedTable;
+pub use versioned::VersionedStoreHandle;
 pub use window::{
     EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
     WindowStoreHandle, WindowedBy,

@@ -11,6 +11,7 @@ pub(crate) mod bytes;
 pub mod change;
 pub mod checkpoint;
 pub mod foreign_key;
+pub mod grace_buffer;
 pub mod join_buffer;
 pub mod names;
 pub mod offset_metadata;
@@ -18,6 +19,7 @@ pub mod partitioner;
 pub mod suppress_buffer;
 pub mod topic_config;
 pub mod value;
+pub mod version_key;
 pub mod window_key;
 
 pub use bytes::DecodeError;

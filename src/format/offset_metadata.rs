@@ -40,6 +40,15 @@ pub fn join_pending(store: &str) -> String {
     format!("{JOIN_PENDING}{store}")
 }
 
+/// The beginning of entries that number the records in a buffer.
+const BUFFER_SEQUENCE: &str = "millstream.sequence.";
+
+/// Returns the entry of the last number that a record in this buffer got.
+#[must_use]
+pub fn buffer_sequence(store: &str) -> String {
+    format!("{BUFFER_SEQUENCE}{store}")
+}
+
 const MAGIC: u8 = 2;
 const MAGIC_TIME_ONLY: u8 = 1;
 const UNKNOWN_TIME: i64 = -1;

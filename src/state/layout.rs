@@ -20,8 +20,7 @@
 
 use crate::clock::Timestamp;
 use crate::format::DecodeError;
-use crate::format::value;
-use crate::format::window_key;
+use crate::format::{value, version_key, window_key};
 
 /// The local key of [`Observed`]: before every segment. The entry is the time, then the sequence number
 /// where there is one.
@@ -152,6 +151,8 @@ pub enum Layout {
     /// Records kept for a while: as windows, with several under one key and start, told apart by
     /// their sequence numbers.
     Duplicates(Segments),
+    /// Versions of keys, by key and timestamp: for this many milliseconds after they were superseded.
+    Versioned(i64),
     /// Sessions: by segment of their end, then key, end and start.
     Session(Segments),
 }
@@ -161,7 +162,7 @@ impl Layout {
     #[must_use]
     pub const fn segments(&self) -> Option<&Segments> {
         match self {
-            Self::KeyValue => None,
+            Self::KeyValue | Self::Versioned(_) => None,
             Self::Window(segments) | Self::Duplicates(segments) | Self::Session(segments) => {
                 Some(segments)
             }
@@ -177,7 +178,7 @@ impl Layout {
         key: &[u8],
     ) -> Result<Option<(Timestamp, &Segments)>, DecodeError> {
         Ok(match self {
-            Self::KeyValue => None,
+            Self::KeyValue | Self::Versioned(_) => None,
             Self::Window(segments) | Self::Duplicates(segments) => {
                 Some((window_key::split_window(key)?.1, segments))
             }
@@ -185,11 +186,16 @@ impl Layout {
         })
     }
 
+    /// Returns whether the store remembers something beside its entries.
+    pub(super) const fn observes(&self) -> bool {
+        !matches!(self, Self::KeyValue)
+    }
+
     /// Returns the sequence number of an entry; `None` where entries have none.
     pub(super) fn sequence_of(&self, key: &[u8]) -> Option<i32> {
         match self {
             Self::Duplicates(_) => window_key::split_window(key).ok().map(|parts| parts.2),
-            Self::KeyValue | Self::Window(_) | Self::Session(_) => None,
+            Self::KeyValue | Self::Window(_) | Self::Session(_) | Self::Versioned(_) => None,
         }
     }
 
@@ -214,6 +220,7 @@ impl Layout {
     pub(super) fn store_key<'a>(&self, local: &'a [u8]) -> Option<&'a [u8]> {
         match self {
             Self::KeyValue => Some(local),
+            Self::Versioned(_) => version_key::split_local(local).ok().map(|parts| parts.0),
             Self::Window(_) | Self::Duplicates(_) | Self::Session(_) => {
                 window_key::split_local(local).map(|(_, key)| key)
             }

@@ -18,6 +18,7 @@
 
 mod batch;
 mod read;
+mod versions;
 
 pub use batch::CommitBatch;
 pub use read::{CommittedEntry, ReadHandle};
@@ -35,6 +36,7 @@ use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{
     OFFSETS_COLUMN_FAMILY, is_column_family_of, segmented_column_family, store_column_family,
+    versioned_column_family,
 };
 use crate::format::window_key::SEGMENT_LEN;
 use crate::topology::{Persistence, StoreSpec};
@@ -55,9 +57,10 @@ pub struct StoreDecl {
 
 impl StoreDecl {
     fn column_family(&self) -> String {
-        match self.layout.segments() {
-            None => store_column_family(&self.name),
-            Some(segments) => segmented_column_family(&self.name, segments.interval()),
+        match (self.layout, self.layout.segments()) {
+            (Layout::Versioned(_), _) => versioned_column_family(&self.name),
+            (_, None) => store_column_family(&self.name),
+            (_, Some(segments)) => segmented_column_family(&self.name, segments.interval()),
         }
     }
 }
@@ -440,7 +443,7 @@ fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError>
         Persistence::RocksDb => None,
         Persistence::InMemory => Some(MemoryStore::new()),
     };
-    let observed = if store.layout.segments().is_some() && memory.is_none() {
+    let observed = if store.layout.observes() && memory.is_none() {
         let handle = rocks::handle(db, dir, &column_family)?;
         db.get_cf(handle, OBSERVED_TIME_KEY)
             .map_err(|error| state_error(error, "read", dir))?

@@ -121,12 +121,20 @@ pub enum WindowKind {
     Window,
     /// By key, end and start.
     Session,
+    /// Versions of keys, by key and timestamp.
+    Version,
 }
 
 impl WindowsDescription {
     pub(crate) const fn of(layout: &Layout) -> Option<Self> {
         let (kind, segments) = match layout {
             Layout::KeyValue => return None,
+            Layout::Versioned(history) => {
+                return Some(Self {
+                    kind: WindowKind::Version,
+                    retention_ms: *history,
+                });
+            }
             Layout::Window(segments) | Layout::Duplicates(segments) => {
                 (WindowKind::Window, segments)
             }

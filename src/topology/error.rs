@@ -78,7 +78,7 @@ pub enum TopologyError {
     /// Records of a joined stream must be kept, but nobody said how they become bytes.
     #[error(
         "join `{name}` does not know the {field} serde, since the {field} was changed upstream; \
-         give it with `StreamJoined::with`"
+         give it with `StreamJoined::with` or `Joined::with`"
     )]
     JoinWithoutSerde {
         /// The join.
@@ -120,6 +120,14 @@ pub enum TopologyError {
         store: String,
         /// What is wrong with them.
         reason: String,
+    },
+    /// A versioned store, or a use of one, that cannot be.
+    #[error("store `{store}` cannot be used so: {reason}")]
+    IllegalVersions {
+        /// The store.
+        store: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A suppression that cannot be.
     #[error("suppression `{name}` is illegal: {reason}")]

@@ -25,6 +25,7 @@ mod page;
 mod stateless;
 mod stream_joins;
 mod tables;
+mod versioned;
 mod windows;
 
 use std::collections::BTreeSet;
@@ -55,6 +56,7 @@ fn all() -> impl Iterator<Item = Case> {
         tables::CASES,
         joins::CASES,
         stream_joins::CASES,
+        versioned::CASES,
         windows::CASES,
     ]
     .concat()

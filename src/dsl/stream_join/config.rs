@@ -104,12 +104,13 @@ impl<K, V, W> StreamJoined<K, V, W> {
             name,
             key_serde,
             value_serde,
-            key_codec: Arc::new(BytesSerde::default()),
-            value_codec: Arc::new(BytesSerde::default()),
+            key_codec: Arc::new(BytesSerde),
+            value_codec: Arc::new(BytesSerde),
             persistence: self.persistence,
             durability: Durability::Derived,
             changelog: self.changelog.clone(),
             retention: None,
+            history: None,
         }
     }
 }

@@ -19,9 +19,7 @@ mod pending;
 
 pub use config::StreamJoined;
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::assembly::{Assembly, Children};
@@ -33,7 +31,7 @@ use crate::processor::Node;
 use crate::state::{Layout, Segments, StateError};
 use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, TopologyError};
 use crate::window::JoinWindows;
-use node::{Join, LeftSide, RightSide, Shared, Side, SideNode};
+use node::{Join, LeftSide, RightSide, Shared, SharedByBoth, Side, SideNode};
 use pending::{Pending, PlaceSerde, UnpairedSerde};
 
 /// Which records without a partner have a result.
@@ -120,16 +118,17 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use = "joining has no effect of its own"]
-    pub fn join<W: Clone + 'static, R: Clone + 'static>(
+    pub fn join<S: StreamWithKey<K>, R: Clone + 'static>(
         &self,
-        other: &KStream<K, W>,
-        joiner: impl Fn(&K, V, W) -> R + Send + Sync + 'static,
+        other: &S,
+        joiner: impl Fn(&K, V, S::Value) -> R + Send + Sync + 'static,
         windows: JoinWindows,
-        joined: StreamJoined<K, V, W>,
+        joined: StreamJoined<K, V, S::Value>,
     ) -> KStream<K, R> {
-        let join =
-            move |key: &K, left: Option<V>, right: Option<W>| Some(joiner(key, left?, right?));
-        self.join_streams(Kind::Inner, other, join, windows, joined)
+        let join = move |key: &K, left: Option<V>, right: Option<S::Value>| {
+            Some(joiner(key, left?, right?))
+        };
+        self.join_streams(Kind::Inner, other.as_stream(), join, windows, joined)
     }
 
     /// As [`join`](Self::join); a record of this stream that finds no partner is joined with `None`
@@ -439,7 +438,7 @@ impl JoinPlan {
         assembly: &Assembly<'_>,
         outer: bool,
         nulls: Nulls<K, This>,
-        shared: Rc<RefCell<Shared<F, K, V, W, R>>>,
+        shared: SharedByBoth<F, K, V, W, R>,
     ) -> Box<dyn Node<K, This>>
     where
         S: Side<This, Other, V, W>,
@@ -475,7 +474,7 @@ impl JoinPlan {
         assembly: &mut Assembly<'_>,
         join: &Arc<F>,
         downstream: &Children<K, R>,
-    ) -> Result<Rc<RefCell<Shared<F, K, V, W, R>>>, StateError>
+    ) -> Result<SharedByBoth<F, K, V, W, R>, StateError>
     where
         F: Join<K, V, W, R>,
         K: StoreKey,

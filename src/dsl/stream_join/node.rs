@@ -32,6 +32,9 @@ pub(super) struct Shared<F, K: StoreKey, V, W, R> {
     pub(super) downstream: Downstream<K, R>,
 }
 
+/// The task's one instance of it.
+pub(super) type SharedByBoth<F, K, V, W, R> = Rc<RefCell<Shared<F, K, V, W, R>>>;
+
 impl<F, K, V, W, R> Shared<F, K, V, W, R>
 where
     K: StoreKey,
@@ -138,7 +141,7 @@ pub(super) struct SideNode<S, F, This, Other, K: StoreKey, V, W, R> {
     pub(super) nulls: Nulls<K, This>,
     pub(super) own: WindowStore<K, This>,
     pub(super) other: WindowStore<K, Other>,
-    pub(super) shared: Rc<RefCell<Shared<F, K, V, W, R>>>,
+    pub(super) shared: SharedByBoth<F, K, V, W, R>,
     pub(super) side: std::marker::PhantomData<fn() -> S>,
 }
 

@@ -289,6 +289,11 @@ impl ObservedTime {
         )))
     }
 
+    /// Returns the time observed so far.
+    pub(in crate::dsl) fn observed(&self, cx: &TaskContext) -> Option<Timestamp> {
+        cx.metadata(&self.0)
+    }
+
     /// Takes a record's time into account; returns the time observed now.
     pub(in crate::dsl) fn observe(&self, cx: &mut TaskContext, timestamp: Timestamp) -> Timestamp {
         match cx.metadata(&self.0) {

@@ -11,7 +11,7 @@ use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
 use crate::format::value;
 use crate::log::TopicPartition;
 use crate::state::layout::{OBSERVED_TIME_KEY, Observed};
-use crate::state::{StateError, rocks};
+use crate::state::{Layout, StateError, rocks};
 
 type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
 
@@ -57,6 +57,9 @@ impl CommitBatch {
             });
         };
         self.entries += 1;
+        if let Layout::Versioned(history) = slot.layout {
+            return self.version(store, key, plain, timestamp, history);
+        }
         self.local_key.clear();
         let time = slot
             .layout
@@ -90,7 +93,12 @@ impl CommitBatch {
     }
 
     /// Writes a local entry.
-    fn put(&mut self, store: StoreId, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
+    pub(super) fn put(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), StateError> {
         let Some(slot) = self.inner.stores.get(store.0) else {
             return Ok(());
         };

@@ -1,5 +1,5 @@
 // expect: type mismatch in closure arguments
-// expect: expected closure signature `for<'a> fn(&'a _, _, Option<i64>) -> _`
+// expect: expected closure signature `for<'a> fn(&'a String, _, Option<i64>) -> _`
 use std::time::Duration;
 
 use millstream::prelude::*;

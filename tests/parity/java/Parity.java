@@ -44,6 +44,7 @@ public final class Parity {
         TableCases.addTo(suite);
         JoinCases.addTo(suite);
         StreamJoinCases.addTo(suite);
+        VersionedCases.addTo(suite);
         WindowCases.addTo(suite);
         Set<Path> written = new HashSet<>();
         for (Suite.Case each : suite.cases()) {
