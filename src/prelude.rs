@@ -6,9 +6,10 @@ pub use crate::dsl::{
     EmitStrategy, FailOnInvalidTimestamp, FixedKeyProcessor, FixedKeyProcessorContext,
     FixedKeyRecord, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
     LogAndSkipOnInvalidTimestamp, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
-    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamsBuilder,
-    Suppressed, TableJoined, TimeWindowedKStream, TimestampExtractor,
-    UsePartitionTimeOnInvalidTimestamp, WallclockTimestampExtractor, WindowStoreHandle,
+    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined,
+    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, TimestampExtractor,
+    UsePartitionTimeOnInvalidTimestamp, VersionedStoreHandle, WallclockTimestampExtractor,
+    WindowStoreHandle,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{
@@ -19,8 +20,11 @@ pub use crate::processor::{
 /// crate of that name.
 pub use crate::serde as serdes;
 pub use crate::serde::{Serde, TextCodec};
-pub use crate::state::{SessionStore, StateError, StoreRef, WindowStore};
+pub use crate::state::{
+    SessionStore, StateError, StoreRef, VersionedPut, VersionedRecord, VersionedStore, WindowStore,
+};
 pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};
 pub use crate::window::{
-    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed, Windows,
+    JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed,
+    Windows,
 };

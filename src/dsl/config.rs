@@ -244,6 +244,8 @@ pub struct Joined<K, V> {
     pub(crate) name: String,
     pub(crate) key_serde: Option<SharedSerde<K>>,
     pub(crate) value_serde: Option<SharedSerde<V>>,
+    /// How long records wait for the table.
+    pub(crate) grace: Option<Duration>,
 }
 
 impl<K, V> Joined<K, V> {
@@ -253,6 +255,7 @@ impl<K, V> Joined<K, V> {
             name: name.into(),
             key_serde: None,
             value_serde: None,
+            grace: None,
         }
     }
 
@@ -266,6 +269,7 @@ impl<K, V> Joined<K, V> {
             name: name.into(),
             key_serde: Some(Arc::new(key_serde)),
             value_serde: Some(Arc::new(value_serde)),
+            grace: None,
         }
     }
 }
@@ -350,6 +354,8 @@ pub struct Materialized<K, V> {
     pub(crate) durability: Durability,
     pub(crate) changelog: Option<BTreeMap<String, String>>,
     pub(crate) retention: Option<Duration>,
+    /// Of a versioned store.
+    pub(crate) history: Option<Duration>,
 }
 
 /// Describes a store for [`add_state_store`](super::StreamsBuilder::add_state_store): the same as
@@ -374,6 +380,7 @@ impl<K, V> Materialized<K, V> {
             durability: Durability::Derived,
             changelog: Some(BTreeMap::new()),
             retention: None,
+            history: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::builder::StoreKey;
 use crate::clock::Timestamp;
-use crate::state::{StateError, StoreRef};
+use crate::state::{StateError, StoreRef, VersionedRecord, VersionedStore};
 use crate::topology::StoreId;
 
 /// The value of a key with its timestamp, in a task.
@@ -15,10 +15,18 @@ pub(crate) type Lookup<K, V> = Box<dyn Fn(&K) -> Result<Option<(V, Timestamp)>, 
 
 type MakeLookup<K, V> = Arc<dyn Fn(&Assembly<'_>) -> Lookup<K, V> + Send + Sync>;
 
+/// The value that a key had at a time, with its timestamp, in a task.
+pub(crate) type LookupAsOf<K, V> =
+    Box<dyn Fn(&K, Timestamp) -> Result<Option<(V, Timestamp)>, StateError>>;
+
+type MakeLookupAsOf<K, V> = Arc<dyn Fn(&Assembly<'_>) -> LookupAsOf<K, V> + Send + Sync>;
+
 /// Makes the lookup of a task, and knows the stores it reads.
 pub(crate) struct Getter<K, V> {
     pub(crate) stores: Vec<StoreId>,
     make: MakeLookup<K, V>,
+    /// Of a versioned table.
+    make_as_of: Option<MakeLookupAsOf<K, V>>,
 }
 
 impl<K, V> Clone for Getter<K, V> {
@@ -26,6 +34,7 @@ impl<K, V> Clone for Getter<K, V> {
         Self {
             stores: self.stores.clone(),
             make: Arc::clone(&self.make),
+            make_as_of: self.make_as_of.clone(),
         }
     }
 }
@@ -36,8 +45,11 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
         stores: Vec<StoreId>,
         make: impl Fn(&Assembly<'_>) -> Lookup<K, V> + Send + Sync + 'static,
     ) -> Self {
-        let make = Arc::new(make);
-        Self { stores, make }
+        Self {
+            stores,
+            make: Arc::new(make),
+            make_as_of: None,
+        }
     }
 
     /// Reads a store.
@@ -48,7 +60,40 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
                 let store: StoreRef<K, V> = assembly.store(id);
                 Box::new(move |key| store.get_with_timestamp(key))
             }),
+            make_as_of: None,
         }
+    }
+
+    /// Reads a versioned store.
+    pub(crate) fn of_versioned_store(id: StoreId) -> Self {
+        let plain = |found: Option<VersionedRecord<V>>| {
+            found.map(|version| (version.value, version.timestamp))
+        };
+        Self {
+            stores: vec![id],
+            make: Arc::new(move |assembly| {
+                let store: VersionedStore<K, V> = assembly.store(id);
+                Box::new(move |key| store.get(key).map(plain))
+            }),
+            make_as_of: Some(Arc::new(move |assembly| {
+                let store: VersionedStore<K, V> = assembly.store(id);
+                Box::new(move |key, time| store.get_as_of(key, time).map(plain))
+            })),
+        }
+    }
+
+    /// Returns whether values of the past are known.
+    pub(crate) const fn is_versioned(&self) -> bool {
+        self.make_as_of.is_some()
+    }
+
+    /// The value at a time of a versioned table, the latest of any other.
+    pub(crate) fn lookup_as_of(&self, assembly: &Assembly<'_>) -> LookupAsOf<K, V> {
+        if let Some(make) = &self.make_as_of {
+            return make(assembly);
+        }
+        let lookup = self.lookup(assembly);
+        Box::new(move |key, _| lookup(key))
     }
 
     pub(crate) fn lookup(&self, assembly: &Assembly<'_>) -> Lookup<K, V> {
@@ -61,7 +106,19 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
         derive: Arc<impl Fn(&K, V) -> Option<V2> + Send + Sync + 'static>,
     ) -> Getter<K, V2> {
         let make = Arc::clone(&self.make);
+        let make_as_of = self.make_as_of.clone().map(|make| {
+            let derive = Arc::clone(&derive);
+            let make: MakeLookupAsOf<K, V2> = Arc::new(move |assembly| {
+                let (lookup, derive) = (make(assembly), Arc::clone(&derive));
+                Box::new(move |key, time| {
+                    let found = lookup(key, time)?;
+                    Ok(found.and_then(|(value, time)| Some((derive(key, value)?, time))))
+                })
+            });
+            make
+        });
         Getter {
+            make_as_of,
             stores: self.stores.clone(),
             make: Arc::new(move |assembly| {
                 let (lookup, derive) = (make(assembly), Arc::clone(&derive));
@@ -86,6 +143,7 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
         let (left, right) = (Arc::clone(&self.make), Arc::clone(&other.make));
         Getter {
             stores,
+            make_as_of: None,
             make: Arc::new(move |assembly| {
                 let (left, right) = (left(assembly), right(assembly));
                 let join = Arc::clone(&join);

@@ -20,6 +20,7 @@ mod flat_map;
 mod foreign_key;
 mod getter;
 mod global;
+mod grace_join;
 mod group;
 mod map;
 mod merge;
@@ -31,6 +32,7 @@ mod process;
 mod sink;
 mod source;
 mod stream;
+mod stream_join;
 mod stream_table_join;
 mod suppress;
 mod table;
@@ -38,6 +40,7 @@ mod table_group;
 mod table_join;
 mod table_store;
 mod timestamp;
+mod versioned;
 mod window;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
@@ -52,6 +55,7 @@ pub use merge::BranchedKStream;
 pub use print::Printed;
 pub use process::{ProcessorSetup, Store, Stores};
 pub use stream::KStream;
+pub use stream_join::{StreamJoined, StreamWithKey};
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 pub use table::{Change, KTable};
 pub use table_group::KGroupedTable;
@@ -59,6 +63,7 @@ pub use timestamp::{
     ConsumedRecord, FailOnInvalidTimestamp, LogAndSkipOnInvalidTimestamp, TimestampExtractor,
     UsePartitionTimeOnInvalidTimestamp, WallclockTimestampExtractor,
 };
+pub use versioned::VersionedStoreHandle;
 pub use window::{
     EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
     WindowStoreHandle, WindowedBy,

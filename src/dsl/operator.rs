@@ -24,6 +24,24 @@ impl<K: Clone, V: Clone> Scope<'_, K, V> {
         self.downstream.process_at(self.cx, record)
     }
 
+    /// Hands on a record of a stream: it is no update of a table any more.
+    pub(crate) fn forward_latest(&mut self, record: Record<K, V>) -> Result<(), ProcessError> {
+        let before = self.cx.set_latest(true);
+        let result = self.downstream.process(self.cx, record);
+        self.cx.set_latest(before);
+        result
+    }
+
+    /// Returns whether the update in progress is its key's latest: see [`TaskContext::is_latest`].
+    pub(crate) const fn is_latest(&self) -> bool {
+        self.cx.is_latest()
+    }
+
+    /// See [`TaskContext::drop_record`].
+    pub(crate) const fn drop_record(&mut self) {
+        self.cx.drop_record();
+    }
+
     /// The node's name.
     pub(crate) fn name(&self) -> &str {
         self.name

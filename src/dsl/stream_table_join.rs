@@ -1,34 +1,67 @@
 //! Joins of a stream with a table: every record meets the table's value of its key at that time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::assembly::Children;
 use super::builder::StoreKey;
-use super::config::{Joined, Repartitioned};
-use super::getter::Lookup;
+use super::config::{Joined, Repartitioned, SharedSerde};
+use super::getter::LookupAsOf;
+use super::grace_join::{GraceBuffer, buffer_store};
 use super::nulls::Nulls;
 use super::stream::KStream;
 use super::table::KTable;
 use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
-use crate::topology::{GraphNode, NodeKind};
+use crate::state::Layout;
+use crate::topology::{GraphNode, NodeKind, StoreId, TopologyError};
+use crate::window::millis;
 
 /// `F` returns the result, `None` where there is none.
-struct StreamTableNode<F, K, V, T, R> {
+struct StreamTableNode<F, K: StoreKey, V, T, R> {
     join: Arc<F>,
-    lookup: Lookup<K, T>,
+    lookup: LookupAsOf<K, T>,
     left: bool,
     nulls: Nulls<K, V>,
+    /// Where records wait for the table, if they do.
+    buffer: Option<GraceBuffer<K, V>>,
     downstream: Downstream<K, R>,
 }
 
 impl<F, K, V, T, R> Node<K, V> for StreamTableNode<F, K, V, T, R>
 where
-    K: Clone + 'static,
-    V: 'static,
+    K: StoreKey,
+    V: Clone + 'static,
     R: Clone,
     F: Fn(&K, V, Option<T>) -> Option<R>,
 {
     fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        let null_key = self.nulls.is_key(&record.key);
+        if (null_key && !self.left) || self.nulls.is_value(&record.value) {
+            cx.drop_record();
+            return Ok(());
+        }
+        // What has no key finds nothing, however long it waits.
+        let Some(mut buffer) = self.buffer.take_if(|_| !null_key) else {
+            return self.join(cx, record);
+        };
+        let result = match buffer.put(cx, record) {
+            Ok(None) => buffer.take_due(cx, |cx, record| self.join(cx, record)),
+            Ok(Some(late)) => self.join(cx, late),
+            Err(error) => Err(error.into()),
+        };
+        self.buffer = Some(buffer);
+        result
+    }
+}
+
+impl<F, K, V, T, R> StreamTableNode<F, K, V, T, R>
+where
+    K: StoreKey,
+    V: Clone + 'static,
+    R: Clone,
+    F: Fn(&K, V, Option<T>) -> Option<R>,
+{
+    fn join(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
         let Record {
             key,
             value,
@@ -36,11 +69,11 @@ where
             headers,
         } = record;
         let null_key = self.nulls.is_key(&key);
-        if (null_key && !self.left) || self.nulls.is_value(&value) {
-            cx.drop_record();
-            return Ok(());
-        }
-        let found = if null_key { None } else { (self.lookup)(&key)? };
+        let found = if null_key {
+            None
+        } else {
+            (self.lookup)(&key, timestamp)?
+        };
         let Some(value) = (self.join)(&key, value, found.map(|(value, _)| value)) else {
             return Ok(());
         };
@@ -50,7 +83,7 @@ where
             timestamp,
             headers,
         };
-        self.downstream.process(cx, record)
+        self.downstream.process_at(cx, record)
     }
 }
 
@@ -132,7 +165,8 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
         join: impl Fn(&K, V, Option<T>) -> Option<R> + Send + Sync + 'static,
     ) -> KStream<K, R> {
         let foreign = self.is_foreign(&table.updates.draft, "joined table");
-        let value_serde = joined.value_serde.clone();
+        let (key_serde, value_serde) = (joined.key_serde.clone(), joined.value_serde.clone());
+        let (name, grace) = (joined.name.clone(), joined.grace);
         let stream = if self.parts.repartition_required {
             self.repartition(Repartitioned {
                 name: joined.name,
@@ -145,10 +179,13 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
             self.clone()
         };
         let parts = &stream.parts;
-        let nulls = Nulls::new(
-            table.key_serde.clone(),
-            value_serde.or_else(|| parts.value_serde.clone()),
-        );
+        let value_serde = value_serde.or_else(|| parts.value_serde.clone());
+        let key_serde = key_serde.or_else(|| parts.key_serde.clone());
+        let nulls = Nulls::new(table.key_serde.clone(), value_serde.clone());
+        let buffer = grace
+            .filter(|_| !foreign)
+            .and_then(|grace| stream.draw_buffer(table, &name, grace, key_serde, value_serde));
+        let join_name = name;
         let graph = &mut stream.draft.borrow_mut().graph;
         let name = graph.generate_name(if left {
             "KSTREAM-LEFTJOIN-"
@@ -163,7 +200,8 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
             stores: if foreign {
                 Vec::new()
             } else {
-                table.getter.stores.clone()
+                let buffer = buffer.iter().map(|(id, _)| *id);
+                table.getter.stores.iter().copied().chain(buffer).collect()
             },
         });
         let children = Children::new();
@@ -171,13 +209,61 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
         parts.children.add(node, move |assembly| {
             Ok(Box::new(StreamTableNode {
                 join: Arc::clone(&join),
-                lookup: getter.lookup(assembly),
+                lookup: getter.lookup_as_of(assembly),
                 left,
                 nulls: nulls.clone(),
+                buffer: buffer
+                    .map(|(id, grace)| GraceBuffer::new(&join_name, assembly.store(id), grace)),
                 downstream: downstream.assemble(assembly)?,
             }))
         });
         let lineage = parts.lineage.clone();
         KStream::new_in(&stream, node, children, stream.keeps_key(), lineage)
+    }
+
+    /// Adds the store in which records wait for the table; notes why they cannot.
+    fn draw_buffer<T: Clone + 'static>(
+        &self,
+        table: &KTable<K, T>,
+        name: &str,
+        grace: Duration,
+        key_serde: Option<SharedSerde<K>>,
+        value_serde: Option<SharedSerde<V>>,
+    ) -> Option<(StoreId, Duration)> {
+        let draft = &mut *self.draft.borrow_mut();
+        let graph = &mut draft.graph;
+        let history = table.getter.stores.iter().find_map(|id| {
+            let layout = &graph.stores.get(id.0)?.layout;
+            match layout {
+                Layout::Versioned(history) if table.is_versioned() => Some(*history),
+                _ => None,
+            }
+        });
+        let reason = match history {
+            None => Some("a join with a grace period needs a versioned table"),
+            Some(history) if history < millis(grace) => {
+                Some("the table must keep at least as much history as the grace period")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = reason {
+            let store = super::grace_join::buffer_name(name);
+            graph
+                .mistakes
+                .push(TopologyError::IllegalVersions { store, reason });
+        }
+        for (field, known) in [
+            ("key", key_serde.is_some()),
+            ("value", value_serde.is_some()),
+        ] {
+            if !known {
+                let name = name.to_owned();
+                graph
+                    .mistakes
+                    .push(TopologyError::JoinWithoutSerde { name, field });
+            }
+        }
+        let store = draft.add_store(buffer_store(name, key_serde?, value_serde?));
+        Some((store, grace))
     }
 }

@@ -169,7 +169,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                     timestamp,
                     headers,
                 } = record;
-                scope.forward(Record {
+                scope.forward_latest(Record {
                     key,
                     value: value.new,
                     timestamp,
@@ -295,6 +295,8 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             old_values.request();
         }
         let own = old_values.clone();
+        // A delete of what never was is news of a time in the past.
+        let skips_nothing = skips_unseen && !self.is_versioned();
         let derive = Arc::new(derive);
         let getter = self.getter.derive(Arc::clone(&derive));
         let updates = self.updates.operator(prefix, keeps, move |scope, record| {
@@ -302,7 +304,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             let old = old.filter(|_| own.sent());
             let new = new.and_then(|value| derive(&record.key, value));
             let old = old.and_then(|value| derive(&record.key, value));
-            if skips_unseen && new.is_none() && old.is_none() {
+            if skips_nothing && new.is_none() && old.is_none() {
                 return Ok(());
             }
             scope.forward(record.with_value(Change { new, old }))
@@ -337,6 +339,11 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     #[must_use]
     pub fn store(&self) -> Option<StoreHandle<K, V>> {
         self.store.clone()
+    }
+
+    /// Returns whether it is known what a key's value was.
+    pub(crate) const fn is_versioned(&self) -> bool {
+        self.getter.is_versioned()
     }
 
     /// Reads the updates with both sides.

@@ -60,6 +60,10 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                     timestamp,
                     headers,
                 } = record;
+                if !scope.is_latest() {
+                    // The aggregate is one of latest values (KIP-914).
+                    return Ok(());
+                }
                 let pair = |value: Option<V>| {
                     let (key, value) = selector(&key, value?);
                     (!nulls.is_key(&key) && !nulls.is_value(&value)).then_some((key, value))

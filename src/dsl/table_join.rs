@@ -66,6 +66,11 @@ where
             timestamp,
             headers,
         } = record;
+        if !cx.is_latest() {
+            // The result is one of latest values (KIP-914).
+            cx.drop_record();
+            return Ok(());
+        }
         let other = (self.lookup)(&key)?;
         if other.is_none() && (self.needs_other || (new.is_none() && old.is_none())) {
             return Ok(());

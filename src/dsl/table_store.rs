@@ -11,6 +11,7 @@ use super::source::TableSource;
 use super::stream::{KStream, Keeps, Lineage};
 use super::table::{Change, KTable, OldValues};
 use super::timestamp::Heads;
+use super::versioned::VersionedTable;
 use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
 use crate::state::StoreRef;
 use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, TopicRef};
@@ -41,7 +42,11 @@ impl<K: StoreKey, V: Clone + 'static> Updates<K, V> {
             Some(new) => self.store.put(record.key.clone(), new.clone())?,
             None => drop(self.store.delete(&record.key)?),
         }
-        self.downstream.process(cx, record)
+        // What is written last is the latest here, whatever a versioned table upstream makes of it.
+        let before = cx.set_latest(true);
+        let result = self.downstream.process(cx, record);
+        cx.set_latest(before);
+        result
     }
 }
 
@@ -132,6 +137,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let key_serde = Some(Arc::clone(&materialized.key_serde));
         let value_serde = Some(Arc::clone(&materialized.value_serde));
         let mut borrowed = draft.borrow_mut();
+        materialized.refuse_versions(&mut borrowed);
         let store_name = materialized.name.clone();
         let name = borrowed.graph.generate_name(prefix);
         let store = borrowed.add_store(materialized);
@@ -202,6 +208,12 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                 }))
             })
         });
+        if let Some(history) = materialized.history {
+            let parents = vec![source];
+            let prefix = "KTABLE-SOURCE-";
+            return VersionedTable::draw(draft, prefix, parents, materialized, history, &lineage)
+                .attach_latest(&records);
+        }
         let stateful = Self::materialize(
             draft,
             "KTABLE-SOURCE-",
@@ -233,6 +245,13 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     #[must_use = "a store that nobody reads or queries costs all the same"]
     pub fn materialized(&self, materialized: Materialized<K, V>) -> Self {
         let parts = &self.updates.parts;
+        if let Some(history) = materialized.history {
+            let (draft, parents) = (&self.updates.draft, vec![parts.node]);
+            let prefix = "KTABLE-MATERIALIZED-";
+            let lineage = &parts.lineage;
+            return VersionedTable::draw(draft, prefix, parents, materialized, history, lineage)
+                .attach_updates(&parts.children, self.skips_unseen && !self.is_versioned());
+        }
         let stateful = Self::materialize(
             &self.updates.draft,
             "KTABLE-MATERIALIZED-",
@@ -319,6 +338,13 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
             self.clone()
         };
         let parts = &stream.parts;
+        if let Some(history) = materialized.history {
+            let (draft, parents) = (&stream.draft, vec![parts.node]);
+            let prefix = "KSTREAM-TOTABLE-";
+            let lineage = &parts.lineage;
+            return VersionedTable::draw(draft, prefix, parents, materialized, history, lineage)
+                .attach_latest(&parts.children);
+        }
         KTable::materialize(
             &stream.draft,
             "KSTREAM-TOTABLE-",

@@ -11,12 +11,15 @@ pub(crate) mod bytes;
 pub mod change;
 pub mod checkpoint;
 pub mod foreign_key;
+pub mod grace_buffer;
+pub mod join_buffer;
 pub mod names;
 pub mod offset_metadata;
 pub mod partitioner;
 pub mod suppress_buffer;
 pub mod topic_config;
 pub mod value;
+pub mod version_key;
 pub mod window_key;
 
 pub use bytes::DecodeError;

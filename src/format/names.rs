@@ -125,10 +125,16 @@ pub fn segmented_column_family(store: &str, interval: i64) -> String {
     format!("segments.{interval}.{store}")
 }
 
+/// Returns the column family of a store of versions.
+#[must_use]
+pub fn versioned_column_family(store: &str) -> String {
+    format!("versions.{store}")
+}
+
 /// Returns whether a column family is one of `store`, of whatever layout.
 #[must_use]
 pub fn is_column_family_of(family: &str, store: &str) -> bool {
-    if family == store_column_family(store) {
+    if family == store_column_family(store) || family == versioned_column_family(store) {
         return true;
     }
     let segmented = family

@@ -31,6 +31,25 @@ pub fn observed_time(store: &str) -> String {
     format!("{OBSERVED_TIME_PREFIX}{store}")
 }
 
+/// The beginning of entries that keep from when on a join looks for records without a partner.
+const JOIN_PENDING: &str = "millstream.join.";
+
+/// Returns the entry of the earliest record that the join with this store may hold back. Kafka Streams
+/// forgets it when a task moves.
+#[must_use]
+pub fn join_pending(store: &str) -> String {
+    format!("{JOIN_PENDING}{store}")
+}
+
+/// The beginning of entries that number the records in a buffer.
+const BUFFER_SEQUENCE: &str = "millstream.sequence.";
+
+/// Returns the entry of the last number that a record in this buffer got.
+#[must_use]
+pub fn buffer_sequence(store: &str) -> String {
+    format!("{BUFFER_SEQUENCE}{store}")
+}
+
 const MAGIC: u8 = 2;
 const MAGIC_TIME_ONLY: u8 = 1;
 const UNKNOWN_TIME: i64 = -1;

@@ -67,6 +67,19 @@ pub fn windowed_changelog(
     )
 }
 
+/// Returns the configs of the changelog of versions that are kept for `history` milliseconds: compacted,
+/// but not before all of them have passed. `overrides` win.
+#[must_use]
+pub fn versioned_changelog(
+    overrides: &BTreeMap<String, String>,
+    history: i64,
+) -> BTreeMap<String, String> {
+    let lag = history.saturating_add(ADDITIONAL_RETENTION_MS);
+    let mut config = BTreeMap::from([("min.compaction.lag.ms".to_owned(), lag.to_string())]);
+    config.extend(overrides.clone());
+    key_value_changelog(&config)
+}
+
 /// Returns the configs of a repartition topic: kept until it is purged after commits.
 #[must_use]
 pub fn repartition(overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -135,6 +148,15 @@ mod tests {
         assert_eq!(
             delete_retention_ms(&unlimited),
             Some(DEFAULT_DELETE_RETENTION_MS)
+        );
+    }
+
+    #[test]
+    fn versions_are_not_compacted_while_they_are_kept_and_a_day_more() {
+        assert_eq!(
+            text(&versioned_changelog(&BTreeMap::new(), 3_600_000)),
+            "cleanup.policy=compact max.message.bytes=16777216 message.timestamp.type=CreateTime \
+             min.compaction.lag.ms=90000000 "
         );
     }
 

@@ -49,6 +49,8 @@ pub struct TaskContext {
     released_drops: u64,
     /// How often a record was rolled back.
     rollbacks: u64,
+    /// Whether the update in progress is out of order in a versioned table.
+    out_of_order: bool,
 }
 
 impl fmt::Debug for TaskContext {
@@ -81,6 +83,7 @@ impl TaskContext {
             staged_drops: 0,
             released_drops: 0,
             rollbacks: 0,
+            out_of_order: false,
         }
     }
 
@@ -132,6 +135,17 @@ impl TaskContext {
         self.rollbacks
     }
 
+    /// Returns whether the update of a table in progress is its key's latest: not where it is out of
+    /// order, and the table versioned. Kafka Streams' `Change.isLatest`.
+    pub(crate) const fn is_latest(&self) -> bool {
+        !self.out_of_order
+    }
+
+    /// Says whether the update that goes downstream is its key's latest; returns what was said before.
+    pub(crate) const fn set_latest(&mut self, latest: bool) -> bool {
+        !std::mem::replace(&mut self.out_of_order, !latest)
+    }
+
     /// Returns where the record in progress came from; `None` while a punctuator or `init` runs.
     #[must_use]
     pub const fn record_metadata(&self) -> Option<&RecordMetadata> {
@@ -178,6 +192,7 @@ impl TaskContext {
     /// Starts a record: advances stream time.
     pub(crate) fn begin_record(&mut self, metadata: RecordMetadata, timestamp: Timestamp) {
         self.record = Some(metadata);
+        self.out_of_order = false;
         self.timestamp.set(timestamp);
         self.stream_time = Some(
             self.stream_time
@@ -188,6 +203,7 @@ impl TaskContext {
     /// Starts a punctuation or `init`.
     pub(crate) fn begin_other(&mut self, timestamp: Timestamp) {
         self.record = None;
+        self.out_of_order = false;
         self.timestamp.set(timestamp);
     }
 

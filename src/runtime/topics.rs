@@ -179,6 +179,21 @@ fn co_partitioned_count(
         .max()
 }
 
+/// The repartition topics that are read together with one, itself included: where they meet at a store
+/// they have one count.
+fn meeting(topology: &Topology, reference: &TopicRef) -> BTreeSet<TopicRef> {
+    topology
+        .sub_topologies()
+        .iter()
+        .filter(|sub| !sub.stores.is_empty())
+        .filter(|sub| sub.sources.iter().any(|source| source.topic == *reference))
+        .flat_map(|sub| sub.sources.iter().map(|source| &source.topic))
+        .filter(|topic| matches!(topic, TopicRef::Repartition(_)))
+        .chain(std::iter::once(reference))
+        .cloned()
+        .collect()
+}
+
 /// The count of the topics of the outside world that a repartition topic is joined with: those cannot
 /// change, so it follows them, whatever is upstream of it.
 fn joined_with(
@@ -197,6 +212,30 @@ fn joined_with(
         .max()
 }
 
+/// The most partitions of any topic upstream of `group`, once all are known. What the group itself
+/// feeds back has the group's count, and does not matter.
+fn upstream_of(
+    topology: &Topology,
+    group: &BTreeSet<TopicRef>,
+    known: &BTreeMap<TopicRef, i32>,
+) -> Option<i32> {
+    let upstream: BTreeSet<&TopicRef> = topology
+        .sub_topologies()
+        .iter()
+        .filter(|sub| sub.sinks.iter().any(|sink| group.contains(sink)))
+        .flat_map(|sub| sub.sources.iter().map(|source| &source.topic))
+        .filter(|topic| !group.contains(topic))
+        .collect();
+    let counts: Option<Vec<i32>> = upstream
+        .into_iter()
+        .map(|topic| known.get(topic).copied())
+        .collect();
+    counts?.into_iter().max()
+}
+
+/// Repartition topics that meet have the count that the author fixed for one of them; else that of the
+/// topics of the outside world they meet; else the most that any topic upstream of any of them has.
+/// Kafka Streams' `CopartitionedTopicsEnforcer`.
 fn repartition_counts(
     topology: &Topology,
     config: &RuntimeConfig,
@@ -211,39 +250,24 @@ fn repartition_counts(
         .map(|source| source.topic.clone())
         .collect();
     while !open.is_empty() {
-        let mut settled = Vec::new();
-        for reference in &open {
-            let fixed = topology.repartition_partitions(reference);
-            let beside = || joined_with(topology, reference, &plan.partitions);
-            let count = fixed.or_else(beside).or_else(|| {
-                let writers: Vec<_> = topology
-                    .sub_topologies()
-                    .iter()
-                    .filter(|sub| sub.sinks.contains(reference))
-                    .collect();
-                let sources: Vec<_> = writers.iter().flat_map(|sub| sub.sources.iter()).collect();
-                let all_known = sources
-                    .iter()
-                    .all(|source| plan.partitions.contains_key(&source.topic));
-                all_known
-                    .then(|| {
-                        sources
-                            .iter()
-                            .filter_map(|source| plan.partitions.get(&source.topic).copied())
-                            .max()
-                    })
-                    .flatten()
-            });
-            if let Some(count) = count {
-                settled.push((reference.clone(), count));
-            }
-        }
-        if settled.is_empty() {
+        let settled = open.iter().find_map(|reference| {
+            let group = meeting(topology, reference);
+            let fixed = group
+                .iter()
+                .find_map(|topic| topology.repartition_partitions(topic));
+            let count = fixed
+                .or_else(|| joined_with(topology, reference, &plan.partitions))
+                .or_else(|| upstream_of(topology, &group, &plan.partitions))?;
+            Some((group, count))
+        });
+        let Some((group, count)) = settled else {
             let names = open.iter().map(|topic| format!("{topic:?}")).collect();
             return Err(TopicsError::Unresolvable(names));
-        }
-        for (reference, count) in settled {
+        };
+        for reference in group {
             open.remove(&reference);
+            // What the author fixed differently is reported as not co-partitioned.
+            let count = topology.repartition_partitions(&reference).unwrap_or(count);
             let name = physical_name(config, &reference);
             let topic_config = topic_config::repartition(&BTreeMap::new());
             internal_topic(config, existing, name, count, topic_config, plan)?;
@@ -475,6 +499,8 @@ fn resolve_global(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::prelude::*;
     use crate::topology::{SourceSpec, SubTopology};
@@ -564,6 +590,50 @@ mod tests {
             .to("out", Produced::with(serdes::string(), serdes::string()));
         let counts = counts(builder, &[("orders", 6), ("users", 3), ("out", 1)]);
         assert_eq!(counts.get("by-user-repartition"), Some(&3));
+    }
+
+    #[test]
+    fn repartition_topics_that_meet_at_a_join_have_as_many_partitions_as_the_largest_needs() {
+        let builder = StreamsBuilder::new();
+        let texts = || Consumed::with(serdes::string(), serdes::string());
+        let by_value = |name| builder.stream(name, texts()).select_key(|_, v| v.clone());
+        let join = |left: &KStream<String, String>, right: &KStream<String, String>, name| {
+            let windows = JoinWindows::of_time_difference_with_no_grace(Duration::from_secs(1));
+            let text = serdes::string;
+            let joined = StreamJoined::with(name, text(), text(), text());
+            left.join(right, |_, left, right| left + &right, windows, joined)
+        };
+        let first = join(&by_value("two"), &by_value("five"), "first");
+        join(&first, &by_value("three"), "second")
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        let counts = counts(
+            builder,
+            &[("two", 2), ("three", 3), ("five", 5), ("out", 1)],
+        );
+        for name in ["first-left", "first-right", "second-right"] {
+            let topic = format!("{name}-repartition");
+            assert_eq!(counts.get(&topic), Some(&5), "{topic} in {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_the_author_fixed_holds_for_what_meets_it() {
+        let builder = StreamsBuilder::new();
+        let texts = || Consumed::with(serdes::string(), serdes::string());
+        let by_value = |name| builder.stream(name, texts()).select_key(|_, v| v.clone());
+        let text = serdes::string;
+        let fixed = Repartitioned::with("fixed", text(), text()).partitions(7);
+        by_value("two")
+            .repartition(fixed)
+            .left_join(
+                &by_value("five"),
+                |_, left, _| left,
+                JoinWindows::of_time_difference_with_no_grace(Duration::from_secs(1)),
+                StreamJoined::with("joined", text(), text(), text()),
+            )
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        let counts = counts(builder, &[("two", 2), ("five", 5), ("out", 1)]);
+        assert_eq!(counts.get("joined-right-repartition"), Some(&7));
     }
 
     #[test]

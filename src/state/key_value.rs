@@ -341,6 +341,40 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         cursor.advance(last, into.len() >= wanted);
         Ok(())
     }
+
+    /// Drains dirty entries in the order they were first written in, for stores whose changelog's order
+    /// matters.
+    pub(super) fn drain_in_write_order(
+        &mut self,
+        sink: &mut dyn DirtySink,
+    ) -> Result<(), StateError> {
+        let dirty = self.overlay.dirty_in_write_order();
+        self.drain(dirty, sink)
+    }
+
+    fn drain(&mut self, dirty: Vec<At>, sink: &mut dyn DirtySink) -> Result<(), StateError> {
+        for at in dirty {
+            self.scratch.clear();
+            let (value, timestamp) = self.overlay.get(at);
+            let present = match value {
+                None => false,
+                Some(value) => self
+                    .value_serde
+                    .serialize(value, &mut self.scratch)
+                    .map_err(|source| StateError::Encode {
+                        store: self.name.clone(),
+                        source,
+                    })?,
+            };
+            let bytes = present.then_some(&self.scratch[..]);
+            sink.entry(self.overlay.key_bytes(at), bytes, timestamp)?;
+            self.overlay.serialised(at, bytes.map(<[u8]>::len));
+            if let Some(bytes) = bytes {
+                self.average_value_bytes = (7 * self.average_value_bytes + bytes.len()) / 8;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns the first dirty entry of the cursor's range, or the first beyond `after`.
@@ -375,27 +409,8 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for KeyValue
     }
 
     fn drain_dirty(&mut self, sink: &mut dyn DirtySink) -> Result<(), StateError> {
-        for at in self.overlay.dirty_in_key_order() {
-            self.scratch.clear();
-            let (value, timestamp) = self.overlay.get(at);
-            let present = match value {
-                None => false,
-                Some(value) => self
-                    .value_serde
-                    .serialize(value, &mut self.scratch)
-                    .map_err(|source| StateError::Encode {
-                        store: self.name.clone(),
-                        source,
-                    })?,
-            };
-            let bytes = present.then_some(&self.scratch[..]);
-            sink.entry(self.overlay.key_bytes(at), bytes, timestamp)?;
-            self.overlay.serialised(at, bytes.map(<[u8]>::len));
-            if let Some(bytes) = bytes {
-                self.average_value_bytes = (7 * self.average_value_bytes + bytes.len()) / 8;
-            }
-        }
-        Ok(())
+        let dirty = self.overlay.dirty_in_key_order();
+        self.drain(dirty, sink)
     }
 
     fn mark_committed(&mut self) {

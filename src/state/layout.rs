@@ -20,9 +20,10 @@
 
 use crate::clock::Timestamp;
 use crate::format::DecodeError;
-use crate::format::window_key;
+use crate::format::{value, version_key, window_key};
 
-/// The local key of observed stream time: before every segment. The entry is that time alone.
+/// The local key of [`Observed`]: before every segment. The entry is the time, then the sequence number
+/// where there is one.
 pub(super) const OBSERVED_TIME_KEY: &[u8] = &[0];
 
 /// Kafka Streams' smallest segment.
@@ -81,6 +82,64 @@ impl Segments {
     }
 }
 
+/// What a store of windows or sessions remembers beside its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Observed {
+    /// Observed stream time.
+    pub(super) time: Option<Timestamp>,
+    /// The last sequence number given out, where entries have one.
+    pub(super) sequence: Option<i32>,
+}
+
+impl Observed {
+    /// Takes what another part of the store's history has observed into account.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.time = self.time.max(other.time);
+        let newer = match (self.sequence, other.sequence) {
+            (Some(known), Some(other)) => is_later_sequence(other, known),
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if newer {
+            self.sequence = other.sequence;
+        }
+    }
+
+    /// Returns the entry's bytes; `None` when there is nothing to be remembered.
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let sequence = self.sequence.map(i32::to_be_bytes);
+        let sequence = sequence.as_ref().map_or(&[][..], |bytes| &bytes[..]);
+        value::encode(self.time?, sequence, &mut bytes);
+        Some(bytes)
+    }
+
+    /// Reads the entry's bytes.
+    pub(super) fn decode(bytes: &[u8]) -> Self {
+        let Some((time, sequence)) = value::decode(bytes) else {
+            return Self::default();
+        };
+        Self {
+            time: Some(time),
+            sequence: sequence.try_into().ok().map(i32::from_be_bytes),
+        }
+    }
+}
+
+/// Returns the sequence number after `sequence`: Kafka Streams', which begin again at 0.
+pub(super) const fn next_sequence(sequence: Option<i32>) -> i32 {
+    match sequence {
+        None => 1,
+        Some(sequence) => sequence.wrapping_add(1) & i32::MAX,
+    }
+}
+
+/// Whether `left` was given out after `right`, numbers having begun again between them or not.
+const fn is_later_sequence(left: i32, right: i32) -> bool {
+    let distance = left.wrapping_sub(right) & i32::MAX;
+    distance != 0 && distance < 1 << 30
+}
+
 /// How a store's entries lie on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
@@ -89,6 +148,11 @@ pub enum Layout {
     KeyValue,
     /// Windows: by segment of their start, then key and start.
     Window(Segments),
+    /// Records kept for a while: as windows, with several under one key and start, told apart by
+    /// their sequence numbers.
+    Duplicates(Segments),
+    /// Versions of keys, by key and timestamp: for this many milliseconds after they were superseded.
+    Versioned(i64),
     /// Sessions: by segment of their end, then key, end and start.
     Session(Segments),
 }
@@ -98,8 +162,10 @@ impl Layout {
     #[must_use]
     pub const fn segments(&self) -> Option<&Segments> {
         match self {
-            Self::KeyValue => None,
-            Self::Window(segments) | Self::Session(segments) => Some(segments),
+            Self::KeyValue | Self::Versioned(_) => None,
+            Self::Window(segments) | Self::Duplicates(segments) | Self::Session(segments) => {
+                Some(segments)
+            }
         }
     }
 
@@ -112,10 +178,25 @@ impl Layout {
         key: &[u8],
     ) -> Result<Option<(Timestamp, &Segments)>, DecodeError> {
         Ok(match self {
-            Self::KeyValue => None,
-            Self::Window(segments) => Some((window_key::split_window(key)?.1, segments)),
+            Self::KeyValue | Self::Versioned(_) => None,
+            Self::Window(segments) | Self::Duplicates(segments) => {
+                Some((window_key::split_window(key)?.1, segments))
+            }
             Self::Session(segments) => Some((window_key::split_session(key)?.1.end(), segments)),
         })
+    }
+
+    /// Returns whether the store remembers something beside its entries.
+    pub(super) const fn observes(&self) -> bool {
+        !matches!(self, Self::KeyValue)
+    }
+
+    /// Returns the sequence number of an entry; `None` where entries have none.
+    pub(super) fn sequence_of(&self, key: &[u8]) -> Option<i32> {
+        match self {
+            Self::Duplicates(_) => window_key::split_window(key).ok().map(|parts| parts.2),
+            Self::KeyValue | Self::Window(_) | Self::Session(_) | Self::Versioned(_) => None,
+        }
     }
 
     /// Appends the local form of a store key to `out`; returns the time it lives by.
@@ -139,9 +220,46 @@ impl Layout {
     pub(super) fn store_key<'a>(&self, local: &'a [u8]) -> Option<&'a [u8]> {
         match self {
             Self::KeyValue => Some(local),
-            Self::Window(_) | Self::Session(_) => {
+            Self::Versioned(_) => version_key::split_local(local).ok().map(|parts| parts.0),
+            Self::Window(_) | Self::Duplicates(_) | Self::Session(_) => {
                 window_key::split_local(local).map(|(_, key)| key)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_begin_again_after_the_last_one() {
+        assert_eq!(next_sequence(None), 1);
+        assert_eq!(next_sequence(Some(i32::MAX)), 0);
+        let mut observed = Observed {
+            time: Some(1),
+            sequence: Some(i32::MAX),
+        };
+        observed.merge(Observed {
+            time: Some(0),
+            sequence: Some(3),
+        });
+        assert_eq!(
+            observed,
+            Observed {
+                time: Some(1),
+                sequence: Some(3),
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_observed_round_trips(time: i64, sequence in proptest::option::of(0..=i32::MAX)) {
+            let observed = Observed { time: Some(time), sequence };
+            prop_assert_eq!(Observed::decode(&observed.encode().unwrap()), observed);
         }
     }
 }

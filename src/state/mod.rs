@@ -23,6 +23,7 @@ mod session_store;
 mod state_dir;
 mod store_ref;
 mod task_db;
+mod versioned;
 mod window_store;
 
 pub use error::StateError;
@@ -36,6 +37,7 @@ pub use session_store::{SessionEntries, SessionStore};
 pub use state_dir::{SET_ASIDE_KEPT, StateDir, set_aside};
 pub use store_ref::StoreRef;
 pub use task_db::{CommitBatch, CommittedEntry, ReadHandle, StoreDecl, StoreId, TaskDb};
+pub use versioned::{VersionedPut, VersionedRecord, VersionedStore};
 pub use window_store::{WindowEntries, WindowEntry, WindowStore};
 
 use std::fmt::Debug;

@@ -323,6 +323,15 @@ impl<K: Hash + Eq, V> Overlay<K, V> {
         keyed.into_iter().map(|(_, at)| at).collect()
     }
 
+    /// Returns the dirty entries in the order of their first writes.
+    pub(super) fn dirty_in_write_order(&self) -> Vec<At> {
+        assert!(
+            self.journal.is_empty(),
+            "a commit while a record is in progress"
+        );
+        self.dirty.clone()
+    }
+
     /// Notes the true serialised size of a dirty value; `None` makes it a delete.
     pub(super) fn serialised(&mut self, at: At, value_bytes: Option<usize>) {
         let entry = entry_mut(&mut self.positions, at);

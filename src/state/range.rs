@@ -56,6 +56,12 @@ impl Cursor {
         Self::new(lower, upper, false)
     }
 
+    /// Fetches entries one by one: for a scan that wants the first only.
+    pub(super) const fn one_at_a_time(mut self) -> Self {
+        self.chunk = 1;
+        self
+    }
+
     pub(super) const fn is_done(&self) -> bool {
         self.done
     }

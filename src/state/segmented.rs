@@ -1,8 +1,8 @@
 //! What window and session stores have in common: a key-value store of local keys, and expiry.
 //!
 //! # Invariants
-//! - Observed stream time moves with puts and goes back with the record or the transaction that they
-//!   belonged to; what is committed of it is in the backend, beside the entries.
+//! - Observed stream time and sequence numbers move with puts and go back with the record or the
+//!   transaction that they belonged to; what is committed of them is in the backend, beside the entries.
 //! - An entry past its retention is neither read nor written, though its bytes may still be there
 //!   ([`layout`](super::layout)).
 
@@ -14,12 +14,11 @@ use std::ops::{Bound, RangeBounds};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::layout::{OBSERVED_TIME_KEY, Segments};
+use super::layout::{OBSERVED_TIME_KEY, Observed, Segments, next_sequence};
 use super::overlay::KeyBytes;
 use super::range::Cursor;
 use super::{BytesStore, DirtySink, KeyValueStore, StateError, StateStore};
 use crate::clock::Timestamp;
-use crate::format::value;
 use crate::format::window_key::{SEGMENT_LEN, segment_of, split_local};
 use crate::processor::BoxError;
 use crate::serde::Serde;
@@ -70,9 +69,9 @@ pub(super) struct Segmented<T: TimedKey, V> {
     store: KeyValueStore<T, V>,
     key_serde: Arc<dyn Serde<T::Key>>,
     pub(super) segments: Segments,
-    observed: Option<Timestamp>,
-    before_record: Option<Timestamp>,
-    committed: Option<Timestamp>,
+    observed: Observed,
+    before_record: Observed,
+    committed: Observed,
 }
 
 impl<T: TimedKey, V> fmt::Debug for Segmented<T, V> {
@@ -104,7 +103,8 @@ where
         let store = KeyValueStore::new(name, backend, local, value_serde, timestamp, cache_bytes);
         let observed = store
             .committed_bytes(OBSERVED_TIME_KEY)?
-            .and_then(|bytes| value::decode(&bytes).map(|(time, _)| time));
+            .map(|bytes| Observed::decode(&bytes))
+            .unwrap_or_default();
         Ok(Self {
             store,
             key_serde,
@@ -116,11 +116,18 @@ where
     }
 
     pub(super) fn is_expired(&self, time: Timestamp) -> bool {
-        self.segments.is_expired(time, self.observed)
+        self.segments.is_expired(time, self.observed.time)
     }
 
     pub(super) const fn observed(&self) -> Option<Timestamp> {
-        self.observed
+        self.observed.time
+    }
+
+    /// Gives out the next sequence number.
+    pub(super) const fn next_sequence(&mut self) -> i32 {
+        let sequence = next_sequence(self.observed.sequence);
+        self.observed.sequence = Some(sequence);
+        sequence
     }
 
     pub(super) fn get(&mut self, key: &T) -> Result<Option<(V, Timestamp)>, StateError> {
@@ -140,7 +147,7 @@ where
                 source: format!("a window starts before 1970, at {}", key.window().start()).into(),
             });
         }
-        self.observed = self.observed.max(Some(time));
+        self.observed.time = self.observed.time.max(Some(time));
         if self.is_expired(time) {
             return Ok(false);
         }
@@ -149,7 +156,7 @@ where
     }
 
     pub(super) fn delete(&mut self, key: &T) -> Result<Option<V>, StateError> {
-        self.observed = self.observed.max(Some(key.time()));
+        self.observed.time = self.observed.time.max(Some(key.time()));
         if self.is_expired(key.time()) {
             return Ok(None);
         }
@@ -161,7 +168,7 @@ where
         &self,
         times: &impl RangeBounds<Timestamp>,
     ) -> Option<(Timestamp, Timestamp)> {
-        let observed = self.observed?;
+        let observed = self.observed.time?;
         let from = match times.start_bound() {
             Bound::Included(from) => *from,
             Bound::Excluded(from) => from.checked_add(1)?,

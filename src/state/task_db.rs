@@ -18,6 +18,7 @@
 
 mod batch;
 mod read;
+mod versions;
 
 pub use batch::CommitBatch;
 pub use read::{CommittedEntry, ReadHandle};
@@ -28,15 +29,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions};
 
-use super::layout::OBSERVED_TIME_KEY;
+use super::layout::{OBSERVED_TIME_KEY, Observed};
 use super::rocks::{self, RocksStore, state_error};
 use super::{BytesStore, Layout, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{
     OFFSETS_COLUMN_FAMILY, is_column_family_of, segmented_column_family, store_column_family,
+    versioned_column_family,
 };
-use crate::format::value;
 use crate::format::window_key::SEGMENT_LEN;
 use crate::topology::{Persistence, StoreSpec};
 
@@ -56,9 +57,10 @@ pub struct StoreDecl {
 
 impl StoreDecl {
     fn column_family(&self) -> String {
-        match self.layout.segments() {
-            None => store_column_family(&self.name),
-            Some(segments) => segmented_column_family(&self.name, segments.interval()),
+        match (self.layout, self.layout.segments()) {
+            (Layout::Versioned(_), _) => versioned_column_family(&self.name),
+            (_, None) => store_column_family(&self.name),
+            (_, Some(segments)) => segmented_column_family(&self.name, segments.interval()),
         }
     }
 }
@@ -82,8 +84,9 @@ struct Slot {
     name: String,
     column_family: String,
     layout: Layout,
-    /// Of windows and sessions: the latest time of any entry, expired ones too.
-    observed: Mutex<Option<Timestamp>>,
+    /// Of windows and sessions: the latest time of any entry, expired ones too, and what else the
+    /// store remembers.
+    observed: Mutex<Observed>,
     /// `None`: the data is in the column family.
     memory: Option<MemoryStore>,
 }
@@ -338,16 +341,16 @@ impl TaskDb {
 }
 
 impl Slot {
-    /// The observed stream time.
-    fn observed(&self) -> Option<Timestamp> {
+    /// What the store has observed.
+    fn observed(&self) -> Observed {
         *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over the observed stream time of a batch that was applied.
-    fn observe(&self, observed: Option<Timestamp>) {
+    /// Takes over what a batch that was applied has observed.
+    fn observe(&self, observed: Observed) {
         let mut known = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = observed.max(*known);
-        let first_live = self.first_live(*known);
+        known.merge(observed);
+        let first_live = self.first_live(known.time);
         if let (Some(memory), Some(first_live)) = (&self.memory, first_live) {
             memory.delete_range(SEGMENTS_BEGIN, &first_live);
         }
@@ -440,13 +443,14 @@ fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError>
         Persistence::RocksDb => None,
         Persistence::InMemory => Some(MemoryStore::new()),
     };
-    let observed = if store.layout.segments().is_some() && memory.is_none() {
+    let observed = if store.layout.observes() && memory.is_none() {
         let handle = rocks::handle(db, dir, &column_family)?;
         db.get_cf(handle, OBSERVED_TIME_KEY)
             .map_err(|error| state_error(error, "read", dir))?
-            .and_then(|bytes| value::decode(&bytes).map(|(time, _)| time))
+            .map(|bytes| Observed::decode(&bytes))
+            .unwrap_or_default()
     } else {
-        None
+        Observed::default()
     };
     Ok(Slot {
         name: store.name.clone(),

@@ -23,10 +23,23 @@ use crate::window::Window;
 pub(super) struct WindowKey<K> {
     key: K,
     start: Timestamp,
+    /// Tells the values under one key and start apart in a store that keeps duplicates.
+    sequence: i32,
 }
 
-/// Several values under one key and start are told apart by it in Kafka Streams' join stores.
-const SEQUENCE: i32 = 0;
+impl<K: Clone> WindowKey<K> {
+    /// The key in a store that keeps no duplicates.
+    fn single(key: &K, start: Timestamp) -> Self {
+        Self {
+            key: key.clone(),
+            start,
+            sequence: SINGLE,
+        }
+    }
+}
+
+/// The sequence number of a value that is the only one under its key and start.
+const SINGLE: i32 = 0;
 
 impl<K: Hash + Eq + Clone + 'static> TimedKey for WindowKey<K> {
     type Key = K;
@@ -44,17 +57,18 @@ impl<K: Hash + Eq + Clone + 'static> TimedKey for WindowKey<K> {
     }
 
     fn put_suffix(&self, out: &mut Vec<u8>) {
-        put_window(out, self.start, SEQUENCE);
+        put_window(out, self.start, self.sequence);
     }
 
     fn read(
         store_key: &[u8],
         key: impl FnOnce(&[u8]) -> Result<K, BoxError>,
     ) -> Result<Self, BoxError> {
-        let (bytes, start, _) = split_window(store_key)?;
+        let (bytes, start, sequence) = split_window(store_key)?;
         Ok(Self {
             key: key(bytes)?,
             start,
+            sequence,
         })
     }
 }
@@ -136,7 +150,38 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
     /// # Errors
     /// [`StateError::Encode`] when the key has no bytes.
     pub fn put(&self, key: K, value: V, start: Timestamp) -> Result<bool, StateError> {
-        self.0.borrow_mut().put(WindowKey { key, start }, value)
+        let sequence = SINGLE;
+        let key = WindowKey {
+            key,
+            start,
+            sequence,
+        };
+        self.0.borrow_mut().put(key, value)
+    }
+
+    /// Writes another value of `key` at `start`, beside those that are there: a store is written with
+    /// this or with [`put`](Self::put). Kafka Streams' `retainDuplicates`; scans return values of one
+    /// key and start in the order they were written in.
+    ///
+    /// The store's layout must be [`Layout::Duplicates`](super::Layout::Duplicates), which keeps the
+    /// sequence numbers over restarts.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub(crate) fn put_another(
+        &self,
+        key: K,
+        value: V,
+        start: Timestamp,
+    ) -> Result<bool, StateError> {
+        let mut store = self.0.borrow_mut();
+        let sequence = store.next_sequence();
+        let key = WindowKey {
+            key,
+            start,
+            sequence,
+        };
+        store.put(key, value)
     }
 
     /// Deletes the value of `key` in the window that starts at `start`; returns what was there.
@@ -144,8 +189,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
     /// # Errors
     /// Any [`StateError`] is fatal to the task.
     pub fn delete(&self, key: &K, start: Timestamp) -> Result<Option<V>, StateError> {
-        let key = key.clone();
-        self.0.borrow_mut().delete(&WindowKey { key, start })
+        self.0.borrow_mut().delete(&WindowKey::single(key, start))
     }
 
     /// Returns the value of `key` in the window that starts at `start`.
@@ -166,8 +210,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
         key: &K,
         start: Timestamp,
     ) -> Result<Option<(V, Timestamp)>, StateError> {
-        let key = key.clone();
-        self.0.borrow_mut().get(&WindowKey { key, start })
+        self.0.borrow_mut().get(&WindowKey::single(key, start))
     }
 
     /// Iterates over the windows of `key` with starts in `starts`, in order.
@@ -270,13 +313,13 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> Iterator for WindowEntr
 
     fn next(&mut self) -> Option<Self::Item> {
         let found = self.0.next()?;
-        Some(
-            found.map(|(WindowKey { key, start }, value, timestamp)| WindowEntry {
+        Some(found.map(
+            |(WindowKey { key, start, .. }, value, timestamp)| WindowEntry {
                 key,
                 start,
                 value,
                 timestamp,
-            }),
-        )
+            },
+        ))
     }
 }

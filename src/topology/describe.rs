@@ -124,13 +124,23 @@ pub enum WindowKind {
     Window,
     /// By key, end and start.
     Session,
+    /// Versions of keys, by key and timestamp.
+    Version,
 }
 
 impl WindowsDescription {
     pub(crate) const fn of(layout: &Layout) -> Option<Self> {
         let (kind, segments) = match layout {
             Layout::KeyValue => return None,
-            Layout::Window(segments) => (WindowKind::Window, segments),
+            Layout::Versioned(history) => {
+                return Some(Self {
+                    kind: WindowKind::Version,
+                    retention_ms: *history,
+                });
+            }
+            Layout::Window(segments) | Layout::Duplicates(segments) => {
+                (WindowKind::Window, segments)
+            }
             Layout::Session(segments) => (WindowKind::Session, segments),
         };
         let retention_ms = segments.retention_ms();

@@ -75,6 +75,17 @@ pub enum TopologyError {
         /// `key` or `value`.
         field: &'static str,
     },
+    /// Records of a joined stream must be kept, but nobody said how they become bytes.
+    #[error(
+        "join `{name}` does not know the {field} serde, since the {field} was changed upstream; \
+         give it with `StreamJoined::with` or `Joined::with`"
+    )]
+    JoinWithoutSerde {
+        /// The join.
+        name: String,
+        /// `key`, `value` or `other value`.
+        field: &'static str,
+    },
     /// A repartition topic was asked to have no partitions.
     #[error("repartition `{name}` must have at least one partition")]
     IllegalPartitions {
@@ -118,6 +129,14 @@ pub enum TopologyError {
         store: String,
         /// What is wrong with them.
         reason: String,
+    },
+    /// A versioned store, or a use of one, that cannot be.
+    #[error("store `{store}` cannot be used so: {reason}")]
+    IllegalVersions {
+        /// The store.
+        store: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A suppression that cannot be.
     #[error("suppression `{name}` is illegal: {reason}")]

@@ -125,6 +125,9 @@ impl StoreSpec {
     #[must_use]
     pub fn changelog_config(&self) -> Option<BTreeMap<String, String>> {
         let overrides = self.changelog.as_ref()?;
+        if let Layout::Versioned(history) = self.layout {
+            return Some(topic_config::versioned_changelog(overrides, history));
+        }
         Some(match self.layout.segments() {
             None => topic_config::key_value_changelog(overrides),
             Some(segments) => topic_config::windowed_changelog(overrides, segments.retention_ms()),

@@ -11,10 +11,12 @@
 //! - A window closes when *stream time*, the highest record timestamp seen so far, has passed its end
 //!   by the grace period. A record for a closed window is late.
 
+mod join;
 mod session;
 mod sliding;
 mod time;
 
+pub use join::JoinWindows;
 pub use session::SessionWindows;
 pub use sliding::SlidingWindows;
 pub use time::{TimeWindows, UnlimitedWindows, Windows};

@@ -23,7 +23,9 @@ mod golden;
 mod joins;
 mod page;
 mod stateless;
+mod stream_joins;
 mod tables;
+mod versioned;
 mod windows;
 
 use std::collections::BTreeSet;
@@ -53,6 +55,8 @@ fn all() -> impl Iterator<Item = Case> {
         aggregations::CASES,
         tables::CASES,
         joins::CASES,
+        stream_joins::CASES,
+        versioned::CASES,
         windows::CASES,
     ]
     .concat()

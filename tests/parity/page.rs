@@ -5,11 +5,18 @@ use std::collections::BTreeMap;
 use crate::golden::Golden;
 
 /// Cases in which millstream differs on purpose, and why.
-pub(crate) const DIFFERENCES: &[(&str, &str)] = &[(
-    "window_close_jump",
-    "Kafka Streams loses windows that expire with the very record that closes them; millstream emits \
-     each once",
-)];
+pub(crate) const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "window_close_jump",
+        "Kafka Streams loses windows that expire with the very record that closes them; millstream \
+         emits each once",
+    ),
+    (
+        "stream_stream_left_join_late_in_grace",
+        "for a record out of order Kafka Streams does not wait for the grace period, and so sends a \
+         result without the partner that then comes; millstream sends the one with it alone",
+    ),
+];
 
 /// Cases that Kafka Streams has and millstream does not yet.
 pub(crate) const MISSING: &[&str] = &["stream_of_pattern"];

@@ -215,6 +215,11 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let asked = self
             .updates
             .operator("KTABLE-FK-SUBSCRIBE-", keeps, move |scope, record| {
+                if !scope.is_latest() {
+                    // The result is one of latest values (KIP-914).
+                    scope.drop_record();
+                    return Ok(());
+                }
                 let Change { new, old } = &record.value;
                 let (old, found) = (
                     find(&record.key, old.as_ref()),
@@ -249,7 +254,8 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             .operator("KTABLE-FK-WITHOUT-", keeps, move |scope, record| {
                 let Change { new, old } = &record.value;
                 let nothing = new.is_none() && old.is_none();
-                if nothing || extract(&record.key, new.as_ref()).is_some() {
+                // Out-of-order updates were counted beside.
+                if nothing || !scope.is_latest() || extract(&record.key, new.as_ref()).is_some() {
                     return Ok(());
                 }
                 // An inner join asks the old foreign key's task to say so. Without one either, that

@@ -33,12 +33,12 @@ pub(super) struct BufferKey<K> {
 
 /// What is held back of a key.
 #[derive(Debug, Clone)]
-pub(super) struct Buffered<V> {
-    pub(super) new: Option<V>,
+pub(in crate::dsl) struct Buffered<V> {
+    pub(in crate::dsl) new: Option<V>,
     /// What readers downstream know of the key.
-    pub(super) prior: Option<V>,
-    pub(super) timestamp: Timestamp,
-    pub(super) headers: Headers,
+    pub(in crate::dsl) prior: Option<V>,
+    pub(in crate::dsl) timestamp: Timestamp,
+    pub(in crate::dsl) headers: Headers,
 }
 
 pub(super) struct BufferKeySerde<K>(pub(super) SharedSerde<K>);
@@ -56,7 +56,7 @@ impl<K: 'static> Serde<BufferKey<K>> for BufferKeySerde<K> {
     }
 }
 
-pub(super) struct BufferedSerde<V>(pub(super) SharedSerde<V>);
+pub(in crate::dsl) struct BufferedSerde<V>(pub(in crate::dsl) SharedSerde<V>);
 
 impl<V: 'static> Serde<Buffered<V>> for BufferedSerde<V> {
     fn serialize(&self, data: &Buffered<V>, out: &mut Vec<u8>) -> Result<bool, BoxError> {

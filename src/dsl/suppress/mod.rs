@@ -12,13 +12,15 @@
 //!   held back nor forwards one twice.
 
 mod buffer;
+
+pub(in crate::dsl) use buffer::{Buffered, BufferedSerde};
 mod config;
 
 pub use config::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
 
 use std::sync::Arc;
 
-use self::buffer::{Buffer, BufferKey, BufferKeySerde, Buffered, BufferedSerde, BytesCodec};
+use self::buffer::{Buffer, BufferKey, BufferKeySerde, BytesCodec};
 use self::config::{Full, Until};
 use super::builder::StoreKey;
 use super::config::{Materialized, SharedSerde};
@@ -315,6 +317,7 @@ impl<K> Suppressed<K> {
             durability: Durability::Derived,
             changelog: self.changelog.clone(),
             retention: None,
+            history: None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod joins;
 mod mistakes;
 mod operators;
 mod processors;
+mod stream_joins;
 mod tables;
 mod timestamps;
 mod windows;

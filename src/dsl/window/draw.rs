@@ -55,7 +55,7 @@ impl Draft {
             let (key, value) = (Arc::clone(&key_serde), Arc::clone(&value_serde));
             let time = Rc::clone(&env.timestamp);
             Ok(match layout {
-                Layout::Window(segments) => {
+                Layout::Window(segments) | Layout::Duplicates(segments) => {
                     let typed =
                         WindowStore::new(name, backend, key, value, time, cache_bytes, segments)?;
                     StoreInstance {
@@ -71,14 +71,16 @@ impl Draft {
                         typed: Box::new(typed),
                     }
                 }
-                Layout::KeyValue => unreachable!("windows and sessions are segmented"),
+                Layout::KeyValue | Layout::Versioned(_) => {
+                    unreachable!("windows and sessions are segmented")
+                }
             })
         });
         self.stores.insert(id, factory);
         id
     }
 
-    fn add_window_store<K: StoreKey, V: Clone + 'static>(
+    pub(crate) fn add_window_store<K: StoreKey, V: Clone + 'static>(
         &mut self,
         store: Materialized<K, V>,
         layout: Layout,

@@ -279,18 +279,23 @@ impl<F, K, V, A> Fold<K, V, A> for F where
 }
 
 /// The highest record timestamp that has reached an operator, kept over restarts.
-pub(super) struct ObservedTime(Arc<str>);
+pub(in crate::dsl) struct ObservedTime(Arc<str>);
 
 impl ObservedTime {
     /// `store` is what the operator keeps its state in.
-    pub(super) fn of(store: &str) -> Self {
+    pub(in crate::dsl) fn of(store: &str) -> Self {
         Self(Arc::from(crate::format::offset_metadata::observed_time(
             store,
         )))
     }
 
+    /// Returns the time observed so far.
+    pub(in crate::dsl) fn observed(&self, cx: &TaskContext) -> Option<Timestamp> {
+        cx.metadata(&self.0)
+    }
+
     /// Takes a record's time into account; returns the time observed now.
-    pub(super) fn observe(&self, cx: &mut TaskContext, timestamp: Timestamp) -> Timestamp {
+    pub(in crate::dsl) fn observe(&self, cx: &mut TaskContext, timestamp: Timestamp) -> Timestamp {
         match cx.metadata(&self.0) {
             Some(observed) if observed >= timestamp => observed,
             _ => {

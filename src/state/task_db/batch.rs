@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
 use crate::format::value;
 use crate::log::TopicPartition;
-use crate::state::layout::OBSERVED_TIME_KEY;
-use crate::state::{StateError, rocks};
+use crate::state::layout::{OBSERVED_TIME_KEY, Observed};
+use crate::state::{Layout, StateError, rocks};
 
 type MemoryEntries = Vec<(Box<[u8]>, Option<Box<[u8]>>)>;
 
@@ -24,8 +24,8 @@ pub struct CommitBatch {
     pub(super) change: Checkpoint,
     pub(super) scratch: Vec<u8>,
     pub(super) local_key: Vec<u8>,
-    /// By store: observed stream time, with what this batch adds.
-    pub(super) observed: Vec<Option<Timestamp>>,
+    /// By store: what it has observed, with what this batch adds.
+    pub(super) observed: Vec<Observed>,
     pub(super) entries: usize,
     pub(super) memory_bytes: usize,
 }
@@ -57,6 +57,9 @@ impl CommitBatch {
             });
         };
         self.entries += 1;
+        if let Layout::Versioned(history) = slot.layout {
+            return self.version(store, key, plain, timestamp, history);
+        }
         self.local_key.clear();
         let time = slot
             .layout
@@ -69,8 +72,12 @@ impl CommitBatch {
             && let Some(observed) = self.observed.get_mut(store.0)
         {
             // Another batch may have been applied since this one was started.
-            *observed = (*observed).max(Some(time)).max(slot.observed());
-            if segments.is_expired(time, *observed) {
+            observed.merge(slot.observed());
+            observed.merge(Observed {
+                time: Some(time),
+                sequence: slot.layout.sequence_of(key),
+            });
+            if segments.is_expired(time, observed.time) {
                 return Ok(());
             }
         }
@@ -86,7 +93,12 @@ impl CommitBatch {
     }
 
     /// Writes a local entry.
-    fn put(&mut self, store: StoreId, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
+    pub(super) fn put(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), StateError> {
         let Some(slot) = self.inner.stores.get(store.0) else {
             return Ok(());
         };
@@ -106,23 +118,20 @@ impl CommitBatch {
         Ok(())
     }
 
-    /// Adds what follows from the entries: observed stream time, and the deletes of segments that it
+    /// Adds what follows from the entries: what was observed, and the deletes of segments that it
     /// has left behind.
     pub(super) fn expire(&mut self) -> Result<(), StateError> {
         let inner = Arc::clone(&self.inner);
         for (index, slot) in inner.stores.iter().enumerate() {
             let before = slot.observed();
-            let Some(now) = self.observed.get(index).copied().flatten().max(before) else {
+            let mut now = before;
+            now.merge(self.observed.get(index).copied().unwrap_or_default());
+            let Some(observed) = now.encode().filter(|_| now != before) else {
                 continue;
             };
-            if before == Some(now) {
-                continue;
-            }
-            let mut observed = Vec::new();
-            value::encode(now, &[], &mut observed);
             self.put(StoreId(index), OBSERVED_TIME_KEY, Some(&observed))?;
-            let first_live = slot.first_live(Some(now));
-            let first_before = slot.first_live(before);
+            let first_live = slot.first_live(now.time);
+            let first_before = slot.first_live(before.time);
             if let Some(first_live) = first_live
                 && first_before != Some(first_live)
                 && slot.memory.is_none()

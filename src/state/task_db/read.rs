@@ -4,9 +4,11 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Weak;
 
+use super::versions::{latest_entries, version_at};
 use super::{Inner, SEGMENTS_BEGIN, Slot, TaskDb};
+use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
-use crate::state::StateError;
+use crate::state::{Layout, StateError};
 
 /// Committed bytes under a key: `int64 BE timestamp ‖ value`.
 pub type CommittedEntry = (Box<[u8]>, Box<[u8]>);
@@ -28,16 +30,38 @@ impl ReadHandle {
     pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         let db = self.open()?;
         let slot = db.inner.slot(store)?;
+        if let Layout::Versioned(history) = slot.layout {
+            return version_at(&db, slot, key, None, history);
+        }
         let mut local_key = Vec::new();
         match slot.layout.put_local(key, &mut local_key) {
             // What is no key of this store is not in it.
             Err(_) => return Ok(None),
-            Ok(Some((time, segments))) if segments.is_expired(time, slot.observed()) => {
+            Ok(Some((time, segments))) if segments.is_expired(time, slot.observed().time) => {
                 return Ok(None);
             }
             Ok(_) => {}
         }
         db.backend(store)?.get(&local_key)
+    }
+
+    /// Returns the bytes that were valid under `key` at a time, by a versioned store; those of now by
+    /// any other.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_as_of(
+        &self,
+        store: &str,
+        key: &[u8],
+        timestamp: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StateError> {
+        let db = self.open()?;
+        let slot = db.inner.slot(store)?;
+        match slot.layout {
+            Layout::Versioned(history) => version_at(&db, slot, key, Some(timestamp), history),
+            _ => self.get(store, key),
+        }
     }
 
     /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
@@ -59,6 +83,9 @@ impl ReadHandle {
         let slot = db.inner.slot(store)?;
         if slot.layout.segments().is_some() {
             return live_entries(&db, slot, (from, to), reverse, limit);
+        }
+        if matches!(slot.layout, Layout::Versioned(_)) {
+            return latest_entries(&db, slot, (from, to), reverse, limit);
         }
         if let Some(memory) = &slot.memory {
             let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
@@ -104,7 +131,7 @@ fn live_entries(
     reverse: bool,
     limit: usize,
 ) -> Result<Vec<CommittedEntry>, StateError> {
-    let observed = slot.observed();
+    let observed = slot.observed().time;
     let backend = db.backend(&slot.name)?;
     let mut found = Vec::new();
     for entry in backend.range(SEGMENTS_BEGIN, None, reverse) {

@@ -43,6 +43,8 @@ public final class Parity {
         AggregationCases.addTo(suite);
         TableCases.addTo(suite);
         JoinCases.addTo(suite);
+        StreamJoinCases.addTo(suite);
+        VersionedCases.addTo(suite);
         WindowCases.addTo(suite);
         Set<Path> written = new HashSet<>();
         for (Suite.Case each : suite.cases()) {
@@ -74,6 +76,8 @@ public final class Parity {
         config.put(StreamsConfig.STATE_DIR_CONFIG, state.toString());
         // Windows are emitted on close as soon as they close, not once a second of wall-clock time.
         config.put("__emit.interval.ms.kstreams.windowed.aggregation__", 0L);
+        // Likewise the results of records that found no partner.
+        config.put("__emit.interval.ms.kstreams.outer.join.spurious.results.fix__", 0L);
         // Every update goes downstream, as in millstream.
         config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
         CRC32 seed = new CRC32();

@@ -1,0 +1,156 @@
+//! Versions of keys, as a commit or a restore writes them and as queries read them.
+
+use super::batch::CommitBatch;
+use super::read::CommittedEntry;
+use super::{Slot, StoreId, TaskDb};
+use crate::clock::Timestamp;
+use crate::format::value;
+use crate::format::version_key::{put_local, put_presence, split_local, split_value};
+use crate::state::StateError;
+use crate::state::layout::Observed;
+use crate::state::versioned::is_expired;
+
+/// How many expired versions of a key one write drops at most.
+const DROPPED_AT_ONCE: usize = 16;
+
+impl CommitBatch {
+    /// Writes a version, and drops versions of its key that nobody can ask for any more.
+    pub(super) fn version(
+        &mut self,
+        store: StoreId,
+        key: &[u8],
+        plain: Option<&[u8]>,
+        timestamp: Timestamp,
+        history: i64,
+    ) -> Result<(), StateError> {
+        let inner = std::sync::Arc::clone(&self.inner);
+        let (Some(slot), Some(observed)) =
+            (inner.stores.get(store.0), self.observed.get_mut(store.0))
+        else {
+            return Ok(());
+        };
+        observed.merge(slot.observed());
+        if is_expired(timestamp, observed.time, history) {
+            return Ok(());
+        }
+        observed.merge(Observed {
+            time: Some(timestamp),
+            sequence: None,
+        });
+        let horizon = observed.time.unwrap_or(timestamp).saturating_sub(history);
+        let (mut local_key, mut version) = (Vec::new(), Vec::new());
+        put_local(&mut local_key, key, timestamp);
+        put_presence(&mut version, plain.is_some());
+        version.extend_from_slice(plain.unwrap_or_default());
+        let mut local_value = Vec::new();
+        value::encode(timestamp, &version, &mut local_value);
+        self.put(store, &local_key, Some(&local_value))?;
+        for expired in slot.versions_before(&inner, key, horizon)? {
+            self.put(store, &expired, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    /// The local keys of versions that were superseded at `horizon` or before.
+    fn versions_before(
+        &self,
+        inner: &std::sync::Arc<super::Inner>,
+        key: &[u8],
+        horizon: Timestamp,
+    ) -> Result<Vec<Box<[u8]>>, StateError> {
+        let db = TaskDb {
+            inner: std::sync::Arc::clone(inner),
+        };
+        let backend = db.backend(&self.name)?;
+        let bounds = |time| {
+            let mut bytes = Vec::new();
+            put_local(&mut bytes, key, time);
+            bytes
+        };
+        let (from, to) = (bounds(i64::MIN), bounds(horizon.saturating_add(1)));
+        let past = backend.range(&from, Some(&to), true);
+        // The first is the one that is valid at the horizon.
+        past.skip(1)
+            .take(DROPPED_AT_ONCE)
+            .map(|entry| entry.map(|(key, _)| key))
+            .collect()
+    }
+}
+
+/// Returns the version of `key` that is valid at `as_of`, the latest for `None`, as timestamp and value.
+pub(super) fn version_at(
+    db: &TaskDb,
+    slot: &Slot,
+    key: &[u8],
+    as_of: Option<Timestamp>,
+    history: i64,
+) -> Result<Option<Vec<u8>>, StateError> {
+    let expired = as_of.is_some_and(|time| is_expired(time, slot.observed().time, history));
+    let last = as_of.filter(|_| !expired).unwrap_or(i64::MAX);
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    put_local(&mut from, key, i64::MIN);
+    put_local(&mut to, key, last);
+    to.push(0);
+    let backend = db.backend(&slot.name)?;
+    let Some(entry) = backend.range(&from, Some(&to), true).next() else {
+        return Ok(None);
+    };
+    let found = plain(slot, &entry?.1)?;
+    // Past the history that is kept, only the latest version may be known to be old enough.
+    Ok(found.filter(|found| {
+        let time = value::decode(found).map(|(time, _)| time);
+        !expired || time <= as_of
+    }))
+}
+
+/// Returns the latest versions of the keys of a range, in order of their keys. Reads all versions.
+pub(super) fn latest_entries(
+    db: &TaskDb,
+    slot: &Slot,
+    (from, to): (&[u8], Option<&[u8]>),
+    reverse: bool,
+    limit: usize,
+) -> Result<Vec<CommittedEntry>, StateError> {
+    let backend = db.backend(&slot.name)?;
+    let mut found = std::collections::BTreeMap::new();
+    for entry in backend.range(super::SEGMENTS_BEGIN, None, false) {
+        let (local_key, value) = entry?;
+        let (key, _) = split_local(&local_key).map_err(|error| decode(slot, error))?;
+        if key < from || to.is_some_and(|to| key >= to) {
+            continue;
+        }
+        // In order of time: the last one stays.
+        match plain(slot, &value)? {
+            Some(plain) => drop(found.insert(Box::<[u8]>::from(key), plain.into_boxed_slice())),
+            None => drop(found.remove(key)),
+        }
+    }
+    let entries = found.into_iter();
+    Ok(if reverse {
+        entries.rev().take(limit).collect()
+    } else {
+        entries.take(limit).collect()
+    })
+}
+
+/// Timestamp and value of a version; `None` for a delete.
+fn plain(slot: &Slot, local: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+    let Some((timestamp, version)) = value::decode(local) else {
+        return Ok(None);
+    };
+    let version = split_value(version).map_err(|error| decode(slot, error))?;
+    Ok(version.map(|version| {
+        let mut bytes = Vec::new();
+        value::encode(timestamp, version, &mut bytes);
+        bytes
+    }))
+}
+
+fn decode(slot: &Slot, error: crate::format::DecodeError) -> StateError {
+    StateError::Decode {
+        store: slot.name.clone(),
+        source: error.into(),
+    }
+}
