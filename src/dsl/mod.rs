@@ -15,6 +15,7 @@ mod builder;
 mod change;
 mod cogroup;
 mod config;
+mod emit_per_commit;
 mod fixed_key;
 mod flat_map;
 mod foreign_key;

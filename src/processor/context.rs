@@ -185,6 +185,12 @@ impl TaskContext {
         self.timestamp.set(timestamp);
     }
 
+    /// Starts an update that was held back: `origin` is where its record came from.
+    pub(crate) fn begin_held(&mut self, origin: Option<RecordMetadata>, timestamp: Timestamp) {
+        self.record = origin;
+        self.timestamp.set(timestamp);
+    }
+
     pub(crate) fn set_timestamp(&self, timestamp: Timestamp) -> Timestamp {
         self.timestamp.replace(timestamp)
     }

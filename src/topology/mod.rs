@@ -38,7 +38,7 @@ use crate::clock::Timestamp;
 use crate::format::topic_config;
 use crate::log::TopicName;
 use crate::metrics::TaskMetrics;
-use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
+use crate::processor::{ErrorPolicy, HoldsBack, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
 use crate::state::{BytesStore, Layout, StateError, StateStore};
 
@@ -210,6 +210,8 @@ pub struct TaskTopology {
     pub stores: Vec<Rc<RefCell<dyn StateStore>>>,
     /// Stateful processors in topological order; the position is the node index of schedules.
     pub processors: Vec<Rc<RefCell<dyn ProcessorNode>>>,
+    /// Nodes that hold updates back until the commit, in topological order.
+    pub holding: Vec<Rc<RefCell<dyn HoldsBack>>>,
 }
 
 impl fmt::Debug for TaskTopology {
