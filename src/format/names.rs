@@ -119,6 +119,12 @@ pub fn segmented_column_family(store: &str, interval: i64) -> String {
     format!("segments.{interval}.{store}")
 }
 
+/// Returns the column family of the index by time of a store whose entries expire.
+#[must_use]
+pub fn expiry_column_family(store: &str) -> String {
+    format!("expiry.{store}")
+}
+
 /// Returns whether a column family is one of `store`, of whatever layout.
 #[must_use]
 pub fn is_column_family_of(family: &str, store: &str) -> bool {

@@ -18,6 +18,7 @@
 //! - Observed stream time is in the store ([`OBSERVED_TIME_KEY`]), written with the entries that moved
 //!   it, and is the same after a restore: nothing that was hidden comes back.
 
+use super::TimeToLive;
 use crate::clock::Timestamp;
 use crate::format::DecodeError;
 use crate::format::window_key;
@@ -87,6 +88,8 @@ pub enum Layout {
     /// By their keys.
     #[default]
     KeyValue,
+    /// By their keys, with an index by time beside them ([`TimeToLive`]).
+    Expiring(TimeToLive),
     /// Windows: by segment of their start, then key and start.
     Window(Segments),
     /// Sessions: by segment of their end, then key, end and start.
@@ -98,8 +101,17 @@ impl Layout {
     #[must_use]
     pub const fn segments(&self) -> Option<&Segments> {
         match self {
-            Self::KeyValue => None,
+            Self::KeyValue | Self::Expiring(_) => None,
             Self::Window(segments) | Self::Session(segments) => Some(segments),
+        }
+    }
+
+    /// Returns how long the entries of a key-value store live; `None`: for ever.
+    #[must_use]
+    pub const fn time_to_live(&self) -> Option<&TimeToLive> {
+        match self {
+            Self::Expiring(ttl) => Some(ttl),
+            Self::KeyValue | Self::Window(_) | Self::Session(_) => None,
         }
     }
 
@@ -112,7 +124,7 @@ impl Layout {
         key: &[u8],
     ) -> Result<Option<(Timestamp, &Segments)>, DecodeError> {
         Ok(match self {
-            Self::KeyValue => None,
+            Self::KeyValue | Self::Expiring(_) => None,
             Self::Window(segments) => Some((window_key::split_window(key)?.1, segments)),
             Self::Session(segments) => Some((window_key::split_session(key)?.1.end(), segments)),
         })
@@ -138,7 +150,7 @@ impl Layout {
     /// Returns the store key of a local key; `None` for what is no entry.
     pub(super) fn store_key<'a>(&self, local: &'a [u8]) -> Option<&'a [u8]> {
         match self {
-            Self::KeyValue => Some(local),
+            Self::KeyValue | Self::Expiring(_) => Some(local),
             Self::Window(_) | Self::Session(_) => {
                 window_key::split_local(local).map(|(_, key)| key)
             }

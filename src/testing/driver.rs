@@ -359,6 +359,23 @@ impl TopologyTestDriver {
         self.start()
     }
 
+    /// As [`restart`](Self::restart), with another topology: the next version of the program finds what
+    /// this one has left.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart), and when the topics do not fit the new topology.
+    pub fn restart_with(
+        &mut self,
+        topology: Topology,
+        keep_state: bool,
+    ) -> Result<(), DriverError> {
+        drop(self.thread.take());
+        let topology = Arc::new(topology);
+        self.topology = Arc::new(ensure_topics(&self.log, &topology, &self.config)?);
+        self.queries = QueryRegistry::of(&self.topology);
+        self.restart(keep_state)
+    }
+
     fn start(&mut self) -> Result<(), DriverError> {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         self.thread = Some(StreamThread::new(ThreadSpec {

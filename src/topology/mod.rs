@@ -40,7 +40,7 @@ use crate::log::TopicName;
 use crate::metrics::TaskMetrics;
 use crate::processor::{ErrorPolicy, HoldsBack, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
-use crate::state::{BytesStore, Layout, StateError, StateStore};
+use crate::state::{BytesStore, Layout, SharedStreamTime, StateError, StateStore};
 
 /// How a topology names a topic; `runtime` resolves it to a physical name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -192,10 +192,14 @@ pub struct TaskEnv {
     pub task: TaskId,
     /// The timestamp of what is being processed, for the stores' writes.
     pub timestamp: Rc<Cell<Timestamp>>,
+    /// The task's stream time, by which entries of stores expire.
+    pub stream_time: SharedStreamTime,
     /// All topics that sinks name.
     pub topics: BTreeMap<TopicRef, ResolvedTopic>,
     /// The committed bytes of each store, by name.
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
+    /// The indexes by time of stores whose entries expire, by name.
+    pub indexes: BTreeMap<String, Box<dyn BytesStore>>,
     /// What the stores of the task may keep cached of clean entries, in bytes.
     pub cache_bytes: usize,
     /// Where the task's operators count; `None` in a task whose metrics nobody reads.

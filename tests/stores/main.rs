@@ -8,4 +8,8 @@
 )]
 
 mod emit_per_commit;
+mod key_ranges;
 mod support;
+mod time_index;
+mod time_to_live;
+mod value_versions;

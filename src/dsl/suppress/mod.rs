@@ -313,6 +313,7 @@ impl<K> Suppressed<K> {
             durability: Durability::Derived,
             changelog: self.changelog.clone(),
             retention: None,
+            ttl: None,
         }
     }
 }

@@ -71,7 +71,9 @@ impl Draft {
                         typed: Box::new(typed),
                     }
                 }
-                Layout::KeyValue => unreachable!("windows and sessions are segmented"),
+                Layout::KeyValue | Layout::Expiring(_) => {
+                    unreachable!("windows and sessions are segmented")
+                }
             })
         });
         self.stores.insert(id, factory);

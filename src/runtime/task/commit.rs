@@ -252,4 +252,8 @@ impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
         }
         self.batch.entry(self.store, key, value, timestamp)
     }
+
+    fn remove_from_index(&mut self, index_key: &[u8]) -> Result<(), StateError> {
+        self.batch.remove_from_index(self.store, index_key)
+    }
 }

@@ -37,7 +37,9 @@ impl ReadHandle {
             }
             Ok(_) => {}
         }
-        db.backend(store)?.get(&local_key)
+        let found = db.backend(store)?.get(&local_key)?;
+        let stream_time = db.inner.checkpoint().stream_time;
+        Ok(found.filter(|bytes| !slot.hides(bytes, stream_time)))
     }
 
     /// Returns up to `limit` entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
@@ -60,13 +62,22 @@ impl ReadHandle {
         if slot.layout.segments().is_some() {
             return live_entries(&db, slot, (from, to), reverse, limit);
         }
+        let stream_time = db.inner.checkpoint().stream_time;
+        let hidden = |(_, bytes): &CommittedEntry| slot.hides(bytes, stream_time);
         if let Some(memory) = &slot.memory {
             let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-            return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
+            let expires = slot.layout.time_to_live().is_some();
+            let read = if expires { usize::MAX } else { limit };
+            let mut entries = memory.entries(Bound::Included(from), upper, reverse, read);
+            entries.retain(|entry| !hidden(entry));
+            entries.truncate(limit);
+            return Ok(entries);
         }
         // A RocksDB iterator reads from one implicit snapshot.
         let backend = db.backend(store)?;
-        backend.range(from, to, reverse).take(limit).collect()
+        let entries = backend.range(from, to, reverse);
+        let live = entries.filter(|entry| !matches!(entry, Ok(entry) if hidden(entry)));
+        live.take(limit).collect()
     }
 
     /// Returns the number of keys of a store, roughly.
