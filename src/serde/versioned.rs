@@ -198,13 +198,15 @@ impl<V: 'static> Versioned<V> {
         }
         out.extend_from_slice(&MARKER);
         let mut rest = self.current;
-        while rest >= 0x80 {
-            #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
-            out.push((rest & 0x7f) as u8 | 0x80);
+        loop {
+            let [low, ..] = rest.to_le_bytes();
             rest >>= 7;
+            if rest == 0 {
+                out.push(low & 0x7f);
+                return;
+            }
+            out.push(low | 0x80);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
-        out.push(rest as u8);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `emit_per_commit`: one update per key and transaction.
 
+use std::sync::Arc;
+
 use millstream::log::embedded::{Fault, FaultPoint};
 use millstream::prelude::*;
 use millstream::testing::{TestInputTopic, TestOutputTopic, TopologyTestDriver};
@@ -155,7 +157,7 @@ fn an_aborted_transaction_leaves_nothing_and_its_updates_are_sent_once() {
         input.pipe_all(&mut driver, &words(&[("tea", 1)])).unwrap();
         assert_eq!(read(&counts, &mut driver), [row("tea", 1, 1)]);
         let plan = FaultNext::new(point, fault, 1);
-        driver.log().set_faults(Some(plan.clone()));
+        driver.log().set_faults(Some(Arc::clone(&plan) as _));
         let batch = words(&[("tea", 2), ("tea", 3), ("rice", 4)]);
         input.pipe_all(&mut driver, &batch).unwrap();
         assert!(plan.has_fired(), "{point:?}");
@@ -229,7 +231,7 @@ fn stores_downstream_belong_to_the_same_transaction() {
     let input = driver.input_topic("in", serdes::string(), serdes::string());
     let output = driver.output_topic("out", serdes::string(), serdes::optional(serdes::i64()));
     let plan = FaultNext::new(FaultPoint::Commit, Fault::AbortRequired, 1);
-    driver.log().set_faults(Some(plan.clone()));
+    driver.log().set_faults(Some(Arc::clone(&plan) as _));
     let batch = [record("a", "xx", 1), record("a", "xxx", 2)];
     input.pipe_all(&mut driver, &batch).unwrap();
     assert!(plan.has_fired());
