@@ -30,7 +30,11 @@ const TYPES: [&str; 11] = [
 ];
 
 /// Methods that draw nothing.
-const NO_OPERATORS: [&str; 2] = ["StreamsBuilder::new", "StreamsBuilder::name"];
+const NO_OPERATORS: [&str; 3] = [
+    "StreamsBuilder::new",
+    "StreamsBuilder::name",
+    "GlobalKTable::store_name",
+];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)

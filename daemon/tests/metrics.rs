@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::{Daemon, Site, until};
 
 /// What this test does not bring about, and who does.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 17] = [
     ("millstream_commit_aborts_total", "a fault: thread tests"),
     (
         "millstream_commit_unknown_outcomes_total",
@@ -33,6 +33,10 @@ const ELSEWHERE: [(&str, &str); 16] = [
     (
         "millstream_records_dropped_total",
         "no window and no null key in this topology: tests of the DSL",
+    ),
+    (
+        "millstream_state_expired_entries_total",
+        "no time-to-live in this topology: tests of stores",
     ),
     ("millstream_log_retries_total", "a fault: thread tests"),
     (

@@ -15,7 +15,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::processor::{Downstream, Node, ProcessorNode, SourceNode};
+use crate::processor::{Downstream, HoldsBack, Node, ProcessorNode, SourceNode};
 use crate::state::{StateError, StateStore};
 use crate::topology::{NodeId, ResolvedTopic, StoreId, TaskEnv, TopicRef};
 
@@ -95,6 +95,14 @@ pub struct Assembly<'a> {
     /// By node id: the position in [`Self::processors`].
     processor_index: &'a HashMap<NodeId, usize>,
     processors: Vec<Option<Rc<RefCell<dyn ProcessorNode>>>>,
+    /// In the order of the graph.
+    holding: BTreeMap<NodeId, Rc<RefCell<dyn HoldsBack>>>,
+}
+
+/// The nodes of a task that its runtime calls, beside the sources.
+pub(crate) struct Called {
+    pub(crate) processors: Vec<Rc<RefCell<dyn ProcessorNode>>>,
+    pub(crate) holding: Vec<Rc<RefCell<dyn HoldsBack>>>,
 }
 
 impl fmt::Debug for Assembly<'_> {
@@ -121,6 +129,7 @@ impl<'a> Assembly<'a> {
             shared: HashMap::new(),
             processor_index,
             processors,
+            holding: BTreeMap::new(),
         }
     }
 
@@ -183,13 +192,21 @@ impl<'a> Assembly<'a> {
         assert!(before.is_none(), "a processor is made once per task");
     }
 
-    pub(crate) fn into_processors(self) -> Vec<Rc<RefCell<dyn ProcessorNode>>> {
+    /// Registers a node that is emptied before each commit.
+    pub(crate) fn hold_back(&mut self, node: NodeId, holding: Rc<RefCell<dyn HoldsBack>>) {
+        self.holding.insert(node, holding);
+    }
+
+    pub(crate) fn into_called(self) -> Called {
         let expected = self.processors.len();
         let processors: Vec<_> = self.processors.into_iter().flatten().collect();
         assert!(
             processors.len() == expected,
             "every processor of a sub-topology is reachable"
         );
-        processors
+        Called {
+            processors,
+            holding: self.holding.into_values().collect(),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::assembly::{Assembly, SourceFactory, StoreFactory};
+use super::assembly::{Assembly, Called, SourceFactory, StoreFactory};
 use super::builder::Draft;
 use crate::state::StateError;
 use crate::topology::{
@@ -116,7 +116,10 @@ impl TaskPlan {
             .iter()
             .map(|source| source(&mut assembly))
             .collect::<Result<_, _>>()?;
-        let processors = assembly.into_processors();
+        let Called {
+            processors,
+            holding,
+        } = assembly.into_called();
         Ok(TaskTopology {
             sources,
             stores: stores
@@ -124,6 +127,7 @@ impl TaskPlan {
                 .map(|instance| instance.store)
                 .collect(),
             processors,
+            holding,
         })
     }
 }

@@ -15,11 +15,12 @@ use super::stream::{KStream, Lineage};
 use super::table::KTable;
 use super::timestamp::{SharedExtractor, same_extractor};
 use crate::processor::ErrorPolicy;
-use crate::state::{KeyValueStore, Layout, StoreRef};
+use crate::state::{KeyValueStore, Layout, StoreRef, TimeToLive};
 use crate::topology::{
     Graph, GraphNode, NodeId, NodeKind, SourceSpec, StoreId, StoreSpec, TopicRef, Topology,
     TopologyError, TopologyErrors,
 };
+use crate::window::millis;
 
 /// What a key of a store must be able to do.
 pub trait StoreKey: Hash + Eq + Clone + 'static {}
@@ -66,6 +67,7 @@ impl Draft {
             value_serde,
             ..
         } = store;
+        let ttl = store.ttl.map(millis).map(TimeToLive::of_millis);
         let id = self.graph.add_store(StoreSpec {
             name: name.clone(),
             persistence: store.persistence,
@@ -73,21 +75,29 @@ impl Draft {
             changelog: store.changelog,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
-            layout: Layout::KeyValue,
+            layout: ttl.map_or(Layout::KeyValue, Layout::Expiring),
         });
         let factory: StoreFactory = Box::new(move |env, cache_bytes| {
             let backend = env.backends.remove(&name);
             let backend = backend.unwrap_or_else(|| {
                 unreachable!("the runtime opens every store of `SubTopology::stores`")
             });
-            let typed = StoreRef::new(KeyValueStore::new(
+            let store = KeyValueStore::new(
                 name.clone(),
                 backend,
                 Arc::clone(&key_serde),
                 Arc::clone(&value_serde),
                 Rc::clone(&env.timestamp),
                 cache_bytes,
-            ));
+            );
+            let typed = StoreRef::new(match (ttl, env.indexes.remove(&name)) {
+                (Some(ttl), Some(index)) => {
+                    let metrics = env.metrics.as_ref();
+                    let expired = metrics.map(|metrics| metrics.store(&name).expired_entries);
+                    store.with_expiry(ttl, Rc::clone(&env.stream_time), index, expired)
+                }
+                _ => store,
+            });
             let store = typed.state_store();
             Ok(StoreInstance {
                 typed: Box::new(typed),

@@ -12,7 +12,8 @@ use crate::processor::{ErrorPolicy, Stage};
 use crate::serde::{Serde, TextCodec};
 use crate::topology::{Durability, Persistence};
 
-pub(crate) type SharedSerde<T> = Arc<dyn Serde<T>>;
+/// A serde that is shared by the tasks of a topology.
+pub type SharedSerde<T> = Arc<dyn Serde<T>>;
 
 /// What happens to a record of a source whose chain failed, by stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,6 +357,7 @@ pub struct Materialized<K, V> {
     pub(crate) retention: Option<Duration>,
     /// Of a versioned store.
     pub(crate) history: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// Describes a store for [`add_state_store`](super::StreamsBuilder::add_state_store): the same as
@@ -381,7 +383,53 @@ impl<K, V> Materialized<K, V> {
             changelog: Some(BTreeMap::new()),
             retention: None,
             history: None,
+            ttl: None,
         }
+    }
+
+    /// Lets entries expire, by event time: one whose timestamp lies `ttl` or more behind the stream
+    /// time of the task is not returned any more, neither to processors nor to queries, and is deleted,
+    /// in the changelog as well. Kafka Streams has nothing of the kind.
+    ///
+    /// - Stream time is the highest timestamp that any input of the task has shown. It stands still
+    ///   when nothing arrives, and outlives restarts.
+    /// - A write sets the time anew; a read does not. A write with a time that has expired already is a
+    ///   delete: the last write counts, as ever.
+    /// - Deletes join the transactions of the task, at most two for each write and a thousand in any
+    ///   case, so that a leap in time costs no burst. Until then an entry is hidden.
+    /// - Nothing is sent downstream when an entry expires: an aggregate begins anew with the next
+    ///   record of its key, and what tables downstream have made of it stays as it is.
+    ///
+    /// `millstream_state_expired_entries_total` counts. Means nothing to a store of windows or sessions,
+    /// which has [`with_retention`](Self::with_retention). A store may be given a time-to-live at any
+    /// time, and another one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let hour = Duration::from_secs(3600);
+    /// builder
+    ///     .stream("logins", Consumed::with(serdes::string(), serdes::string()))
+    ///     .group_by_key(Grouped::as_name("by-user"))
+    ///     .count(Materialized::as_store("recent", serdes::string(), serdes::i64()).ttl(hour));
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let logins = driver.input_topic("logins", serdes::string(), serdes::string());
+    /// let login = |user: &str, time| Record::new(user.to_owned(), String::new(), time);
+    /// logins.pipe_record(&mut driver, &login("ann", 0))?;
+    /// logins.pipe_record(&mut driver, &login("bob", 3_599_999))?;
+    /// assert_eq!(driver.store_value("recent", "ann")?, Some(1.into()));
+    /// logins.pipe_record(&mut driver, &login("bob", 3_600_000))?;
+    /// assert_eq!(driver.store_value("recent", "ann")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
     }
 
     /// Keeps windows for longer than their size and grace, such as for queries. Means nothing to a

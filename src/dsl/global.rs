@@ -114,7 +114,14 @@ impl StreamsBuilder {
             key_serde: Arc::clone(&materialized.key_serde),
             value_serde: Arc::clone(&materialized.value_serde),
         };
-        self.draft.borrow_mut().graph.mention(topic);
+        {
+            let mut draft = self.draft.borrow_mut();
+            draft.graph.mention(topic);
+            materialized.refuse_ttl(
+                &mut draft,
+                "a global table has what its topic has; leave `ttl` out, and delete from the topic",
+            );
+        }
         let table = KTable::from_source(&self.draft, topic, consumed, materialized);
         drop(table);
         self.draft.borrow_mut().graph.make_global(topic);

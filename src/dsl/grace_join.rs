@@ -108,6 +108,7 @@ pub(super) fn buffer_store<K: 'static, V: 'static>(
         changelog: Some(std::collections::BTreeMap::new()),
         retention: None,
         history: None,
+        ttl: None,
     }
 }
 

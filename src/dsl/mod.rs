@@ -15,6 +15,8 @@ mod builder;
 mod change;
 mod cogroup;
 mod config;
+mod custom_store;
+mod emit_per_commit;
 mod fixed_key;
 mod flat_map;
 mod foreign_key;
@@ -46,8 +48,10 @@ mod window;
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
 pub use cogroup::CogroupedKStream;
 pub use config::{
-    Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, StoreBuilder, TableJoined,
+    Consumed, Grouped, Joined, Materialized, Produced, Repartitioned, SharedSerde, StoreBuilder,
+    TableJoined,
 };
+pub use custom_store::{CustomStore, CustomStoreHandle, StoreContext};
 pub use fixed_key::{FixedKeyProcessor, FixedKeyProcessorContext, FixedKeyRecord};
 pub use global::GlobalKTable;
 pub use group::KGroupedStream;

@@ -250,7 +250,7 @@ impl<K: StoreKey, V: Clone + 'static> KStream<K, V> {
             let store = super::grace_join::buffer_name(name);
             graph
                 .mistakes
-                .push(TopologyError::IllegalVersions { store, reason });
+                .push(TopologyError::IllegalStore { store, reason });
         }
         for (field, known) in [
             ("key", key_serde.is_some()),

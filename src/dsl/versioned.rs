@@ -77,6 +77,10 @@ impl Draft {
         store: Materialized<K, V>,
         history: i64,
     ) -> StoreId {
+        store.refuse_ttl(
+            self,
+            "versions live as long as the store's history; leave `ttl` out",
+        );
         let Materialized {
             name,
             key_serde,
@@ -317,10 +321,20 @@ impl<K: StoreKey, V: Clone + 'static> VersionedTable<K, V> {
 }
 
 impl<K, V> Materialized<K, V> {
+    /// Notes that entries of this store were asked to expire where they cannot.
+    pub(crate) fn refuse_ttl(&self, draft: &mut Draft, reason: &'static str) {
+        if self.ttl.is_some() {
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
+                store: self.name.clone(),
+                reason,
+            });
+        }
+    }
+
     /// Notes that this store was asked for versions where there can be none.
     pub(crate) fn refuse_versions(&self, draft: &mut Draft) {
         if self.history.is_some() {
-            draft.graph.mistakes.push(TopologyError::IllegalVersions {
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
                 store: self.name.clone(),
                 reason: "only a table of a topic or stream, or one kept with `materialized`, can be \
                          versioned",

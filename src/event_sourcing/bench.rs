@@ -106,6 +106,8 @@ fn assemble(
     let mut env = TaskEnv {
         task: TASK,
         timestamp: Rc::clone(&timestamp),
+        stream_time: Rc::default(),
+        indexes: std::collections::BTreeMap::new(),
         topics: sub
             .sinks
             .iter()

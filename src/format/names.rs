@@ -131,6 +131,12 @@ pub fn versioned_column_family(store: &str) -> String {
     format!("versions.{store}")
 }
 
+/// Returns the column family of the index by time of a store whose entries expire.
+#[must_use]
+pub fn expiry_column_family(store: &str) -> String {
+    format!("expiry.{store}")
+}
+
 /// Returns whether a column family is one of `store`, of whatever layout.
 #[must_use]
 pub fn is_column_family_of(family: &str, store: &str) -> bool {

@@ -166,6 +166,8 @@ pub struct StoreMetrics {
     pub restored_bytes: Counter,
     /// Changelog records still to be replayed.
     pub remaining_records: Gauge,
+    /// Entries deleted because they had expired.
+    pub expired_entries: Counter,
 }
 
 /// Metrics of the aggregates of one type in a task.

@@ -188,6 +188,9 @@ metrics! {
     RestoreRemaining: Type::Gauge, "millstream_restore_remaining_records",
         [Thread, Task, Store],
         "Changelog records still to be replayed before the store is ready; 0 when it is.";
+    StateExpired: Type::Counter, "millstream_state_expired_entries_total",
+        [Thread, Task, Store],
+        "Entries of a store with a time-to-live that were deleted because they had expired.";
     RestoreDuration: Type::Histogram(RESTORE_SECONDS), "millstream_restore_duration_seconds",
         [Thread],
         "Time from a task's assignment until its stores were restored.";

@@ -345,6 +345,7 @@ impl Owner {
             restored_records: self.counter(Metric::RestoreRecords, &[store]),
             restored_bytes: self.counter(Metric::RestoreBytes, &[store]),
             remaining_records: self.gauge(Metric::RestoreRemaining, &[store]),
+            expired_entries: self.counter(Metric::StateExpired, &[store]),
         }
     }
 

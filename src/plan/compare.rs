@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::format::names;
+use crate::serde::ValueVersions;
 use crate::topology::{
     Durability, NodeRole, Persistence, StoreDescription, SubTopologyDescription,
     TopologyDescription,
@@ -66,6 +67,31 @@ pub enum TopologyChange {
         store: String,
         /// From now on, in milliseconds.
         to: i64,
+    },
+    /// Values of a store get a newer version, and older ones are upgraded as they are read.
+    ValuesUpgraded {
+        /// The store.
+        store: String,
+        /// The version so far; 0: without one.
+        from: u32,
+        /// And from now on.
+        to: u32,
+    },
+    /// Values of a store have a version that the planned topology does not read.
+    ValuesUnreadable {
+        /// The store.
+        store: String,
+        /// The version so far; 0: without one.
+        from: u32,
+        /// What is read from now on; `None`: values without a version.
+        reads: Option<ValueVersions>,
+    },
+    /// Entries of a store live for another time.
+    TimeToLiveChanged {
+        /// The store.
+        store: String,
+        /// From now on, in milliseconds; `None`: for ever.
+        to: Option<i64>,
     },
     /// A store's committed data lives elsewhere.
     PersistenceChanged {
@@ -170,6 +196,7 @@ impl TopologyChange {
             }
             | Self::StoreFedOtherwise { .. }
             | Self::StoreKindChanged { .. }
+            | Self::ValuesUnreadable { .. }
             | Self::ChangelogAdded { .. }
             | Self::RepartitionRemoved { .. }
             | Self::RepartitionPartitions { .. } => Verdict::NeedsReset,
@@ -182,6 +209,8 @@ impl TopologyChange {
             | Self::SourceRemoved { .. }
             | Self::Renumbered { .. } => Verdict::NeedsRestart,
             Self::DurabilityChanged { .. }
+            | Self::ValuesUpgraded { .. }
+            | Self::TimeToLiveChanged { .. }
             | Self::RewindableChanged { .. }
             | Self::SinkAdded { .. }
             | Self::SinkRemoved { .. }
@@ -349,6 +378,7 @@ fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
                 changes.push(TopologyChange::StoreKindChanged { store: store() });
             }
         }
+        changes.extend(values(&store(), running, planned));
         if running.persistence != planned.persistence {
             let to = planned.persistence;
             changes.push(TopologyChange::PersistenceChanged { store: store(), to });
@@ -367,6 +397,34 @@ fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
             (None, None) | (Some(_), Some(_)) => {}
         }
     }
+}
+
+/// What changes for a store's values: their version, and how long they live.
+fn values(
+    store: &str,
+    running: &StoreDescription,
+    planned: &StoreDescription,
+) -> Vec<TopologyChange> {
+    let mut changes = Vec::new();
+    let store = || store.to_owned();
+    let from = running
+        .value_versions
+        .map_or(0, |versions| versions.current);
+    let reads = planned.value_versions;
+    let to = reads.map_or(0, |versions| versions.current);
+    let oldest = reads.map_or(0, |versions| versions.oldest);
+    if from > to || from < oldest {
+        let store = store();
+        changes.push(TopologyChange::ValuesUnreadable { store, from, reads });
+    } else if from < to {
+        let store = store();
+        changes.push(TopologyChange::ValuesUpgraded { store, from, to });
+    }
+    if running.ttl_ms != planned.ttl_ms {
+        let (store, to) = (store(), planned.ttl_ms);
+        changes.push(TopologyChange::TimeToLiveChanged { store, to });
+    }
+    changes
 }
 
 fn topics(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {

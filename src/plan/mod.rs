@@ -11,7 +11,8 @@
 //!   derived state wrong, or the start refused, *needs a reset*.
 //! # Failure
 //! A description of a newer format is not guessed at, and never overwritten by an older program.
-//! What a value's bytes mean is not part of a description: a changed value type is not seen here.
+//! What a value's bytes mean is part of a description where values carry a version
+//! ([`Versioned`](crate::serde::Versioned)); otherwise a changed value type is not seen here.
 
 mod compare;
 mod record;

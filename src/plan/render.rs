@@ -61,6 +61,26 @@ impl fmt::Display for TopologyChange {
                 "store `{store}` keeps its windows for {to} ms: alter `retention.ms` of its changelog \
                  topic, which keeps its own"
             ),
+            Self::ValuesUpgraded { store, from, to } => write!(
+                f,
+                "values of store `{store}` get version {to}; those of version {from} are upgraded \
+                 as they are read (a process of before refuses what one of after has written)"
+            ),
+            Self::ValuesUnreadable { store, from, reads } => {
+                write!(f, "store `{store}` holds values of version {from}, but ")?;
+                match reads {
+                    Some(reads) => write!(
+                        f,
+                        "versions {} to {} are read from now on",
+                        reads.oldest, reads.current
+                    ),
+                    None => write!(f, "values without a version are read from now on"),
+                }
+            }
+            Self::TimeToLiveChanged { store, to } => match to {
+                Some(to) => write!(f, "entries of store `{store}` live for {to} ms"),
+                None => write!(f, "entries of store `{store}` live for ever"),
+            },
             Self::PersistenceChanged { store, to } => {
                 let to = match to {
                     Persistence::RocksDb => "RocksDB",

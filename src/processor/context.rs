@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::log::{Offset, TopicName};
+use crate::state::SharedStreamTime;
 use crate::topology::TaskId;
 
 /// Where the record in progress came from.
@@ -33,7 +34,8 @@ pub struct TaskContext {
     record: Option<RecordMetadata>,
     /// Shared with the stores: the timestamp of what is being processed, for their writes.
     timestamp: Rc<Cell<Timestamp>>,
-    stream_time: Option<Timestamp>,
+    /// Shared with the stores, whose entries may expire by it.
+    stream_time: SharedStreamTime,
     system_time: Timestamp,
     pub(crate) outputs: OutputStage,
     pub(crate) schedules: Schedules,
@@ -71,7 +73,7 @@ impl TaskContext {
             task,
             record: None,
             timestamp,
-            stream_time: None,
+            stream_time: SharedStreamTime::default(),
             system_time,
             outputs: OutputStage::default(),
             schedules: Schedules::default(),
@@ -84,6 +86,15 @@ impl TaskContext {
             released_drops: 0,
             rollbacks: 0,
             out_of_order: false,
+        }
+    }
+
+    /// Keeps stream time where the task's stores see it.
+    #[must_use]
+    pub(crate) fn sharing_stream_time(self, stream_time: SharedStreamTime) -> Self {
+        Self {
+            stream_time,
+            ..self
         }
     }
 
@@ -160,8 +171,8 @@ impl TaskContext {
 
     /// Returns the highest record timestamp the task has seen; `None` before the first.
     #[must_use]
-    pub const fn stream_time(&self) -> Option<Timestamp> {
-        self.stream_time
+    pub fn stream_time(&self) -> Option<Timestamp> {
+        self.stream_time.get()
     }
 
     /// Returns the wall-clock time of the current batch.
@@ -186,7 +197,7 @@ impl TaskContext {
     }
 
     pub(crate) fn restore_stream_time(&mut self, stream_time: Option<Timestamp>) {
-        self.stream_time = stream_time;
+        self.stream_time.set(stream_time);
     }
 
     /// Starts a record: advances stream time.
@@ -194,16 +205,20 @@ impl TaskContext {
         self.record = Some(metadata);
         self.out_of_order = false;
         self.timestamp.set(timestamp);
-        self.stream_time = Some(
-            self.stream_time
-                .map_or(timestamp, |time| time.max(timestamp)),
-        );
+        self.stream_time
+            .set(self.stream_time.get().max(Some(timestamp)));
     }
 
     /// Starts a punctuation or `init`.
     pub(crate) fn begin_other(&mut self, timestamp: Timestamp) {
         self.record = None;
         self.out_of_order = false;
+        self.timestamp.set(timestamp);
+    }
+
+    /// Starts an update that was held back: `origin` is where its record came from.
+    pub(crate) fn begin_held(&mut self, origin: Option<RecordMetadata>, timestamp: Timestamp) {
+        self.record = origin;
         self.timestamp.set(timestamp);
     }
 
@@ -422,7 +437,7 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
         kind: PunctuationType,
     ) -> PunctuationId {
         let now = match kind {
-            PunctuationType::StreamTime => self.task.stream_time,
+            PunctuationType::StreamTime => self.task.stream_time(),
             PunctuationType::WallClockTime => Some(self.task.system_time),
         };
         let schedules = &mut self.task.schedules;
@@ -448,7 +463,7 @@ impl<'a, KOut, VOut> ProcessorContext<'a, KOut, VOut> {
 
     /// See [`TaskContext::stream_time`].
     #[must_use]
-    pub const fn stream_time(&self) -> Option<Timestamp> {
+    pub fn stream_time(&self) -> Option<Timestamp> {
         self.task.stream_time()
     }
 

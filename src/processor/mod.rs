@@ -11,6 +11,7 @@
 mod context;
 mod downstream;
 mod error;
+mod held;
 mod outputs;
 mod punctuation;
 
@@ -18,6 +19,7 @@ pub use context::{ForwardError, ProcessorContext, RecordMetadata, TaskContext};
 pub use downstream::Downstream;
 pub(crate) use downstream::SharedNode;
 pub use error::{BoxError, ErrorPolicy, InvalidTimestamp, ProcessError, Reject, Stage};
+pub use held::HoldsBack;
 pub use outputs::{OutputStage, StagedOutput};
 pub use punctuation::{Punctuation, PunctuationId, PunctuationType, Schedules};
 

@@ -318,6 +318,9 @@ impl<M: LogMessage> Task<M> {
         for store in &self.chain.stores {
             store.borrow_mut().release_savepoint();
         }
+        for node in &self.chain.holding {
+            node.borrow_mut().release_savepoint();
+        }
         self.cx.release();
         Ok(())
     }
@@ -325,6 +328,9 @@ impl<M: LogMessage> Task<M> {
     fn rollback(&mut self) {
         for store in &self.chain.stores {
             store.borrow_mut().rollback_savepoint();
+        }
+        for node in &self.chain.holding {
+            node.borrow_mut().rollback_savepoint();
         }
         self.cx.rollback();
     }
@@ -499,6 +505,11 @@ impl<M: LogMessage> Task<M> {
                 .stores
                 .iter()
                 .any(|store| store.borrow().is_dirty())
+            || self
+                .chain
+                .holding
+                .iter()
+                .any(|node| node.borrow().is_holding())
     }
 
     pub(crate) fn has_positions(&self) -> bool {
@@ -526,17 +537,24 @@ impl<M: LogMessage> Task<M> {
             .holds(self.group.buffered(), self.uncommitted_bytes());
         let stores = self.chain.stores.iter();
         ThreadMemory {
-            overlays: stores.map(|store| store.borrow().held_bytes()).sum(),
+            overlays: stores
+                .map(|store| store.borrow().held_bytes())
+                .sum::<usize>()
+                + self.held_back_bytes(),
             record_buffers: self.group.buffered_bytes(),
         }
     }
 
     pub(crate) fn uncommitted_bytes(&self) -> usize {
-        self.chain
-            .stores
-            .iter()
-            .map(|store| store.borrow().uncommitted_bytes())
-            .sum()
+        let stores = self.chain.stores.iter();
+        let stores: usize = stores.map(|store| store.borrow().uncommitted_bytes()).sum();
+        stores + self.held_back_bytes()
+    }
+
+    /// What waits for the commit to go downstream.
+    fn held_back_bytes(&self) -> usize {
+        let nodes = self.chain.holding.iter();
+        nodes.map(|node| node.borrow().held_bytes()).sum()
     }
 }
 

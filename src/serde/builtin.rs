@@ -116,6 +116,14 @@ macro_rules! number_serde {
 }
 
 number_serde!(
+    I16Serde,
+    i16,
+    i16,
+    "ShortSerializer",
+    "Two's complement: in a store's order negative keys come after all others.",
+    |n| Ok(Value::from(n))
+);
+number_serde!(
     I32Serde,
     i32,
     i32,
@@ -132,6 +140,17 @@ number_serde!(
     |n| Ok(Value::from(n))
 );
 number_serde!(
+    F32Serde,
+    f32,
+    f32,
+    "FloatSerializer",
+    "IEEE 754: in a store's order negative keys come after all others, in reverse.",
+    // The shortest text that reads as the same number; as an `f64` it would show digits it never had.
+    |n: f32| Ok(
+        serde_json::from_str(&n.to_string()).unwrap_or_else(|_| Value::String(n.to_string()))
+    )
+);
+number_serde!(
     F64Serde,
     f64,
     f64,
@@ -142,6 +161,79 @@ number_serde!(
         serde_json::Number::from_f64(n).map_or_else(|| Value::String(n.to_string()), Value::Number)
     )
 );
+
+/// One byte, as Kafka's `BooleanSerializer`: 1 is true, 0 is false.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BoolSerde;
+
+/// Returns the serde of `bool`: one byte, as Kafka's `BooleanSerializer`.
+#[must_use]
+pub const fn bool() -> BoolSerde {
+    BoolSerde
+}
+
+impl Serde<bool> for BoolSerde {
+    fn serialize(&self, data: &bool, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        out.push(u8::from(*data));
+        Ok(true)
+    }
+
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<bool, BoxError> {
+        match present(bytes, "bool")? {
+            [1] => Ok(true),
+            [0] => Ok(false),
+            [other] => Err(format!("bool is 0 or 1, not {other}").into()),
+            other => Err(format!("bool takes 1 byte, not {}", other.len()).into()),
+        }
+    }
+}
+
+impl TextCodec for BoolSerde {
+    fn parse_text(&self, text: &str) -> Result<Vec<u8>, BoxError> {
+        Ok(vec![u8::from(text.parse::<bool>()?)])
+    }
+
+    fn to_json(&self, bytes: &[u8]) -> Result<Value, BoxError> {
+        Ok(Value::Bool(self.deserialize(Some(bytes))?))
+    }
+}
+
+/// Nothing: always null, as Kafka's `VoidSerializer`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VoidSerde;
+
+/// Returns the serde of `()`: always null, as Kafka's `VoidSerializer`.
+#[must_use]
+pub const fn void() -> VoidSerde {
+    VoidSerde
+}
+
+impl Serde<()> for VoidSerde {
+    fn serialize(&self, _data: &(), _out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        Ok(false)
+    }
+
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<(), BoxError> {
+        match bytes {
+            None => Ok(()),
+            Some(bytes) => Err(format!("void is null, not {} bytes", bytes.len()).into()),
+        }
+    }
+
+    fn is_null(&self, _data: &()) -> bool {
+        true
+    }
+}
+
+impl TextCodec for VoidSerde {
+    fn parse_text(&self, _text: &str) -> Result<Vec<u8>, BoxError> {
+        Err("void has no text".into())
+    }
+
+    fn to_json(&self, _bytes: &[u8]) -> Result<Value, BoxError> {
+        Ok(Value::Null)
+    }
+}
 
 /// Types that travel as their text.
 macro_rules! text_serde {

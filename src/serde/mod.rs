@@ -7,14 +7,17 @@
 mod builtin;
 mod json;
 mod optional;
+mod versioned;
 mod windowed;
 
 pub use builtin::{
-    BytesSerde, DecimalSerde, F64Serde, I32Serde, I64Serde, StringSerde, UuidSerde, bytes, decimal,
-    f64, i32, i64, string, uuid,
+    BoolSerde, BytesSerde, DecimalSerde, F32Serde, F64Serde, I16Serde, I32Serde, I64Serde,
+    StringSerde, UuidSerde, VoidSerde, bool, bytes, decimal, f32, f64, i16, i32, i64, string, uuid,
+    void,
 };
 pub use json::{JsonSerde, json};
 pub use optional::{OptionalSerde, optional};
+pub use versioned::{ValueVersions, Versioned};
 pub use windowed::{
     SessionStoreCodec, SessionWindowedSerde, TimeWindowedSerde, WindowStoreCodec, session_windowed,
     time_windowed,
@@ -76,6 +79,11 @@ pub trait TextCodec: Debug + Send + Sync {
     /// keyed by. All of it, unless the key carries more than that.
     fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         key
+    }
+
+    /// Returns the versions of values that carry one ([`Versioned`]).
+    fn versions(&self) -> Option<ValueVersions> {
+        None
     }
 }
 

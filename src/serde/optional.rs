@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Serde, TextCodec};
+use super::{Serde, TextCodec, ValueVersions};
 use crate::processor::BoxError;
 
 /// An `Option<T>`: null is `None`.
@@ -55,5 +55,9 @@ impl<S: TextCodec> TextCodec for OptionalSerde<S> {
 
     fn partition_key<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         self.0.partition_key(key)
+    }
+
+    fn versions(&self) -> Option<ValueVersions> {
+        self.0.versions()
     }
 }

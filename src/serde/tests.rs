@@ -35,6 +35,10 @@ fn plain_types_have_the_bytes_of_kafkas_serializers() {
         &json!("Zoë"),
     );
     round_trip(&bytes(), vec![0, 255], &[0, 255], "AP8=", &json!("AP8="));
+    round_trip(&i16(), -2, &[0xff, 0xfe], "-2", &json!(-2));
+    round_trip(&bool(), true, &[1], "true", &json!(true));
+    round_trip(&bool(), false, &[0], "false", &json!(false));
+    round_trip(&f32(), 0.1, &[0x3d, 0xcc, 0xcc, 0xcd], "0.1", &json!(0.1));
     round_trip(&i32(), -2, &[0xff, 0xff, 0xff, 0xfe], "-2", &json!(-2));
     round_trip(&i64(), 258, &[0, 0, 0, 0, 0, 0, 1, 2], "258", &json!(258));
     round_trip(
@@ -52,6 +56,15 @@ fn plain_types_have_the_bytes_of_kafkas_serializers() {
         id,
         &json!(id),
     );
+}
+
+#[test]
+fn void_is_null_and_nothing_else() {
+    assert_eq!(bytes_of(&void(), &()), None);
+    assert!(void().deserialize(None).is_ok());
+    assert!(void().deserialize(Some(&[])).is_err());
+    assert!(bool().deserialize(Some(&[2])).is_err());
+    assert!(bool().deserialize(Some(&[])).is_err());
 }
 
 #[test]

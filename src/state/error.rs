@@ -67,3 +67,25 @@ pub enum StateError {
         store: String,
     },
 }
+
+/// What was wrong under one key: says which.
+#[derive(Debug, thiserror::Error)]
+#[error("the value under key `{key}`")]
+struct AtKey {
+    key: String,
+    #[source]
+    source: BoxError,
+}
+
+/// How much of a key an error shows.
+const SHOWN_KEY_BYTES: usize = 64;
+
+/// Adds the key, as text where it is, to what a serde said of its value.
+pub(super) fn at_key(key: &[u8], source: BoxError) -> BoxError {
+    let shown = key.get(..SHOWN_KEY_BYTES).unwrap_or(key);
+    let mut text = shown.escape_ascii().to_string();
+    if shown.len() < key.len() {
+        text.push('…');
+    }
+    AtKey { key: text, source }.into()
+}

@@ -17,11 +17,14 @@ use std::ops::{Bound, RangeBounds};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::error::at_key;
+use super::expiry::{BUCKET_LEN, Expiry, LOOKED_AT_MIN};
 use super::overlay::{At, KeyBytes, Overlay};
 use super::range::{Cursor, Entries};
-use super::{BytesStore, DirtySink, StateError, StateStore};
+use super::{BytesStore, DirtySink, SharedStreamTime, StateError, StateStore, TimeToLive};
 use crate::clock::Timestamp;
 use crate::format;
+use crate::metrics::Counter;
 use crate::processor::BoxError;
 use crate::serde::Serde;
 
@@ -42,6 +45,8 @@ pub struct KeyValueStore<K, V> {
     scratch: Vec<u8>,
     /// A moving average, to guess what unserialised values weigh.
     average_value_bytes: usize,
+    /// Where entries do not live for ever.
+    expiry: Option<Expiry>,
 }
 
 impl<K, V> fmt::Debug for KeyValueStore<K, V> {
@@ -74,7 +79,22 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
             overlay: Overlay::new(clean_cache_bytes),
             scratch: Vec::new(),
             average_value_bytes: FIRST_VALUE_BYTES,
+            expiry: None,
         }
+    }
+
+    /// Lets entries expire. `index` is the store's index by time ([`TaskDb::index`](super::TaskDb::index)),
+    /// `expired` counts the entries that go.
+    #[must_use]
+    pub fn with_expiry(
+        mut self,
+        ttl: TimeToLive,
+        stream_time: SharedStreamTime,
+        index: Box<dyn BytesStore>,
+        expired: Option<Counter>,
+    ) -> Self {
+        self.expiry = Some(Expiry::new(ttl, stream_time, index, expired));
+        self
     }
 
     /// Returns the value under `key`, this transaction's writes included.
@@ -95,7 +115,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         look: impl FnOnce(Option<&V>) -> R,
     ) -> Result<R, StateError> {
         let at = self.load(key)?;
-        let result = look(self.overlay.get(at).0);
+        let result = look(self.live(at).0);
         self.overlay.evict();
         Ok(result)
     }
@@ -106,7 +126,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
     /// As [`get`](Self::get).
     pub fn get_with_timestamp(&mut self, key: &K) -> Result<Option<(V, Timestamp)>, StateError> {
         let at = self.load(key)?;
-        let (value, timestamp) = self.overlay.get(at);
+        let (value, timestamp) = self.live(at);
         let result = value.map(|value| (value.clone(), timestamp));
         self.overlay.evict();
         Ok(result)
@@ -136,7 +156,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
     /// As [`get`](Self::get).
     pub fn put_if_absent(&mut self, key: K, value: V) -> Result<Option<V>, StateError> {
         let at = self.load(&key)?;
-        let existing = self.overlay.get(at).0.cloned();
+        let existing = self.live(at).0.cloned();
         if existing.is_none() {
             let weight = self.average_value_bytes;
             self.overlay
@@ -152,7 +172,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
     /// As [`get`](Self::get).
     pub fn delete(&mut self, key: &K) -> Result<Option<V>, StateError> {
         let at = self.load(key)?;
-        let existing = self.overlay.get(at).0.cloned();
+        let existing = self.live(at).0.cloned();
         if existing.is_some() {
             self.overlay.write(at, None, self.timestamp.get(), 0);
         }
@@ -206,6 +226,67 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         self.overlay.clean_bytes()
     }
 
+    /// What is known of an entry that has not expired.
+    fn live(&self, at: At) -> (Option<&V>, Timestamp) {
+        let (value, timestamp) = self.overlay.get(at);
+        (value.filter(|_| !self.is_expired(timestamp)), timestamp)
+    }
+
+    fn is_expired(&self, time: Timestamp) -> bool {
+        let expiry = self.expiry.as_ref();
+        expiry.is_some_and(|expiry| expiry.is_expired(time))
+    }
+
+    /// Whether committed bytes are an entry that has expired.
+    fn has_expired(&self, bytes: &[u8]) -> bool {
+        self.expiry.is_some()
+            && format::value::decode(bytes).is_some_and(|(time, _)| self.is_expired(time))
+    }
+
+    /// Deletes, as writes of this transaction, entries from the front of the index.
+    fn expire(&mut self) -> Result<(), StateError> {
+        let Some(mut expiry) = self.expiry.take() else {
+            return Ok(());
+        };
+        let result = self.expire_by(&mut expiry);
+        self.expiry = Some(expiry);
+        // They are no record's, and not undone with one.
+        self.overlay.release();
+        result
+    }
+
+    fn expire_by(&mut self, expiry: &mut Expiry) -> Result<(), StateError> {
+        let Some(now) = expiry.stream_time() else {
+            return Ok(());
+        };
+        let limit = LOOKED_AT_MIN.max(2 * self.overlay.dirty_entries());
+        for index_key in expiry.take_passed(limit)? {
+            let key_bytes = index_key.get(BUCKET_LEN..).unwrap_or_default();
+            let key = self
+                .key_serde
+                .deserialize(Some(key_bytes))
+                .map_err(|source| self.decode_error(source))?;
+            let hash = self.overlay.hash(&key);
+            if let Some(at) = self.overlay.find(hash, &key) {
+                let (value, time) = self.overlay.get(at);
+                // What is dirty is looked at when it is drained.
+                if value.is_some() && expiry.is_expired(time) && !self.overlay.is_dirty_at(at) {
+                    self.overlay.write(at, None, now, 0);
+                    expiry.count();
+                }
+            } else if let Some(bytes) = self.backend.get(key_bytes)?
+                && format::value::decode(&bytes).is_some_and(|(time, _)| expiry.is_expired(time))
+            {
+                let key_bytes = KeyBytes::from_slice(key_bytes);
+                self.overlay
+                    .insert_dirty(hash, key, key_bytes, None, now, 0);
+                expiry.count();
+            }
+            expiry.done.push(index_key);
+        }
+        Ok(())
+    }
+
     fn load(&mut self, key: &K) -> Result<At, StateError> {
         let hash = self.overlay.hash(key);
         if let Some(at) = self.overlay.find(hash, key) {
@@ -214,7 +295,7 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         let key_bytes = self.key_bytes(key)?;
         let (value, value_bytes) = match self.backend.get(&key_bytes)? {
             None => (None, 0),
-            Some(bytes) => (Some(self.decode_value(&bytes)?), bytes.len()),
+            Some(bytes) => (Some(self.decode_value(&key_bytes, &bytes)?), bytes.len()),
         };
         Ok(self
             .overlay
@@ -233,14 +314,12 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         Ok(KeyBytes::from_slice(&self.scratch))
     }
 
-    fn decode_value(&self, bytes: &[u8]) -> Result<(V, Timestamp), StateError> {
+    fn decode_value(&self, key: &[u8], bytes: &[u8]) -> Result<(V, Timestamp), StateError> {
+        let failed = |source| self.decode_error(at_key(key, source));
         let Some((timestamp, value)) = format::value::decode(bytes) else {
-            return Err(self.decode_error("too short for a timestamped value".into()));
+            return Err(failed("too short for a timestamped value".into()));
         };
-        let value = self
-            .value_serde
-            .deserialize(Some(value))
-            .map_err(|source| self.decode_error(source))?;
+        let value = self.value_serde.deserialize(Some(value)).map_err(failed)?;
         Ok((value, timestamp))
     }
 
@@ -318,19 +397,21 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
             let both = dirty_key == committed_key;
             if dirty_first && let Some(at) = next_dirty {
                 let key_bytes = KeyBytes::from_slice(self.overlay.key_bytes(at));
-                if let (Some(value), timestamp) = self.overlay.get(at) {
+                if let (Some(value), timestamp) = self.live(at) {
                     let key = self.overlay.key(at).clone();
                     into.push_back(make(key, value.clone(), timestamp));
                 }
                 next_dirty = self::next_dirty(&mut self.overlay, cursor, Some(&key_bytes));
                 last = Some(key_bytes);
             } else if let Some((key, value)) = &next_committed {
-                let (value, timestamp) = self.decode_value(value)?;
-                let typed = self
-                    .key_serde
-                    .deserialize(Some(key))
-                    .map_err(|source| self.decode_error(source))?;
-                into.push_back(make(typed, value, timestamp));
+                if !self.has_expired(value) {
+                    let (value, timestamp) = self.decode_value(key, value)?;
+                    let typed = self
+                        .key_serde
+                        .deserialize(Some(key))
+                        .map_err(|source| self.decode_error(source))?;
+                    into.push_back(make(typed, value, timestamp));
+                }
                 last = Some(KeyBytes::from_slice(key));
             }
             if both || !dirty_first {
@@ -356,6 +437,11 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         for at in dirty {
             self.scratch.clear();
             let (value, timestamp) = self.overlay.get(at);
+            let expired = value.is_some() && self.is_expired(timestamp);
+            if expired && let Some(expiry) = &mut self.expiry {
+                expiry.count();
+            }
+            let value = self.overlay.get(at).0.filter(|_| !expired);
             let present = match value {
                 None => false,
                 Some(value) => self
@@ -409,16 +495,26 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for KeyValue
     }
 
     fn drain_dirty(&mut self, sink: &mut dyn DirtySink) -> Result<(), StateError> {
+        self.expire()?;
         let dirty = self.overlay.dirty_in_key_order();
-        self.drain(dirty, sink)
+        self.drain(dirty, sink)?;
+        let done = self.expiry.iter().flat_map(|expiry| &expiry.done);
+        done.map(|key| &**key)
+            .try_for_each(|key| sink.remove_from_index(key))
     }
 
     fn mark_committed(&mut self) {
         self.overlay.mark_committed();
+        if let Some(expiry) = &mut self.expiry {
+            expiry.mark_committed();
+        }
     }
 
     fn discard_uncommitted(&mut self) {
         self.overlay.discard();
+        if let Some(expiry) = &mut self.expiry {
+            expiry.discard_uncommitted();
+        }
     }
 
     fn uncommitted_bytes(&self) -> usize {

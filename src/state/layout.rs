@@ -18,6 +18,7 @@
 //! - Observed stream time is in the store ([`OBSERVED_TIME_KEY`]), written with the entries that moved
 //!   it, and is the same after a restore: nothing that was hidden comes back.
 
+use super::TimeToLive;
 use crate::clock::Timestamp;
 use crate::format::DecodeError;
 use crate::format::{value, version_key, window_key};
@@ -146,6 +147,8 @@ pub enum Layout {
     /// By their keys.
     #[default]
     KeyValue,
+    /// By their keys, with an index by time beside them ([`TimeToLive`]).
+    Expiring(TimeToLive),
     /// Windows: by segment of their start, then key and start.
     Window(Segments),
     /// Records kept for a while: as windows, with several under one key and start, told apart by
@@ -162,10 +165,23 @@ impl Layout {
     #[must_use]
     pub const fn segments(&self) -> Option<&Segments> {
         match self {
-            Self::KeyValue | Self::Versioned(_) => None,
+            Self::KeyValue | Self::Expiring(_) | Self::Versioned(_) => None,
             Self::Window(segments) | Self::Duplicates(segments) | Self::Session(segments) => {
                 Some(segments)
             }
+        }
+    }
+
+    /// Returns how long the entries of a key-value store live; `None`: for ever.
+    #[must_use]
+    pub const fn time_to_live(&self) -> Option<&TimeToLive> {
+        match self {
+            Self::Expiring(ttl) => Some(ttl),
+            Self::KeyValue
+            | Self::Window(_)
+            | Self::Duplicates(_)
+            | Self::Versioned(_)
+            | Self::Session(_) => None,
         }
     }
 
@@ -178,7 +194,7 @@ impl Layout {
         key: &[u8],
     ) -> Result<Option<(Timestamp, &Segments)>, DecodeError> {
         Ok(match self {
-            Self::KeyValue | Self::Versioned(_) => None,
+            Self::KeyValue | Self::Expiring(_) | Self::Versioned(_) => None,
             Self::Window(segments) | Self::Duplicates(segments) => {
                 Some((window_key::split_window(key)?.1, segments))
             }
@@ -195,7 +211,11 @@ impl Layout {
     pub(super) fn sequence_of(&self, key: &[u8]) -> Option<i32> {
         match self {
             Self::Duplicates(_) => window_key::split_window(key).ok().map(|parts| parts.2),
-            Self::KeyValue | Self::Window(_) | Self::Session(_) | Self::Versioned(_) => None,
+            Self::KeyValue
+            | Self::Expiring(_)
+            | Self::Window(_)
+            | Self::Session(_)
+            | Self::Versioned(_) => None,
         }
     }
 
@@ -219,7 +239,7 @@ impl Layout {
     /// Returns the store key of a local key; `None` for what is no entry.
     pub(super) fn store_key<'a>(&self, local: &'a [u8]) -> Option<&'a [u8]> {
         match self {
-            Self::KeyValue => Some(local),
+            Self::KeyValue | Self::Expiring(_) => Some(local),
             Self::Versioned(_) => version_key::split_local(local).ok().map(|parts| parts.0),
             Self::Window(_) | Self::Duplicates(_) | Self::Session(_) => {
                 window_key::split_local(local).map(|(_, key)| key)

@@ -10,6 +10,7 @@
 //! - A store belongs to one task on one thread: nothing is locked.
 
 mod error;
+mod expiry;
 mod global_stores;
 mod key_value;
 mod layout;
@@ -27,6 +28,7 @@ mod versioned;
 mod window_store;
 
 pub use error::StateError;
+pub use expiry::{SharedStreamTime, TimeToLive};
 pub use global_stores::GlobalStores;
 pub use key_value::KeyValueStore;
 pub use layout::{Layout, Segments};
@@ -56,6 +58,14 @@ pub trait DirtySink {
         value: Option<&[u8]>,
         timestamp: Timestamp,
     ) -> Result<(), StateError>;
+
+    /// Removes an entry of the index of a store whose entries expire. Changelogs have no index.
+    ///
+    /// # Errors
+    /// Stops the commit.
+    fn remove_from_index(&mut self, _index_key: &[u8]) -> Result<(), StateError> {
+        Ok(())
+    }
 }
 
 /// A store as its task sees it. The task calls, in turn: operators write; then per record either

@@ -390,6 +390,14 @@ impl<K: Hash + Eq, V> Overlay<K, V> {
         }
     }
 
+    pub(super) fn is_dirty_at(&self, at: At) -> bool {
+        entry(&self.positions, at).held.dirty
+    }
+
+    pub(super) const fn dirty_entries(&self) -> usize {
+        self.dirty.len()
+    }
+
     pub(super) const fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
     }

@@ -238,6 +238,73 @@ where
         Ok(cursors)
     }
 
+    /// The serialised bounds of a range of keys.
+    pub(super) fn key_bounds(
+        &self,
+        keys: &impl RangeBounds<T::Key>,
+    ) -> Result<KeyBounds, StateError> {
+        let bytes = |bound: Bound<&T::Key>| {
+            let of = |key: &T::Key| {
+                let mut bytes = Vec::new();
+                self.put_key(key, &mut bytes).map(|()| bytes)
+            };
+            Ok::<_, StateError>(match bound {
+                Bound::Included(key) => Bound::Included(of(key)?),
+                Bound::Excluded(key) => Bound::Excluded(of(key)?),
+                Bound::Unbounded => Bound::Unbounded,
+            })
+        };
+        Ok(KeyBounds(
+            bytes(keys.start_bound())?,
+            bytes(keys.end_bound())?,
+        ))
+    }
+
+    /// The cursors over a range of keys, a segment each, in the order of the scan. Keys that are no
+    /// part of the range may lie between: `b` ends it, and `ba` lies among the windows of `b`.
+    pub(super) fn cursors_of_keys(
+        &self,
+        keys: &KeyBounds,
+        (from, to): (Timestamp, Timestamp),
+        reverse: bool,
+    ) -> VecDeque<Cursor> {
+        let interval = self.segments.interval();
+        // A key that is the beginning of the last one is followed by its time, which must not lead
+        // behind the end: it begins with 0 for two million years to come.
+        let beyond = keys.beyond().filter(|_| to < 1 << 56);
+        let mut cursors = VecDeque::new();
+        let mut start = Some(self.segments.start_of(from));
+        while let Some(segment) = start.filter(|start| *start <= to) {
+            let mut lower = KeyBytes::from_slice(&segment_of(segment, interval));
+            if let Bound::Included(key) | Bound::Excluded(key) = &keys.0 {
+                lower.extend_from_slice(key);
+            }
+            start = segment.checked_add(interval);
+            let upper = match (&beyond, start) {
+                (Some(beyond), _) => {
+                    let mut upper = KeyBytes::from_slice(&segment_of(segment, interval));
+                    upper.extend_from_slice(beyond);
+                    Bound::Excluded(upper)
+                }
+                (None, Some(next)) => {
+                    Bound::Excluded(KeyBytes::from_slice(&segment_of(next, interval)))
+                }
+                (None, None) => Bound::Unbounded,
+            };
+            let cursor = Cursor::new(Bound::Included(lower), upper, reverse);
+            if reverse {
+                cursors.push_front(cursor);
+            } else {
+                cursors.push_back(cursor);
+            }
+        }
+        cursors
+    }
+
+    pub(super) fn key_serde(&self) -> Arc<dyn Serde<T::Key>> {
+        Arc::clone(&self.key_serde)
+    }
+
     fn put_key(&self, key: &T::Key, out: &mut Vec<u8>) -> Result<(), StateError> {
         let encode = |source| StateError::Encode {
             store: self.store.name().to_owned(),
@@ -293,6 +360,35 @@ where
 
     fn is_dirty(&self) -> bool {
         self.store.is_dirty()
+    }
+}
+
+/// A range of keys, serialised.
+pub(super) struct KeyBounds(Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+impl KeyBounds {
+    pub(super) fn contain<K: 'static>(&self, serde: &dyn Serde<K>, key: &K) -> bool {
+        let mut bytes = Vec::new();
+        // It was read with this serde.
+        let written = serde.serialize(key, &mut bytes);
+        let bounds = (self.0.as_ref(), self.1.as_ref());
+        written.unwrap_or(false) && RangeBounds::<Vec<u8>>::contains(&bounds, &bytes)
+    }
+
+    /// Bytes behind all keys of the range with whatever follows them: those of the last key, each byte
+    /// raised from the end on.
+    fn beyond(&self) -> Option<Vec<u8>> {
+        let (Bound::Included(key) | Bound::Excluded(key)) = &self.1 else {
+            return None;
+        };
+        let mut beyond = key.clone();
+        while let Some(last) = beyond.pop() {
+            if let Some(next) = last.checked_add(1) {
+                beyond.push(next);
+                return Some(beyond);
+            }
+        }
+        None
     }
 }
 

@@ -135,12 +135,94 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> SessionStore<K, V> {
         Ok(found.map(|(value, _)| value))
     }
 
+    /// Returns the value of the session of `key` from `start` to `end`.
+    ///
+    /// # Errors
+    /// Any [`StateError`] is fatal to the task.
+    pub fn fetch_session_at(
+        &self,
+        key: &K,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<Option<V>, StateError> {
+        self.fetch_session(&Windowed::new(key.clone(), Window::new(start, end)))
+    }
+
     /// Iterates over all sessions of `key` by their end, then their start.
     ///
     /// # Errors
     /// [`StateError::Encode`] when the key has no bytes.
     pub fn fetch(&self, key: &K) -> Result<SessionEntries<K, V>, StateError> {
         self.find_sessions(key, 0, i64::MAX)
+    }
+
+    /// As [`fetch`](Self::fetch), the latest first.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub fn backward_fetch(&self, key: &K) -> Result<SessionEntries<K, V>, StateError> {
+        self.backward_find_sessions(key, 0, i64::MAX)
+    }
+
+    /// Iterates over all sessions of the keys in `keys`, in the order of
+    /// [`find_ended`](Self::find_ended). Keys are compared by their serialised bytes.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # fn sum(store: &SessionStore<String, i64>) -> Result<i64, StateError> {
+    /// let mut sum = 0;
+    /// for session in store.fetch_key_range("a".to_owned()..="f".to_owned())? {
+    ///     sum += session?.1;
+    /// }
+    /// # Ok(sum)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StateError::Encode`] when a bound has no bytes.
+    pub fn fetch_key_range(
+        &self,
+        keys: impl RangeBounds<K>,
+    ) -> Result<SessionEntries<K, V>, StateError> {
+        self.of_keys(&keys, 0, i64::MAX, false)
+    }
+
+    /// As [`fetch_key_range`](Self::fetch_key_range), backwards.
+    ///
+    /// # Errors
+    /// As [`fetch_key_range`](Self::fetch_key_range).
+    pub fn backward_fetch_key_range(
+        &self,
+        keys: impl RangeBounds<K>,
+    ) -> Result<SessionEntries<K, V>, StateError> {
+        self.of_keys(&keys, 0, i64::MAX, true)
+    }
+
+    /// Iterates over the sessions of the keys in `keys` that end at `earliest_end` or later and start
+    /// at `latest_start` or earlier, in the order of [`find_ended`](Self::find_ended).
+    ///
+    /// # Errors
+    /// As [`fetch_key_range`](Self::fetch_key_range).
+    pub fn find_sessions_of_keys(
+        &self,
+        keys: impl RangeBounds<K>,
+        earliest_end: Timestamp,
+        latest_start: Timestamp,
+    ) -> Result<SessionEntries<K, V>, StateError> {
+        self.of_keys(&keys, earliest_end, latest_start, false)
+    }
+
+    /// As [`find_sessions_of_keys`](Self::find_sessions_of_keys), backwards.
+    ///
+    /// # Errors
+    /// As [`fetch_key_range`](Self::fetch_key_range).
+    pub fn backward_find_sessions_of_keys(
+        &self,
+        keys: impl RangeBounds<K>,
+        earliest_end: Timestamp,
+        latest_start: Timestamp,
+    ) -> Result<SessionEntries<K, V>, StateError> {
+        self.of_keys(&keys, earliest_end, latest_start, true)
     }
 
     /// Iterates over the sessions of `key` that end at `earliest_end` or later and start at
@@ -188,6 +270,28 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> SessionStore<K, V> {
     #[must_use]
     pub fn observed_stream_time(&self) -> Option<Timestamp> {
         self.0.borrow().observed()
+    }
+
+    fn of_keys(
+        &self,
+        keys: &impl RangeBounds<K>,
+        earliest_end: Timestamp,
+        latest_start: Timestamp,
+        reverse: bool,
+    ) -> Result<SessionEntries<K, V>, StateError> {
+        let store = self.0.borrow();
+        let Some((from, to)) = store.live(&(earliest_end..)) else {
+            return Ok(self.scan(VecDeque::new(), |_| false));
+        };
+        let keys = store.key_bounds(keys)?;
+        let cursors = store.cursors_of_keys(&keys, (from, to), reverse);
+        let serde = store.key_serde();
+        drop(store);
+        Ok(self.scan(cursors, move |found| {
+            found.0.window.end() >= from
+                && found.0.window.start() <= latest_start
+                && keys.contain(&*serde, &found.0.key)
+        }))
     }
 
     fn of_key(

@@ -17,6 +17,7 @@
 //! [`StateError::Locked`] → another process, or a query of this one that is about to end.
 
 mod batch;
+mod index;
 mod read;
 mod versions;
 
@@ -35,9 +36,10 @@ use super::{BytesStore, Layout, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{
-    OFFSETS_COLUMN_FAMILY, is_column_family_of, segmented_column_family, store_column_family,
-    versioned_column_family,
+    OFFSETS_COLUMN_FAMILY, expiry_column_family, is_column_family_of, segmented_column_family,
+    store_column_family, versioned_column_family,
 };
+use crate::format::value;
 use crate::format::window_key::SEGMENT_LEN;
 use crate::topology::{Persistence, StoreSpec};
 
@@ -62,6 +64,13 @@ impl StoreDecl {
             (_, None) => store_column_family(&self.name),
             (_, Some(segments)) => segmented_column_family(&self.name, segments.interval()),
         }
+    }
+
+    /// The family of the index by time, where there is one on disk.
+    fn index_family(&self) -> Option<String> {
+        let on_disk = self.persistence == Persistence::RocksDb;
+        let expires = self.layout.time_to_live().is_some();
+        (on_disk && expires).then(|| expiry_column_family(&self.name))
     }
 }
 
@@ -89,6 +98,15 @@ struct Slot {
     observed: Mutex<Observed>,
     /// `None`: the data is in the column family.
     memory: Option<MemoryStore>,
+    /// Of entries that expire: where they are found by time.
+    index: Option<Index>,
+}
+
+/// Where the index by time of a store lies.
+#[derive(Debug)]
+enum Index {
+    ColumnFamily(String),
+    Memory(MemoryStore),
 }
 
 /// What the handles share.
@@ -192,6 +210,25 @@ impl TaskDb {
         })
     }
 
+    /// Returns the index by time of a store whose entries expire.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<Box<dyn BytesStore>> {
+        Some(match self.inner.slot(name).ok()?.index.as_ref()? {
+            Index::Memory(memory) => Box::new(memory.clone()),
+            Index::ColumnFamily(column_family) => Box::new(RocksStore {
+                inner: Arc::clone(&self.inner),
+                column_family: column_family.clone(),
+            }),
+        })
+    }
+
+    /// Takes the stream time that committed offsets tell: a restored store knows only then what has
+    /// expired.
+    pub(crate) fn observe_stream_time(&self, stream_time: Option<Timestamp>) {
+        let mut checkpoint = self.inner.checkpoint();
+        checkpoint.stream_time = checkpoint.stream_time.max(stream_time);
+    }
+
     /// Returns how far the committed state reaches.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
@@ -219,9 +256,11 @@ impl TaskDb {
             inner: Arc::clone(&self.inner),
             batch: WriteBatch::default(),
             memory: Vec::new(),
+            memory_index: Vec::new(),
             change: Checkpoint::default(),
             scratch: Vec::new(),
             local_key: Vec::new(),
+            index_key: Vec::new(),
             observed: self.inner.stores.iter().map(Slot::observed).collect(),
             entries: 0,
             memory_bytes: 0,
@@ -243,6 +282,7 @@ impl TaskDb {
             inner,
             mut batch,
             memory,
+            memory_index,
             change,
             observed,
             ..
@@ -266,6 +306,11 @@ impl TaskDb {
         for (slot, entries) in inner.stores.iter().zip(memory) {
             if let Some(store) = &slot.memory {
                 store.apply(entries);
+            }
+        }
+        for (slot, entries) in inner.stores.iter().zip(memory_index) {
+            if let Some(Index::Memory(index)) = &slot.index {
+                index.apply(entries);
             }
         }
         for (slot, observed) in inner.stores.iter().zip(observed) {
@@ -356,6 +401,14 @@ impl Slot {
         }
     }
 
+    /// Whether committed bytes are an entry that has expired.
+    fn hides(&self, bytes: &[u8], stream_time: Option<Timestamp>) -> bool {
+        let ttl = self.layout.time_to_live();
+        ttl.is_some_and(|ttl| {
+            value::decode(bytes).is_some_and(|(time, _)| ttl.is_expired(time, stream_time))
+        })
+    }
+
     /// The first segment of the store that is not all expired.
     fn first_live(&self, observed: Option<Timestamp>) -> Option<[u8; SEGMENT_LEN]> {
         Some(self.layout.segments()?.first_live(observed?))
@@ -377,8 +430,13 @@ impl Inner {
     fn families(&self) -> Result<Vec<&ColumnFamily>, StateError> {
         let stores = self.stores.iter().filter(|slot| slot.memory.is_none());
         let names = stores.map(|slot| slot.column_family.as_str());
+        let indexes = self.stores.iter().filter_map(|slot| match &slot.index {
+            Some(Index::ColumnFamily(family)) => Some(family.as_str()),
+            Some(Index::Memory(_)) | None => None,
+        });
         std::iter::once(OFFSETS_COLUMN_FAMILY)
             .chain(names)
+            .chain(indexes)
             .map(|name| rocks::handle(&self.db, &self.path, name))
             .collect()
     }
@@ -410,6 +468,17 @@ fn create_families(
     let failed = |error| state_error(error, "opened", dir);
     for store in stores {
         let family = store.column_family();
+        let index = expiry_column_family(&store.name);
+        let indexed = existing.contains(&index);
+        // An index of entries that do not expire any more, or are gone, would be wrong one day.
+        let keeps_index = store.index_family().is_some() && existing.contains(&family);
+        if indexed && !keeps_index {
+            db.drop_cf(&index).map_err(failed)?;
+        }
+        if store.index_family().is_some() && !(indexed && keeps_index) {
+            db.create_cf(&index, &rocks::column_family_options(budget))
+                .map_err(failed)?;
+        }
         if existing.contains(&family) {
             continue;
         }
@@ -452,12 +521,21 @@ fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError>
     } else {
         Observed::default()
     };
+    let index = match (store.layout.time_to_live(), store.index_family()) {
+        (Some(ttl), Some(index)) => {
+            index::complete(db, dir, &column_family, &index, ttl)?;
+            Some(Index::ColumnFamily(index))
+        }
+        (Some(_), None) => Some(Index::Memory(MemoryStore::new())),
+        (None, _) => None,
+    };
     Ok(Slot {
         name: store.name.clone(),
         column_family,
         layout: store.layout,
         observed: Mutex::new(observed),
         memory,
+        index,
     })
 }
 

@@ -248,10 +248,53 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
         self.of_all(&starts, true)
     }
 
+    /// Iterates over the windows of the keys in `keys` with starts in `starts`, in the order of
+    /// [`fetch_all`](Self::fetch_all). Keys are compared by their serialised bytes.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use millstream::prelude::*;
+    /// # fn sum(store: &WindowStore<String, i64>) -> Result<i64, StateError> {
+    /// let mut sum = 0;
+    /// for entry in store.fetch_key_range("a".to_owned()..="f".to_owned(), 0..60_000)? {
+    ///     sum += entry?.value;
+    /// }
+    /// # Ok(sum)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StateError::Encode`] when a bound has no bytes.
+    pub fn fetch_key_range(
+        &self,
+        keys: impl RangeBounds<K>,
+        starts: impl RangeBounds<Timestamp>,
+    ) -> Result<WindowEntries<K, V>, StateError> {
+        self.of_keys(&keys, &starts, false)
+    }
+
+    /// As [`fetch_key_range`](Self::fetch_key_range), backwards.
+    ///
+    /// # Errors
+    /// As [`fetch_key_range`](Self::fetch_key_range).
+    pub fn backward_fetch_key_range(
+        &self,
+        keys: impl RangeBounds<K>,
+        starts: impl RangeBounds<Timestamp>,
+    ) -> Result<WindowEntries<K, V>, StateError> {
+        self.of_keys(&keys, &starts, true)
+    }
+
     /// Iterates over everything in the order of [`fetch_all`](Self::fetch_all).
     #[must_use]
     pub fn all(&self) -> WindowEntries<K, V> {
         self.fetch_all(..)
+    }
+
+    /// As [`all`](Self::all), backwards.
+    #[must_use]
+    pub fn backward_all(&self) -> WindowEntries<K, V> {
+        self.backward_fetch_all(..)
     }
 
     /// Returns the latest start that was ever put.
@@ -278,6 +321,25 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
         // Bytes of another key may lie between: `a` with a late start, and `a…` with an early one.
         let key = key.clone();
         Ok(self.scan(cursors, move |found| found.key == key))
+    }
+
+    fn of_keys(
+        &self,
+        keys: &impl RangeBounds<K>,
+        starts: &impl RangeBounds<Timestamp>,
+        reverse: bool,
+    ) -> Result<WindowEntries<K, V>, StateError> {
+        let store = self.0.borrow();
+        let Some((from, to)) = store.live(starts) else {
+            return Ok(self.scan(VecDeque::new(), |_| false));
+        };
+        let keys = store.key_bounds(keys)?;
+        let cursors = store.cursors_of_keys(&keys, (from, to), reverse);
+        let serde = store.key_serde();
+        drop(store);
+        Ok(self.scan(cursors, move |found| {
+            (from..=to).contains(&found.start) && keys.contain(&*serde, &found.key)
+        }))
     }
 
     fn of_all(&self, starts: &impl RangeBounds<Timestamp>, reverse: bool) -> WindowEntries<K, V> {

@@ -7,7 +7,8 @@
 //! # What it does not simulate
 //! Several threads or processes, rebalances, crashes within a transaction and faults of the log: that is
 //! the simulation's part. A crash between two records is [`restart`](TopologyTestDriver::restart).
-//! Wall-clock time stands still unless it is advanced.
+//! Wall-clock time stands still unless it is advanced; a pause after a failure, as of a fault that a test
+//! injects into the [`log`](TopologyTestDriver::log), is waited out.
 
 mod topics;
 
@@ -77,12 +78,16 @@ pub enum DriverError {
 /// How many steps may pass before a piped record counts as never ending.
 const STEPS_MAX: usize = 100_000;
 
+/// How many steps in a row may do nothing before the thread is taken to wait for time to pass.
+const IDLE_STEPS_MAX: usize = 100;
+
 /// Settings of a [`TopologyTestDriver`].
 #[derive(Debug, Clone)]
 pub struct DriverBuilder {
     partitions: i32,
     start: Timestamp,
     application_id: String,
+    records_per_transaction: usize,
 }
 
 impl Default for DriverBuilder {
@@ -92,6 +97,7 @@ impl Default for DriverBuilder {
             partitions: 1,
             start: 1_704_067_200_000,
             application_id: "test".to_owned(),
+            records_per_transaction: 1,
         }
     }
 }
@@ -115,6 +121,16 @@ impl DriverBuilder {
     #[must_use]
     pub fn application_id(mut self, application_id: impl Into<String>) -> Self {
         self.application_id = application_id.into();
+        self
+    }
+
+    /// Sets how many records a task takes into a transaction at most; 1 unless set, so that every
+    /// record is committed by itself. What is deduplicated per commit
+    /// ([`emit_per_commit`](crate::dsl::KTable::emit_per_commit)) shows with more, for records that are
+    /// piped together ([`TestInputTopic::pipe_all`]).
+    #[must_use]
+    pub const fn records_per_transaction(mut self, records: usize) -> Self {
+        self.records_per_transaction = records;
         self
     }
 
@@ -155,6 +171,7 @@ impl DriverBuilder {
             topology,
             log,
             clock,
+            records_per_transaction: self.records_per_transaction,
             outputs: BTreeMap::new(),
             positions: BTreeMap::new(),
             _state_dir: state_dir,
@@ -210,6 +227,7 @@ pub struct TopologyTestDriver {
     topology: Arc<ResolvedTopology>,
     log: EmbeddedLog,
     clock: ManualClock,
+    records_per_transaction: usize,
     outputs: BTreeMap<TopicName, VecDeque<Output>>,
     positions: BTreeMap<TopicPartition, i64>,
     _state_dir: TempDir,
@@ -279,6 +297,18 @@ impl TopologyTestDriver {
         timestamp: Timestamp,
         headers: &Headers,
     ) -> Result<(), DriverError> {
+        self.send_bytes(topic, key, value, timestamp, headers)?;
+        self.flush_and_settle()
+    }
+
+    fn send_bytes(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: Timestamp,
+        headers: &Headers,
+    ) -> Result<(), DriverError> {
         let topic = TopicName::clone(&self.resolve(topic)?.name);
         let record = ProducerRecord {
             topic: &topic,
@@ -288,7 +318,10 @@ impl TopologyTestDriver {
             timestamp,
             headers,
         };
-        self.producer.send(record)?;
+        Ok(self.producer.send(record)?)
+    }
+
+    fn flush_and_settle(&mut self) -> Result<(), DriverError> {
         self.producer.flush()?;
         self.settle()
     }
@@ -334,6 +367,23 @@ impl TopologyTestDriver {
         self.start()
     }
 
+    /// As [`restart`](Self::restart), with another topology: the next version of the program finds what
+    /// this one has left.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart), and when the topics do not fit the new topology.
+    pub fn restart_with(
+        &mut self,
+        topology: Topology,
+        keep_state: bool,
+    ) -> Result<(), DriverError> {
+        drop(self.thread.take());
+        let topology = Arc::new(topology);
+        self.topology = Arc::new(ensure_topics(&self.log, &topology, &self.config)?);
+        self.queries = QueryRegistry::of(&self.topology);
+        self.restart(keep_state)
+    }
+
     fn start(&mut self) -> Result<(), DriverError> {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let globals = self.topology.global_stores();
@@ -365,7 +415,7 @@ impl TopologyTestDriver {
             queries: Arc::clone(&self.queries),
             metrics: self.metrics.clone(),
             status: Arc::new(ThreadStatus::default()),
-            records_per_step: 1,
+            records_per_step: self.records_per_transaction,
         })?);
         self.settle()
     }
@@ -447,6 +497,7 @@ impl TopologyTestDriver {
         let Some(thread) = &mut self.thread else {
             return Err(DriverError::Stopped);
         };
+        let mut idle_steps = 0;
         for _ in 0..STEPS_MAX {
             // Global tables first: what was piped before a record is there when it is joined.
             if let Some(globals) = &mut self.globals
@@ -454,8 +505,18 @@ impl TopologyTestDriver {
             {
                 continue;
             }
-            if thread.step()? != Step::Worked && thread.is_quiescent() {
+            let Step::Idle(pause) = thread.step()? else {
+                idle_steps = 0;
+                continue;
+            };
+            if thread.is_quiescent() {
                 return Ok(());
+            }
+            idle_steps += 1;
+            if idle_steps >= IDLE_STEPS_MAX {
+                // It waits after a failure: nobody else moves its clock.
+                let pause = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                self.clock.advance(pause.max(1));
             }
         }
         Err(DriverError::Busy(STEPS_MAX))

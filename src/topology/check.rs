@@ -8,6 +8,7 @@ use super::{
     Durability, Graph, GraphNode, NodeDescription, NodeId, NodeKind, NodeRole, SourceSpec,
     StoreDescription, StoreId, SubTopologyDescription, TopicRef, TopologyError, WindowsDescription,
 };
+use crate::state::TimeToLive;
 
 impl Graph {
     /// Returns every mistake: those noted while drawing, then those of the whole.
@@ -228,6 +229,8 @@ impl Graph {
                     durability: store.durability,
                     changelog: store.changelog.clone(),
                     windows: WindowsDescription::of(&store.layout),
+                    value_versions: store.value_codec.versions(),
+                    ttl_ms: store.layout.time_to_live().map(TimeToLive::millis),
                 })
                 .collect(),
         }

@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::serde::ValueVersions;
 use crate::state::Layout;
 
 use super::{DeclaredTopic, Durability, Persistence, RepartitionTopic, TopicRef};
@@ -103,6 +104,12 @@ pub struct StoreDescription {
     /// What its entries are; absent for keys and values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsDescription>,
+    /// The versions of its values; absent where they carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_versions: Option<ValueVersions>,
+    /// How long its entries live, in milliseconds of stream time; absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<i64>,
 }
 
 /// The windows that a store holds.
@@ -131,7 +138,7 @@ pub enum WindowKind {
 impl WindowsDescription {
     pub(crate) const fn of(layout: &Layout) -> Option<Self> {
         let (kind, segments) = match layout {
-            Layout::KeyValue => return None,
+            Layout::KeyValue | Layout::Expiring(_) => return None,
             Layout::Versioned(history) => {
                 return Some(Self {
                     kind: WindowKind::Version,

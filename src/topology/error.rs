@@ -130,9 +130,9 @@ pub enum TopologyError {
         /// What is wrong with them.
         reason: String,
     },
-    /// A versioned store, or a use of one, that cannot be.
+    /// A store with an option, or a use of one, that cannot be.
     #[error("store `{store}` cannot be used so: {reason}")]
-    IllegalVersions {
+    IllegalStore {
         /// The store.
         store: String,
         /// What is wrong with it.

@@ -38,9 +38,9 @@ use crate::clock::Timestamp;
 use crate::format::topic_config;
 use crate::log::TopicName;
 use crate::metrics::TaskMetrics;
-use crate::processor::{ErrorPolicy, ProcessorNode, SourceNode};
+use crate::processor::{ErrorPolicy, HoldsBack, ProcessorNode, SourceNode};
 use crate::serde::TextCodec;
-use crate::state::{BytesStore, GlobalStores, Layout, StateError, StateStore};
+use crate::state::{BytesStore, GlobalStores, Layout, SharedStreamTime, StateError, StateStore};
 
 /// How a topology names a topic; `runtime` resolves it to a physical name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -197,10 +197,14 @@ pub struct TaskEnv {
     pub task: TaskId,
     /// The timestamp of what is being processed, for the stores' writes.
     pub timestamp: Rc<Cell<Timestamp>>,
+    /// The task's stream time, by which entries of stores expire.
+    pub stream_time: SharedStreamTime,
     /// All topics that sinks name.
     pub topics: BTreeMap<TopicRef, ResolvedTopic>,
     /// The committed bytes of each store, by name.
     pub backends: BTreeMap<String, Box<dyn BytesStore>>,
+    /// The indexes by time of stores whose entries expire, by name.
+    pub indexes: BTreeMap<String, Box<dyn BytesStore>>,
     /// What the stores of the task may keep cached of clean entries, in bytes.
     pub cache_bytes: usize,
     /// Global stores, for joins with them.
@@ -217,6 +221,8 @@ pub struct TaskTopology {
     pub stores: Vec<Rc<RefCell<dyn StateStore>>>,
     /// Stateful processors in topological order; the position is the node index of schedules.
     pub processors: Vec<Rc<RefCell<dyn ProcessorNode>>>,
+    /// Nodes that hold updates back until the commit, in topological order.
+    pub holding: Vec<Rc<RefCell<dyn HoldsBack>>>,
 }
 
 impl fmt::Debug for TaskTopology {

@@ -111,6 +111,7 @@ impl<K, V, W> StreamJoined<K, V, W> {
             changelog: self.changelog.clone(),
             retention: None,
             history: None,
+            ttl: None,
         }
     }
 }

@@ -318,6 +318,7 @@ impl<K> Suppressed<K> {
             changelog: self.changelog.clone(),
             retention: None,
             history: None,
+            ttl: None,
         }
     }
 }

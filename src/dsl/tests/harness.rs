@@ -55,6 +55,8 @@ impl TestTask {
         let mut env = TaskEnv {
             task,
             timestamp: Rc::clone(&timestamp),
+            stream_time: Rc::default(),
+            indexes: BTreeMap::new(),
             topics: sub_topology.sinks.iter().map(resolve).collect(),
             backends,
             cache_bytes: 1 << 20,

@@ -32,6 +32,10 @@ impl Draft {
         layout: Layout,
         key_codec: Arc<dyn TextCodec>,
     ) -> StoreId {
+        store.refuse_ttl(
+            self,
+            "windows and sessions live as long as the store's retention; leave `ttl` out",
+        );
         let Materialized {
             name,
             key_serde,
@@ -71,7 +75,7 @@ impl Draft {
                         typed: Box::new(typed),
                     }
                 }
-                Layout::KeyValue | Layout::Versioned(_) => {
+                Layout::KeyValue | Layout::Versioned(_) | Layout::Expiring(_) => {
                     unreachable!("windows and sessions are segmented")
                 }
             })

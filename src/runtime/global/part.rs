@@ -16,7 +16,9 @@ use crate::processor::{
 use crate::runtime::SubTopologyRef;
 use crate::runtime::dead_letter::chain;
 use crate::runtime::error::{Fault, RecordCoordinates};
-use crate::state::{CommitBatch, DirtySink, GlobalStores, StateError, StoreId, TaskDb};
+use crate::state::{
+    CommitBatch, DirtySink, GlobalStores, SharedStreamTime, StateError, StoreId, TaskDb,
+};
 use crate::topology::{SourceSpec, TaskEnv, TaskId, TaskTopology, Topology};
 
 /// Returns the partitions of a global part's topic.
@@ -82,6 +84,8 @@ impl Part {
             timestamp: Rc::clone(&timestamp),
             topics: BTreeMap::new(),
             backends,
+            stream_time: SharedStreamTime::default(),
+            indexes: BTreeMap::new(),
             // Tasks and queries read below the overlay.
             cache_bytes: 0,
             globals: GlobalStores::default(),

@@ -27,6 +27,18 @@ const MEMORY: usize = 64 << 20;
 /// Steps within which anything that a test waits for has to happen.
 const STEPS_MAX: usize = 10_000;
 
+/// Counts `words` by key in the store `counts`.
+fn counts(builder: &StreamsBuilder) -> KTable<String, i64> {
+    builder
+        .stream("words", Consumed::with(serdes::string(), serdes::string()))
+        .group_by_key(Grouped::as_name("by-word"))
+        .count(Materialized::as_store(
+            "counts",
+            serdes::string(),
+            serdes::i64(),
+        ))
+}
+
 /// A log, a topology and a clock.
 struct Site {
     log: EmbeddedLog,
@@ -39,14 +51,15 @@ impl Site {
     /// Counts `words` by key in the store `counts`.
     fn new(partitions: i32, change: impl FnOnce(&mut RuntimeConfig)) -> Self {
         let builder = StreamsBuilder::new();
-        builder
-            .stream("words", Consumed::with(serdes::string(), serdes::string()))
-            .group_by_key(Grouped::as_name("by-word"))
-            .count(Materialized::as_store(
-                "counts",
-                serdes::string(),
-                serdes::i64(),
-            ));
+        drop(counts(&builder));
+        Self::of(builder, partitions, change)
+    }
+
+    fn of(
+        builder: StreamsBuilder,
+        partitions: i32,
+        change: impl FnOnce(&mut RuntimeConfig),
+    ) -> Self {
         let clock = ManualClock::at(START);
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let log = EmbeddedLog::in_memory(shared).with_virtual_time();

@@ -1,6 +1,6 @@
 //! A task's part in a commit.
 //!
-//! ORDER: [`Task::prepare_commit`] serialises the overlays, [`Task::offsets`] joins the transaction,
+//! ORDER: [`Task::prepare_commit`] sends what was held back and serialises the overlays, [`Task::offsets`] joins the transaction,
 //! the log answers, [`Task::seal_batch`] adds what the answer tells, the thread applies the batch,
 //! [`Task::finish_commit`] lets go of what waited.
 
@@ -19,12 +19,30 @@ use crate::runtime::{CrashPoint, Probe};
 use crate::state::{CommitBatch, DirtySink, StateError, StoreId};
 
 impl<M: LogMessage> Task<M> {
-    /// Serialises the overlays: into the changelogs and into the batch for the stores.
+    /// Hands downstream what nodes have held back, each update as a record of its own. Nodes upstream
+    /// come first: what they send may be held back further down.
+    fn emit_held<P: LogProducer>(&mut self, producer: &mut P) -> Result<(), Fault> {
+        for node in self.chain.holding.clone() {
+            loop {
+                let emitted = node.borrow_mut().emit_next(&mut self.cx);
+                match emitted {
+                    Ok(true) => self.release(producer)?,
+                    Ok(false) => break,
+                    Err(source) => return Err(self.fail(None, source)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the nodes that hold updates back, and serialises the overlays: into the changelogs and
+    /// into the batch for the stores.
     pub(crate) fn prepare_commit<P: LogProducer>(
         &mut self,
         producer: &mut P,
         probe: &dyn Probe,
     ) -> Result<CommitBatch, Fault> {
+        self.emit_held(producer)?;
         probe.reached(CrashPoint::BeforeChangelogSend)?;
         let mut batch = self.db.batch();
         let changelogs = &sub_topology(&self.topology, self.id).topics.changelogs;
@@ -234,5 +252,9 @@ impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
             }
         }
         self.batch.entry(self.store, key, value, timestamp)
+    }
+
+    fn remove_from_index(&mut self, index_key: &[u8]) -> Result<(), StateError> {
+        self.batch.remove_from_index(self.store, index_key)
     }
 }

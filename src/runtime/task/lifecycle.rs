@@ -15,7 +15,7 @@ use crate::runtime::error::Fault;
 use crate::runtime::meters::TaskMeters;
 use crate::runtime::partition_group::{InputPartition, PartitionGroup};
 use crate::runtime::suspects::Suspects;
-use crate::state::{GlobalStores, TaskDb};
+use crate::state::{GlobalStores, SharedStreamTime, TaskDb};
 use crate::topology::{TaskEnv, TaskId, TaskTopology};
 
 /// Everything a new task needs.
@@ -134,6 +134,7 @@ impl<M: LogMessage> Task<M> {
             .filter_map(|input| input.committed_time)
             .max();
         self.cx.restore_stream_time(time);
+        self.db.observe_stream_time(time);
         self.cx.restore_metadata(self.committed_metadata.clone());
     }
 
@@ -184,13 +185,20 @@ fn build_chain(
     let sub = sub_topology(topology, id).drawn;
     let fault = |source| Fault::State { task: id, source };
     let timestamp = Rc::new(Cell::new(now));
-    let mut backends = BTreeMap::new();
+    let stream_time = SharedStreamTime::default();
+    let (mut backends, mut indexes) = (BTreeMap::new(), BTreeMap::new());
     for store in &sub.stores {
+        indexes.extend(
+            db.index(&store.name)
+                .map(|index| (store.name.clone(), index)),
+        );
         backends.insert(store.name.clone(), db.backend(&store.name).map_err(fault)?);
     }
     let mut env = TaskEnv {
         task: id,
         timestamp: Rc::clone(&timestamp),
+        stream_time: Rc::clone(&stream_time),
+        indexes,
         topics: topology.topics.clone(),
         backends,
         cache_bytes,
@@ -206,5 +214,6 @@ fn build_chain(
         chain.stores.len() == sub.stores.len(),
         "a chain has all stores of its sub-topology"
     );
-    Ok((chain, TaskContext::new(id, timestamp, now)))
+    let cx = TaskContext::new(id, timestamp, now).sharing_stream_time(stream_time);
+    Ok((chain, cx))
 }

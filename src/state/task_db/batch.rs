@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rocksdb::WriteBatch;
 
-use super::{Inner, SEGMENTS_BEGIN, StoreId};
+use super::{Index, Inner, SEGMENTS_BEGIN, StoreId};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
 use crate::format::value;
@@ -21,9 +21,12 @@ pub struct CommitBatch {
     pub(super) batch: WriteBatch,
     /// By store; empty until an in-memory store is written.
     pub(super) memory: Vec<MemoryEntries>,
+    /// By store, as [`memory`](Self::memory): the index by time.
+    pub(super) memory_index: Vec<MemoryEntries>,
     pub(super) change: Checkpoint,
     pub(super) scratch: Vec<u8>,
     pub(super) local_key: Vec<u8>,
+    pub(super) index_key: Vec<u8>,
     /// By store: what it has observed, with what this batch adds.
     pub(super) observed: Vec<Observed>,
     pub(super) entries: usize,
@@ -87,9 +90,54 @@ impl CommitBatch {
         }
         let local_key = std::mem::take(&mut self.local_key);
         let value = std::mem::take(&mut self.scratch);
-        let written = self.put(store, &local_key, plain.map(|_| value.as_slice()));
+        let mut written = self.put(store, &local_key, plain.map(|_| value.as_slice()));
+        let ttl = self.inner.stores.get(store.0);
+        let ttl = ttl.and_then(|slot| slot.layout.time_to_live().copied());
+        if let (Some(ttl), true, true) = (ttl, plain.is_some(), written.is_ok()) {
+            let mut index_key = std::mem::take(&mut self.index_key);
+            index_key.clear();
+            ttl.put_index(key, timestamp, &mut index_key);
+            written = self.put_index(store, &index_key, true);
+            self.index_key = index_key;
+        }
         (self.local_key, self.scratch) = (local_key, value);
         written
+    }
+
+    /// Removes an entry of the index by time.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupted`] when the store has lost its index.
+    pub fn remove_from_index(
+        &mut self,
+        store: StoreId,
+        index_key: &[u8],
+    ) -> Result<(), StateError> {
+        self.put_index(store, index_key, false)
+    }
+
+    fn put_index(&mut self, store: StoreId, key: &[u8], present: bool) -> Result<(), StateError> {
+        let slot = self.inner.stores.get(store.0);
+        match slot.and_then(|slot| slot.index.as_ref()) {
+            None => {}
+            Some(Index::Memory(_)) => {
+                self.memory_bytes += key.len();
+                self.memory_index
+                    .resize_with(self.inner.stores.len(), Vec::new);
+                if let Some(entries) = self.memory_index.get_mut(store.0) {
+                    entries.push((key.into(), present.then(Box::default)));
+                }
+            }
+            Some(Index::ColumnFamily(family)) => {
+                let handle = rocks::handle(&self.inner.db, &self.inner.path, family)?;
+                if present {
+                    self.batch.put_cf(handle, key, []);
+                } else {
+                    self.batch.delete_cf(handle, key);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes a local entry.

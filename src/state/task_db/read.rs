@@ -42,7 +42,9 @@ impl ReadHandle {
             }
             Ok(_) => {}
         }
-        db.backend(store)?.get(&local_key)
+        let found = db.backend(store)?.get(&local_key)?;
+        let stream_time = db.inner.checkpoint().stream_time;
+        Ok(found.filter(|bytes| !slot.hides(bytes, stream_time)))
     }
 
     /// Returns the bytes that were valid under `key` at a time, by a versioned store; those of now by
@@ -87,13 +89,22 @@ impl ReadHandle {
         if matches!(slot.layout, Layout::Versioned(_)) {
             return latest_entries(&db, slot, (from, to), reverse, limit);
         }
+        let stream_time = db.inner.checkpoint().stream_time;
+        let hidden = |(_, bytes): &CommittedEntry| slot.hides(bytes, stream_time);
         if let Some(memory) = &slot.memory {
             let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-            return Ok(memory.entries(Bound::Included(from), upper, reverse, limit));
+            let expires = slot.layout.time_to_live().is_some();
+            let read = if expires { usize::MAX } else { limit };
+            let mut entries = memory.entries(Bound::Included(from), upper, reverse, read);
+            entries.retain(|entry| !hidden(entry));
+            entries.truncate(limit);
+            return Ok(entries);
         }
         // A RocksDB iterator reads from one implicit snapshot.
         let backend = db.backend(store)?;
-        backend.range(from, to, reverse).take(limit).collect()
+        let entries = backend.range(from, to, reverse);
+        let live = entries.filter(|entry| !matches!(entry, Ok(entry) if hidden(entry)));
+        live.take(limit).collect()
     }
 
     /// Returns the number of keys of a store, roughly.

@@ -48,6 +48,31 @@ impl<K: 'static, V: 'static> TestInputTopic<K, V> {
         driver: &mut TopologyTestDriver,
         record: &Record<K, V>,
     ) -> Result<(), DriverError> {
+        self.pipe_all(driver, std::slice::from_ref(record))
+    }
+
+    /// Pipes records that the topology finds all at once: with
+    /// [`records_per_transaction`](super::DriverBuilder::records_per_transaction) they share
+    /// transactions.
+    ///
+    /// # Errors
+    /// As [`TopologyTestDriver::pipe_bytes`].
+    pub fn pipe_all(
+        &self,
+        driver: &mut TopologyTestDriver,
+        records: &[Record<K, V>],
+    ) -> Result<(), DriverError> {
+        for record in records {
+            self.send(driver, record)?;
+        }
+        driver.flush_and_settle()
+    }
+
+    fn send(
+        &self,
+        driver: &mut TopologyTestDriver,
+        record: &Record<K, V>,
+    ) -> Result<(), DriverError> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         let has_key = self
             .key_serde
@@ -57,7 +82,7 @@ impl<K: 'static, V: 'static> TestInputTopic<K, V> {
             .value_serde
             .serialize(&record.value, &mut value)
             .map_err(DriverError::Serde)?;
-        driver.pipe_bytes(
+        driver.send_bytes(
             &self.topic,
             has_key.then_some(&key),
             has_value.then_some(&value),

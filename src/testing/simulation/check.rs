@@ -284,7 +284,7 @@ pub(super) fn live(site: &Site, mirror: &Mirror, task: TaskId, store: &str, cont
 /// `key ‖ int64 end ‖ int64 start`.
 fn time_of(layout: &Layout, key: &[u8]) -> Option<Timestamp> {
     let behind = match layout {
-        Layout::KeyValue | Layout::Versioned(_) => return None,
+        Layout::KeyValue | Layout::Expiring(_) | Layout::Versioned(_) => return None,
         Layout::Window(_) | Layout::Duplicates(_) => 12,
         Layout::Session(_) => 16,
     };

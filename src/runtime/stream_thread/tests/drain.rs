@@ -75,3 +75,33 @@ fn a_log_that_comes_back_in_time_lets_the_thread_commit_and_leave() {
         "{offsets:?}"
     );
 }
+
+#[test]
+fn a_thread_that_stops_sends_what_was_held_back_until_the_commit() {
+    let builder = StreamsBuilder::new();
+    counts(&builder).emit_per_commit().to_stream().to(
+        "out",
+        Produced::with(serdes::string(), serdes::optional(serdes::i64())),
+    );
+    let site = Site::of(builder, 1, |config| {
+        config.commit_interval = Duration::from_secs(3600);
+        config.commit_min_interval = Duration::from_secs(3600);
+    });
+    let dir = dir();
+    let mut member = Member::start(&site, &dir);
+    run_until(&site, &mut [&mut member], "it is ready", |members| {
+        members[0].is_ready()
+    });
+    site.write(["tea", "tea"]);
+    for _ in 0..10 {
+        member.step();
+    }
+    let sent = || {
+        let out = [TopicPartition::new("out", 0)];
+        let isolation = crate::log::Isolation::ReadUncommitted;
+        site.log.log_ranges(&out, isolation).unwrap()[0].end
+    };
+    assert_eq!(sent(), 0, "the commit is not due");
+    member.stop(&site);
+    assert_eq!(sent(), 2, "one update and the marker of its transaction");
+}
