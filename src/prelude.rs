@@ -19,7 +19,7 @@ pub use crate::processor::{
 /// Kafka Streams' `Serdes`: constructors of the built-in serdes. Not called `serde`, which would hide the
 /// crate of that name.
 pub use crate::serde as serdes;
-pub use crate::serde::{Serde, TextCodec, Versioned};
+pub use crate::serde::{Serde, TextCodec, VersionedValue};
 pub use crate::state::{
     SessionStore, StateError, StoreRef, VersionedPut, VersionedRecord, VersionedStore, WindowStore,
 };

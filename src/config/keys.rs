@@ -221,8 +221,8 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "`0ms` to `1h`, or `off`",
         meaning: "How long a task that reads several partitions waits for one without records before \
                   it goes on with the others: the older record that the wait is for would be \
-                  processed first. It waits in any case for records that are known to be on the \
-                  broker. `off` waits for neither: what has arrived is processed at once, in whatever \
+                  processed first. It waits up to 10 s for records that are known to be on the \
+                  broker, in any case. `off` waits for neither: what has arrived is processed at once, in whatever \
                   order partitions were fetched.",
         kafka_streams: Some("max.task.idle.ms, where -1 is `off`"),
         higher_lower: Some((

@@ -61,6 +61,12 @@ impl Draft {
         &mut self,
         store: Materialized<K, V>,
     ) -> StoreId {
+        if store.durability == crate::topology::Durability::Record {
+            store.refuse_ttl(
+                self,
+                "nothing else has what is in a record store; leave `ttl` out",
+            );
+        }
         let Materialized {
             name,
             key_serde,

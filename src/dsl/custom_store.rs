@@ -107,7 +107,7 @@ impl StreamsBuilder {
     ///
     /// `make` is called for each task, when its committed bytes are restored, and again after an
     /// abort. `store` says where they lie, whether there is a changelog, and how queries read keys and
-    /// values; a [`ttl`](StoreBuilder::ttl) means nothing here.
+    /// values; a [`ttl`](StoreBuilder::ttl) is refused.
     ///
     /// The task calls the [`StateStore`]: after each record `release_savepoint` or
     /// `rollback_savepoint`, at a commit `drain_dirty`, whose entries go to the changelog and, once
@@ -260,8 +260,12 @@ impl StreamsBuilder {
         S: CustomStore,
     {
         let name = store.name.clone();
-        let (key_serde, value_serde) = (store.key_serde, store.value_serde);
         let mut draft = self.draft.borrow_mut();
+        store.refuse_ttl(
+            &mut draft,
+            "what a custom store forgets is up to it; leave `ttl` out",
+        );
+        let (key_serde, value_serde) = (store.key_serde, store.value_serde);
         let id = draft.graph.add_store(StoreSpec {
             name: name.clone(),
             persistence: store.persistence,

@@ -214,6 +214,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     /// ```
     #[must_use = "holding updates back has no effect of its own"]
     pub fn emit_per_commit(&self) -> Self {
+        self.refuse_to_hold_back("emit_per_commit");
         let updates = self.updates();
         let node = updates
             .draft

@@ -320,6 +320,21 @@ impl<K: StoreKey, V: Clone + 'static> VersionedTable<K, V> {
     }
 }
 
+impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
+    /// Notes that updates of a versioned table were to be held back, where one that is out of order would
+    /// take the place of a later one. Kafka Streams refuses to suppress them, too.
+    pub(crate) fn refuse_to_hold_back(&self, operator: &str) {
+        if self.is_versioned() {
+            let mut draft = self.updates().draft.borrow_mut();
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
+                store: operator.to_owned(),
+                reason: "updates of a versioned table may be out of order and cannot be held back; \
+                         take a table that is not versioned",
+            });
+        }
+    }
+}
+
 impl<K, V> Materialized<K, V> {
     /// Notes that entries of this store were asked to expire where they cannot.
     pub(crate) fn refuse_ttl(&self, draft: &mut Draft, reason: &'static str) {

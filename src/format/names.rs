@@ -125,6 +125,9 @@ pub fn segmented_column_family(store: &str, interval: i64) -> String {
     format!("segments.{interval}.{store}")
 }
 
+/// What the name of the node begins with that subscribes a foreign-key join's left table to the right one.
+pub const FOREIGN_KEY_SUBSCRIBE: &str = "KTABLE-FK-SUBSCRIBE-";
+
 /// Returns the column family of a store of versions.
 #[must_use]
 pub fn versioned_column_family(store: &str) -> String {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::format::names;
 use crate::serde::ValueVersions;
 use crate::topology::{
-    Durability, NodeRole, Persistence, StoreDescription, SubTopologyDescription,
+    Durability, NodeDescription, NodeRole, Persistence, StoreDescription, SubTopologyDescription,
     TopologyDescription,
 };
 
@@ -76,6 +76,12 @@ pub enum TopologyChange {
         from: u32,
         /// And from now on.
         to: u32,
+    },
+    /// Values of a foreign-key join's left table get a newer version: the right side remembers the left
+    /// values by a hash of their bytes, which are others when they are upgraded.
+    ForeignKeyValuesUpgraded {
+        /// The store of the left table, or one beside it.
+        store: String,
     },
     /// Values of a store have a version that the planned topology does not read.
     ValuesUnreadable {
@@ -197,6 +203,7 @@ impl TopologyChange {
             | Self::StoreFedOtherwise { .. }
             | Self::StoreKindChanged { .. }
             | Self::ValuesUnreadable { .. }
+            | Self::ForeignKeyValuesUpgraded { .. }
             | Self::ChangelogAdded { .. }
             | Self::RepartitionRemoved { .. }
             | Self::RepartitionPartitions { .. } => Verdict::NeedsReset,
@@ -378,7 +385,15 @@ fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
                 changes.push(TopologyChange::StoreKindChanged { store: store() });
             }
         }
-        changes.extend(values(&store(), running, planned));
+        let versions = values(&store(), running, planned);
+        let upgraded =
+            |change: &TopologyChange| matches!(change, TopologyChange::ValuesUpgraded { .. });
+        let subscribes =
+            |node: &NodeDescription| node.name.starts_with(names::FOREIGN_KEY_SUBSCRIBE);
+        if versions.iter().any(upgraded) && old_sub.nodes.iter().any(subscribes) {
+            changes.push(TopologyChange::ForeignKeyValuesUpgraded { store: store() });
+        }
+        changes.extend(versions);
         if running.persistence != planned.persistence {
             let to = planned.persistence;
             changes.push(TopologyChange::PersistenceChanged { store: store(), to });

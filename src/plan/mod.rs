@@ -12,7 +12,7 @@
 //! # Failure
 //! A description of a newer format is not guessed at, and never overwritten by an older program.
 //! What a value's bytes mean is part of a description where values carry a version
-//! ([`Versioned`](crate::serde::Versioned)); otherwise a changed value type is not seen here.
+//! ([`VersionedValue`](crate::serde::VersionedValue)); otherwise a changed value type is not seen here.
 
 mod compare;
 mod record;

@@ -66,6 +66,12 @@ impl fmt::Display for TopologyChange {
                 "values of store `{store}` get version {to}; those of version {from} are upgraded \
                  as they are read (a process of before refuses what one of after has written)"
             ),
+            Self::ForeignKeyValuesUpgraded { store } => write!(
+                f,
+                "values of store `{store}`, beside the left table of a foreign-key join, get another \
+                 version: the right side knows the left values by their bytes, and its answers to \
+                 those of before would be dropped"
+            ),
             Self::ValuesUnreadable { store, from, reads } => {
                 write!(f, "store `{store}` holds values of version {from}, but ")?;
                 match reads {

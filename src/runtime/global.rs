@@ -40,7 +40,7 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::format::names;
-use crate::log::{Isolation, Log, LogError, LogReader, TopicPartition};
+use crate::log::{Isolation, Log, LogError, LogReader, Offset, TopicPartition};
 use crate::metrics::{Metrics, SetAsideReason};
 use crate::query::QueryRegistry;
 use crate::state::{
@@ -113,6 +113,9 @@ struct Open<L: Log> {
     opened_at: Timestamp,
     /// When everything there was had been read: of a restore, what it builds on.
     fresh_at: Timestamp,
+    /// Ends that the broker has told, and before when: once they are read, the stores are that young.
+    /// Reading nothing tells nothing: the broker may be away.
+    ends: Option<(Timestamp, BTreeMap<TopicPartition, Offset>)>,
     /// When the checkpoint is brought to disk again.
     checkpoint_at: Timestamp,
     messages: Vec<L::Message>,
@@ -262,6 +265,7 @@ impl<L: Log> GlobalThread<L> {
             ready: false,
             opened_at: now,
             fresh_at,
+            ends: None,
             checkpoint_at: now,
             messages: Vec::new(),
         })
@@ -309,12 +313,23 @@ impl<L: Log> GlobalThread<L> {
                 .into_iter()
                 .map(|(partition, _)| partition)
                 .collect();
+            if let Some(partition) = open.overdue(now) {
+                return Err(Fault::Refused(format!(
+                    "{partition} of a global table could not be read for longer than its topic keeps \
+                     tombstones, so that deleted keys may still be in the table; restart to read the \
+                     topic from its start"
+                )));
+            }
             let ranges = self
                 .spec
                 .log
                 .log_ranges(&partitions, Isolation::ReadCommitted)?;
             for part in &open.parts {
                 part.show_lag(&partitions, &ranges);
+            }
+            if open.ends.is_none() {
+                let ends = ranges.iter().map(|range| range.end);
+                open.ends = Some((now, partitions.into_iter().zip(ends).collect()));
             }
         }
         Ok(())
@@ -467,11 +482,33 @@ impl<L: Log> Open<L> {
                 part.applied();
             }
         }
-        if self.ready && self.messages.len() < RECORDS_PER_STEP {
-            // All that was there has been read: whatever is missing was written after `now`.
-            self.fresh_at = now;
+        if self.ready {
+            self.note_ends_reached();
         }
         Ok(moved)
+    }
+
+    fn note_ends_reached(&mut self) {
+        let Some((asked_at, ends)) = &self.ends else {
+            return;
+        };
+        let mut positions = self.parts.iter().flat_map(Part::positions);
+        let reached = |(partition, position): (TopicPartition, Offset)| {
+            ends.get(&partition).is_none_or(|end| position >= *end)
+        };
+        if positions.all(reached) {
+            self.fresh_at = *asked_at;
+            self.ends = None;
+        }
+    }
+
+    /// Returns a partition that has been behind for longer than tombstones live, while tasks read its
+    /// table: keys may be in the store that the topic has forgotten.
+    fn overdue(&self, now: Timestamp) -> Option<TopicPartition> {
+        let overdue =
+            |part: &&Part| !may_replay(self.fresh_at, now, Some(part.tombstone_retention()));
+        let part = self.parts.iter().find(overdue)?;
+        part.positions().next().map(|(partition, _)| partition)
     }
 
     /// Returns a partition whose restore has outlasted tombstones: it may have read keys whose

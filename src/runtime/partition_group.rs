@@ -42,7 +42,8 @@ pub(crate) struct InputPartition<M> {
 }
 
 /// How long a task waits for a partition whose records are on the broker, and do not arrive: the log
-/// may know of an end that no reader reaches, such as a gap that compaction has left there.
+/// may know of an end that no reader reaches, such as a gap that compaction has left there. Kafka Streams
+/// would wait for ever.
 const KNOWN_DATA_MAX_MS: i64 = 10_000;
 
 /// A partition without records, as long as it holds up its task.
@@ -139,6 +140,11 @@ impl<M: LogMessage> PartitionGroup<M> {
     /// asked: it has to be asked again before the next record is taken.
     pub(crate) const fn ran_dry(&self) -> bool {
         self.ran_dry
+    }
+
+    /// Notes that the last record of a partition was dropped before its turn.
+    pub(crate) const fn note_dry(&mut self) {
+        self.ran_dry = true;
     }
 
     /// Takes the record to process next.

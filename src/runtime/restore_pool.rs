@@ -94,6 +94,11 @@ impl<L: Log> RestoreExecutor<L> {
         Self::new(Some(pool))
     }
 
+    /// Returns whether all work is done within the stream thread's own steps.
+    pub(crate) const fn is_inline(&self) -> bool {
+        self.pool.is_none()
+    }
+
     fn new(pool: Option<RestorePool<L>>) -> Self {
         let (done, finished) = channel();
         Self {

@@ -156,6 +156,11 @@ impl<M: LogMessage> Task<M> {
             return Ok(Processed::NotYet(retry.not_before));
         }
         self.look_at_heads(now);
+        if self.group.ran_dry() && self.group.partitions.len() > 1 {
+            // The first records of a partition were dropped: whether the others may go on without it is
+            // to be decided anew.
+            return Ok(Processed::Empty);
+        }
         let Some(taken) = self.group.pop_lowest() else {
             return Ok(Processed::Empty);
         };

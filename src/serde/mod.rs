@@ -17,7 +17,7 @@ pub use builtin::{
 };
 pub use json::{JsonSerde, json};
 pub use optional::{OptionalSerde, optional};
-pub use versioned::{ValueVersions, Versioned};
+pub use versioned::{ValueVersions, VersionedValue};
 pub use windowed::{
     SessionStoreCodec, SessionWindowedSerde, TimeWindowedSerde, WindowStoreCodec, session_windowed,
     time_windowed,
@@ -81,7 +81,7 @@ pub trait TextCodec: Debug + Send + Sync {
         key
     }
 
-    /// Returns the versions of values that carry one ([`Versioned`]).
+    /// Returns the versions of values that carry one ([`VersionedValue`]).
     fn versions(&self) -> Option<ValueVersions> {
         None
     }

@@ -58,7 +58,7 @@ type ReadOld<V> = Arc<dyn Fn(&[u8]) -> Result<V, BoxError> + Send + Sync>;
 /// }
 ///
 /// // The store holds JSON of `UserV0`, written before anybody thought of versions.
-/// let users = Versioned::unversioned(serdes::json::<UserV0>())
+/// let users = VersionedValue::unversioned(serdes::json::<UserV0>())
 ///     .then(serdes::json(), |old| User { name: old.name, visits: 0 });
 /// let read = users.deserialize(Some(br#"{"name":"ann"}"#))?;
 /// assert_eq!(read, User { name: "ann".to_owned(), visits: 0 });
@@ -67,14 +67,14 @@ type ReadOld<V> = Arc<dyn Fn(&[u8]) -> Result<V, BoxError> + Send + Sync>;
 /// # drop(store);
 /// # Ok::<(), BoxError>(())
 /// ```
-pub struct Versioned<V> {
+pub struct VersionedValue<V> {
     current: u32,
     serde: Arc<dyn Serde<V>>,
     codec: Arc<dyn TextCodec>,
     older: BTreeMap<u32, ReadOld<V>>,
 }
 
-impl<V> Clone for Versioned<V> {
+impl<V> Clone for VersionedValue<V> {
     fn clone(&self) -> Self {
         Self {
             current: self.current,
@@ -85,15 +85,15 @@ impl<V> Clone for Versioned<V> {
     }
 }
 
-impl<V> fmt::Debug for Versioned<V> {
+impl<V> fmt::Debug for VersionedValue<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Versioned")
+        f.debug_struct("VersionedValue")
             .field("versions", &self.value_versions())
             .finish_non_exhaustive()
     }
 }
 
-impl<V: 'static> Versioned<V> {
+impl<V: 'static> VersionedValue<V> {
     /// Begins with version 0: bytes without a header, as a store without versions has them.
     ///
     /// Bytes that begin with `0xFE 0x56` are taken for a header: no text does, and of numbers only
@@ -123,7 +123,7 @@ impl<V: 'static> Versioned<V> {
         self,
         serde: impl Serde<V2> + TextCodec,
         upgrade: impl Fn(V) -> V2 + Send + Sync + 'static,
-    ) -> Versioned<V2> {
+    ) -> VersionedValue<V2> {
         self.try_then(serde, move |old| Ok(upgrade(old)))
     }
 
@@ -132,7 +132,7 @@ impl<V: 'static> Versioned<V> {
         self,
         serde: impl Serde<V2> + TextCodec,
         upgrade: impl Fn(V) -> Result<V2, BoxError> + Send + Sync + 'static,
-    ) -> Versioned<V2> {
+    ) -> VersionedValue<V2> {
         let upgrade = Arc::new(upgrade);
         let through = |read: ReadOld<V>| -> ReadOld<V2> {
             let upgrade = Arc::clone(&upgrade);
@@ -146,14 +146,14 @@ impl<V: 'static> Versioned<V> {
             .map(|(version, read)| (version, through(read)))
             .collect();
         older.insert(self.current, through(read));
-        Versioned {
+        VersionedValue {
             older,
-            ..Versioned::starting_at(self.current.saturating_add(1), serde)
+            ..VersionedValue::starting_at(self.current.saturating_add(1), serde)
         }
     }
 }
 
-impl<V> Versioned<V> {
+impl<V> VersionedValue<V> {
     fn value_versions(&self) -> ValueVersions {
         let oldest = self.older.keys().next().copied();
         ValueVersions {
@@ -163,7 +163,7 @@ impl<V> Versioned<V> {
     }
 }
 
-impl<V: 'static> Versioned<V> {
+impl<V: 'static> VersionedValue<V> {
     fn read(&self, bytes: &[u8]) -> Result<V, BoxError> {
         let (version, value) = split(bytes)?;
         if version == self.current {
@@ -178,7 +178,7 @@ impl<V: 'static> Versioned<V> {
         Err(match version {
             0 => format!(
                 "the value carries no version, and versions {oldest} to {current} are read here; \
-                 `Versioned::unversioned` takes it for version 0"
+                 `VersionedValue::unversioned` takes it for version 0"
             ),
             newer if newer > current => format!(
                 "the value has version {newer}, and {current} is the newest known here: a newer \
@@ -228,7 +228,7 @@ fn split(bytes: &[u8]) -> Result<(u32, &[u8]), BoxError> {
     Err("the version of a value is cut short".into())
 }
 
-impl<V: 'static> Serde<V> for Versioned<V> {
+impl<V: 'static> Serde<V> for VersionedValue<V> {
     fn serialize(&self, data: &V, out: &mut Vec<u8>) -> Result<bool, BoxError> {
         let start = out.len();
         self.put_header(out);
@@ -251,7 +251,7 @@ impl<V: 'static> Serde<V> for Versioned<V> {
     }
 }
 
-impl<V: 'static> TextCodec for Versioned<V> {
+impl<V: 'static> TextCodec for VersionedValue<V> {
     fn parse_text(&self, text: &str) -> Result<Vec<u8>, BoxError> {
         let mut bytes = Vec::new();
         self.put_header(&mut bytes);
@@ -281,8 +281,8 @@ mod tests {
     use super::*;
     use crate::serde::{i64, string};
 
-    fn three() -> Versioned<String> {
-        Versioned::unversioned(i64())
+    fn three() -> VersionedValue<String> {
+        VersionedValue::unversioned(i64())
             .then(string(), |number| number.to_string())
             .try_then(string(), |text: String| match text.as_str() {
                 "13" => Err("unlucky".into()),
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_why() {
-        let error = |serde: &Versioned<String>, bytes: &[u8]| {
+        let error = |serde: &VersionedValue<String>, bytes: &[u8]| {
             serde.deserialize(Some(bytes)).unwrap_err().to_string()
         };
         let newer = error(&three(), b"\xfe\x56\x83\x01?");
@@ -324,7 +324,7 @@ mod tests {
             failed.contains("version 0") && failed.contains("unlucky"),
             "{failed}"
         );
-        let late = Versioned::starting_at(3, string());
+        let late = VersionedValue::starting_at(3, string());
         let plain = error(&late, b"plain");
         assert!(plain.contains("no version"), "{plain}");
         let older = error(&late, b"\xfe\x56\x02x");
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn versions_of_any_size_round_trip() {
         for version in [1, 127, 128, 300, u32::MAX] {
-            let serde = Versioned::starting_at(version, string());
+            let serde = VersionedValue::starting_at(version, string());
             let mut out = Vec::new();
             assert!(serde.serialize(&"v".to_owned(), &mut out).unwrap());
             assert_eq!(split(&out).unwrap(), (version, &b"v"[..]));

@@ -204,7 +204,7 @@ impl Layout {
 
     /// Returns whether the store remembers something beside its entries.
     pub(super) const fn observes(&self) -> bool {
-        !matches!(self, Self::KeyValue)
+        !matches!(self, Self::KeyValue | Self::Expiring(_))
     }
 
     /// Returns the sequence number of an entry; `None` where entries have none.

@@ -95,12 +95,19 @@ impl JoinWindows {
         self.grace
     }
 
-    /// Returns how long records are kept to be joined: the windows' size and grace.
+    /// Returns how long records are kept to be joined: the windows' size and grace. Where both ends lie on
+    /// one side, a record is kept until the far one (Kafka Streams keeps it for the size alone, and
+    /// loses the pairs that come later).
     #[must_use]
     pub const fn retention_ms(&self) -> i64 {
-        self.before
-            .saturating_add(self.after)
-            .saturating_add(self.grace)
+        let mut longest = self.before.saturating_add(self.after);
+        if self.before > longest {
+            longest = self.before;
+        }
+        if self.after > longest {
+            longest = self.after;
+        }
+        longest.saturating_add(self.grace)
     }
 
     /// Says what is wrong with the windows.

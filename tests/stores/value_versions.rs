@@ -26,14 +26,13 @@ struct User {
     pages: Vec<String>,
 }
 
-fn second_values() -> Versioned<Known> {
-    Versioned::unversioned(serdes::json::<Visits>()).then(serdes::json(), |Visits(visits)| Known {
-        visits,
-        last: None,
+fn second_values() -> VersionedValue<Known> {
+    VersionedValue::unversioned(serdes::json::<Visits>()).then(serdes::json(), |Visits(visits)| {
+        Known { visits, last: None }
     })
 }
 
-fn third_values() -> Versioned<User> {
+fn third_values() -> VersionedValue<User> {
     second_values().then(serdes::json(), |known| User {
         visits: known.visits,
         pages: known.last.into_iter().collect(),
@@ -155,8 +154,51 @@ fn a_plan_tells_upgrades_from_values_that_nobody_reads() {
         visits: 0,
         pages: Vec::new(),
     };
-    let late = Versioned::starting_at(2, serdes::json());
+    let late = VersionedValue::starting_at(2, serdes::json());
     let late = program(late, start, |user, _| user);
     assert_eq!(verdict(first(), late).0, Verdict::NeedsReset);
     assert_eq!(verdict(second(), second()).0, Verdict::Unchanged);
+}
+
+/// The users again, joined by foreign key with what is known of their last pages.
+fn joined(values: VersionedValue<Known>) -> Topology {
+    let builder = StreamsBuilder::new();
+    let strings = || Consumed::with(serdes::string(), serdes::string());
+    let users = builder
+        .stream("pages", strings())
+        .group_by_key(Grouped::as_name("by-user"))
+        .aggregate(
+            || Known {
+                visits: 0,
+                last: None,
+            },
+            |_, page, user| Known {
+                visits: user.visits + 1,
+                last: Some(page),
+            },
+            Materialized::as_store("users", serdes::string(), values),
+        );
+    let titles = builder.table(
+        "titles",
+        strings(),
+        Materialized::as_store("titles", serdes::string(), serdes::string()),
+    );
+    drop(users.join_foreign_key(
+        &titles,
+        |_, user| user.last.clone(),
+        |_, _, title| title,
+        TableJoined::as_name("title-of-user"),
+        Materialized::as_store("titles-of-users", serdes::string(), serdes::string()),
+    ));
+    builder.build().unwrap()
+}
+
+#[test]
+fn an_upgrade_of_the_left_table_of_a_foreign_key_join_needs_a_reset() {
+    let running = joined(VersionedValue::starting_at(1, serdes::json()));
+    let upgraded = VersionedValue::starting_at(1, serdes::json::<Known>());
+    let planned = joined(upgraded.then(serdes::json(), |known| known));
+    let plan = compare("app", Some(running.describe()), planned.describe());
+    assert_eq!(plan.verdict(), Verdict::NeedsReset, "{plan}");
+    assert!(plan.to_string().contains("foreign-key join"), "{plan}");
 }

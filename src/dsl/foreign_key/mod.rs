@@ -38,6 +38,7 @@ use super::config::{Materialized, Repartitioned, TableJoined};
 use super::stream::{KStream, Keeps};
 use super::table::{Change, KTable};
 use super::table_store::{Stateful, Updates};
+use crate::format::names;
 use crate::processor::Record;
 use crate::serde;
 use crate::topology::{GraphNode, NodeKind, TopologyError};
@@ -212,37 +213,39 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let extract = Arc::new(extract);
         let keeps = KStream::<K, Change<V>>::keeps_nothing();
         let (own, find) = (serdes.clone(), Arc::clone(&extract));
-        let asked = self
-            .updates
-            .operator("KTABLE-FK-SUBSCRIBE-", keeps, move |scope, record| {
-                if !scope.is_latest() {
-                    // The result is one of latest values (KIP-914).
-                    scope.drop_record();
-                    return Ok(());
-                }
-                let Change { new, old } = &record.value;
-                let (old, found) = (
-                    find(&record.key, old.as_ref()),
-                    find(&record.key, new.as_ref()),
-                );
-                let key = bytes_of(&own.key, &record.key).map_err(|error| scope.failure(error))?;
-                let hash = hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
-                let changed = old != found;
-                for (foreign_key, instruction) in instructions(left_join, old, found, changed) {
-                    let value = Subscription {
-                        instruction,
-                        hash,
-                        key: key.clone(),
-                    };
-                    scope.forward(Record {
-                        key: foreign_key,
-                        value,
-                        timestamp: record.timestamp,
-                        headers: record.headers.clone(),
-                    })?;
-                }
-                Ok(())
-            });
+        let asked =
+            self.updates
+                .operator(names::FOREIGN_KEY_SUBSCRIBE, keeps, move |scope, record| {
+                    if !scope.is_latest() {
+                        // The result is one of latest values (KIP-914).
+                        scope.drop_record();
+                        return Ok(());
+                    }
+                    let Change { new, old } = &record.value;
+                    let (old, found) = (
+                        find(&record.key, old.as_ref()),
+                        find(&record.key, new.as_ref()),
+                    );
+                    let key =
+                        bytes_of(&own.key, &record.key).map_err(|error| scope.failure(error))?;
+                    let hash =
+                        hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
+                    let changed = old != found;
+                    for (foreign_key, instruction) in instructions(left_join, old, found, changed) {
+                        let value = Subscription {
+                            instruction,
+                            hash,
+                            key: key.clone(),
+                        };
+                        scope.forward(Record {
+                            key: foreign_key,
+                            value,
+                            timestamp: record.timestamp,
+                            headers: record.headers.clone(),
+                        })?;
+                    }
+                    Ok(())
+                });
         let keeps = Keeps {
             key_serde: self.key_serde.clone(),
             value_serde: None,

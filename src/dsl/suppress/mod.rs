@@ -172,6 +172,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     #[must_use = "suppressing updates has no effect of its own"]
     pub fn suppress(&self, suppressed: Suppressed<K>) -> Self {
         let name = suppressed.name.clone();
+        self.refuse_to_hold_back("suppress");
         let Some((key_serde, value_serde, until)) = self.resolve_suppressed(&suppressed) else {
             // Reported by `build`; the table goes on as it is so that what follows is checked.
             return self.clone();

@@ -287,3 +287,41 @@ fn nothing_is_drawn_after_the_topology_is_built() {
     builder.build().unwrap();
     stream.to("late", produced());
 }
+
+#[test]
+fn updates_of_a_versioned_table_are_not_held_back() {
+    use std::time::Duration;
+    let builder = StreamsBuilder::new();
+    let versioned = Materialized::as_store("prices", serdes::string(), serdes::string())
+        .versioned(Duration::from_secs(60));
+    let prices = builder.table("prices", consumed(), versioned);
+    drop(prices.suppress(Suppressed::until_time_limit(
+        "late-prices",
+        Duration::from_secs(1),
+        BufferConfig::unbounded(),
+    )));
+    drop(prices.emit_per_commit());
+    let found = mistakes(builder);
+    for operator in ["suppress", "emit_per_commit"] {
+        let refused = |mistake: &TopologyError| matches!(mistake, TopologyError::IllegalStore { store, .. } if store == operator);
+        assert!(found.iter().any(refused), "{operator}: {found:?}");
+    }
+}
+
+#[test]
+fn a_time_to_live_is_refused_where_entries_live_by_something_else() {
+    use std::time::Duration;
+    let hour = Duration::from_secs(3600);
+    let ttl =
+        |name: &str| Materialized::as_store(name, serdes::string(), serdes::string()).ttl(hour);
+    let builder = StreamsBuilder::new();
+    drop(builder.table("prices", consumed(), ttl("prices").versioned(hour)));
+    drop(builder.global_table("rates", consumed(), ttl("rates")));
+    let _record = builder.add_state_store(ttl("history").record());
+    let _windows = builder.add_window_store(ttl("windows"), hour);
+    let found = mistakes(builder);
+    for name in ["prices", "rates", "history", "windows"] {
+        let refused = |mistake: &TopologyError| matches!(mistake, TopologyError::IllegalStore { store, reason } if store == name && reason.contains("leave `ttl` out"));
+        assert!(found.iter().any(refused), "{name}: {found:?}");
+    }
+}

@@ -34,7 +34,7 @@ use crate::topology::TaskId;
 #[derive(Debug)]
 pub(super) struct Careful {
     /// What the failed transaction had reached, by partition. Until then, one record at a time.
-    until: BTreeMap<TopicPartition, Offset>,
+    until: BTreeMap<TopicPartition, (TaskId, Offset)>,
     /// Tasks that punctuated in it, and have not in a transaction of its own since.
     punctuated: BTreeSet<TaskId>,
     /// What is in the open transaction.
@@ -76,7 +76,13 @@ impl<L: Log> StreamThread<L> {
             }
             None => {}
         }
-        let until: BTreeMap<_, _> = self.live().flat_map(Task::reached).collect();
+        let until: BTreeMap<_, _> = self
+            .live()
+            .flat_map(|task| {
+                let reached = task.reached().into_iter();
+                reached.map(|(partition, offset)| (partition, (task.id, offset)))
+            })
+            .collect();
         let writers = self.live_ids(Task::has_results);
         if until.is_empty() && writers.len() < 2 {
             return Err(match writers.first() {
@@ -166,18 +172,15 @@ impl<L: Log> StreamThread<L> {
             .flat_map(|task| &task.group.partitions)
             .map(|input| (input.partition.clone(), input.position))
             .collect();
-        let all_live = self
-            .slots
-            .values()
-            .all(|slot| matches!(slot, Slot::Live(_)));
         let Some(careful) = &mut self.careful else {
             return;
         };
         // A partition that has gone is somebody else's to look through.
-        careful.until.retain(|partition, until| {
-            positions
-                .get(partition)
-                .map_or(!all_live, |position| position < until)
+        careful.until.retain(|partition, (task, until)| {
+            positions.get(partition).map_or_else(
+                || self.slots.contains_key(task),
+                |position| position < until,
+            )
         });
         careful.punctuated.retain(|id| self.slots.contains_key(id));
         if careful.until.is_empty() && careful.punctuated.is_empty() {

@@ -9,6 +9,7 @@ impl<M: LogMessage> Task<M> {
     /// Asks the extractors for the times of records that have become the first of their partitions.
     /// Those with a negative time are dropped, and the ones behind them asked for.
     pub(super) fn look_at_heads(&mut self, now: Timestamp) {
+        let mut dropped_last = false;
         for input in &mut self.group.partitions {
             let Some(source) = self.chain.sources.get_mut(input.source) else {
                 continue;
@@ -37,11 +38,15 @@ impl<M: LogMessage> Task<M> {
                 if let Ok(time @ ..0) = time {
                     tracing::warn!(task = %self.id, record = %input.partition, offset = metadata.offset, time, "record dropped: its extracted time is negative");
                     input.drop_head();
+                    dropped_last |= input.buffer.is_empty();
                     self.cx.drop_head();
                 } else {
                     input.head = Some(time);
                 }
             }
+        }
+        if dropped_last {
+            self.group.note_dry();
         }
     }
 
