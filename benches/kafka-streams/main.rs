@@ -86,6 +86,9 @@ struct Options {
     /// Seconds that F measures, after half as many that it does not.
     #[arg(long, default_value_t = 40)]
     seconds: u64,
+    /// Leave out what else Kafka Streams is run with: one Kafka Streams, one millstream.
+    #[arg(long)]
+    no_variants: bool,
     /// CPUs that both sides are pinned to, as for taskset; all when absent.
     #[arg(long)]
     cpus: Option<String>,
@@ -208,16 +211,27 @@ impl Comparison {
         Ok(())
     }
 
-    /// The sides of `pair` with their numbers, another one first each time.
+    /// The sides of a workload, millstream last.
+    fn contenders(&self, workload: Workload) -> Vec<&'static Contender> {
+        let all = side::contenders(workload);
+        let last = all.len().saturating_sub(1);
+        let is_wanted = |at: usize| !self.options.no_variants || at == 0 || at == last;
+        let numbered = all.iter().enumerate();
+        numbered
+            .filter_map(|(at, contender)| is_wanted(at).then_some(contender))
+            .collect()
+    }
+
+    /// The sides of `pair`, another one first each time.
     fn in_turn(&self, workload: Workload, pair: usize) -> Vec<&'static Contender> {
-        let mut order: Vec<_> = side::contenders(workload).iter().collect();
+        let mut order = self.contenders(workload);
         let turns = pair % order.len();
         order.rotate_left(turns);
         order
     }
 
     fn throughput(&self, workload: Workload) -> Result<Vec<Run>> {
-        for contender in side::contenders(workload) {
+        for contender in self.contenders(workload) {
             let small = self.input(self.options.warm_up);
             let expected = workload::expected(workload, small)?;
             let run = self.run_topics("warm-up");
@@ -353,11 +367,12 @@ impl Comparison {
     }
 
     fn report(&self, workload: Workload, runs: &[Run]) -> Result<()> {
-        let contenders: Vec<&'static str> = side::contenders(workload)
+        let contenders: Vec<&'static str> = self
+            .contenders(workload)
             .iter()
             .map(|contender| contender.name)
             .collect();
-        let table = report::table(&contenders, runs);
+        let table = report::table(&contenders, runs)?;
         println!("\n{table}");
         let Some(folder) = &self.options.write_to else {
             return Ok(());
@@ -383,7 +398,7 @@ impl Comparison {
         if !lines.is_empty() {
             let name = format!("compare-{}.svg", workload.letter().to_lowercase());
             std::fs::create_dir_all(folder.join("benchmarks"))?;
-            let svg = plot::progress(workload.title(), &contenders, &lines);
+            let svg = plot::progress(workload.title(), &contenders, &lines)?;
             std::fs::write(folder.join("benchmarks").join(&name), svg)?;
             section += &format!("\n![Records committed over time](benchmarks/{name})\n");
         }

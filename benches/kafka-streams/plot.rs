@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Result;
+
 use crate::observe::Sample;
 
 const WIDTH: f64 = 760.0;
@@ -24,7 +26,7 @@ pub(crate) struct Line<'a> {
 }
 
 /// Draws committed records over the seconds since the process was started.
-pub(crate) fn progress(title: &str, contenders: &[&str], lines: &[Line<'_>]) -> String {
+pub(crate) fn progress(title: &str, contenders: &[&str], lines: &[Line<'_>]) -> Result<String> {
     let samples = || lines.iter().flat_map(|line| line.series);
     let x_max = samples().fold(1.0, |max: f64, sample| max.max(sample.seconds));
     let y_max = samples().fold(1.0, |max: f64, sample| max.max(number(sample.committed)));
@@ -36,7 +38,7 @@ pub(crate) fn progress(title: &str, contenders: &[&str], lines: &[Line<'_>]) -> 
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
          <text x=\"{LEFT}\" y=\"18\" font-size=\"14\" fill=\"#111111\">{title}</text>\n"
     );
-    axes(&mut svg, x_max, y_max, &x, &y);
+    axes(&mut svg, x_max, y_max, &x, &y)?;
     for line in lines {
         let colour = colour(line.contender, contenders.len());
         let step = line.series.len().div_ceil(POINTS).max(1);
@@ -45,27 +47,27 @@ pub(crate) fn progress(title: &str, contenders: &[&str], lines: &[Line<'_>]) -> 
         for (at, sample) in line.series.iter().enumerate() {
             if at % step == 0 || at == last {
                 let (x, y) = (x(sample.seconds), y(number(sample.committed)));
-                let _ = write!(points, "{x:.1},{y:.1} ");
+                write!(points, "{x:.1},{y:.1} ")?;
             }
         }
-        let _ = writeln!(
+        writeln!(
             svg,
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{}\"/>",
             points.trim_end()
-        );
+        )?;
     }
     for (at, name) in contenders.iter().enumerate() {
         let left = LEFT + 10.0 + 210.0 * number(i64::try_from(at).unwrap_or(0));
         let colour = colour(at, contenders.len());
-        let _ = writeln!(
+        writeln!(
             svg,
             "<rect x=\"{left}\" y=\"26\" width=\"14\" height=\"4\" fill=\"{colour}\"/>\
              <text x=\"{}\" y=\"33\" fill=\"#333333\">{name}</text>",
             left + 20.0
-        );
+        )?;
     }
     svg.push_str("</svg>\n");
-    svg
+    Ok(svg)
 }
 
 fn colour(contender: usize, contenders: usize) -> &'static str {
@@ -80,12 +82,12 @@ fn axes(
     y_max: f64,
     x: &impl Fn(f64) -> f64,
     y: &impl Fn(f64) -> f64,
-) {
+) -> Result<()> {
     let (x_step, y_step) = (step(x_max), step(y_max));
     let mut at = 0.0;
     while at <= y_max {
         let height = y(at);
-        let _ = writeln!(
+        writeln!(
             svg,
             "<line x1=\"{LEFT}\" y1=\"{height:.1}\" x2=\"{}\" y2=\"{height:.1}\" stroke=\"#dddddd\"/>\
              <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#333333\">{}k</text>",
@@ -93,26 +95,27 @@ fn axes(
             LEFT - 6.0,
             height + 4.0,
             at / 1000.0
-        );
+        )?;
         at += y_step;
     }
     at = 0.0;
     while at <= x_max {
-        let _ = writeln!(
+        writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#333333\">{at}</text>",
             x(at),
             HEIGHT - BOTTOM + 16.0
-        );
+        )?;
         at += x_step;
     }
-    let _ = writeln!(
+    writeln!(
         svg,
         "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" fill=\"#333333\">\
          seconds since the process was started; records committed</text>",
         WIDTH - RIGHT,
         HEIGHT - 8.0
-    );
+    )?;
+    Ok(())
 }
 
 /// Returns a round step that divides `max` into 4 to 10 parts.

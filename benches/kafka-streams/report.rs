@@ -138,26 +138,28 @@ fn thousands(value: f64, decimals: usize) -> String {
 }
 
 /// The table of a workload's runs; the last contender is compared with the others, pair by pair.
-pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> String {
+pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> Result<String> {
     let of = |name: &str, pick: fn(&Run) -> Option<f64>| -> Vec<f64> {
         let mut runs: Vec<&Run> = runs.iter().filter(|run| run.contender == name).collect();
         runs.sort_by_key(|run| run.pair);
         runs.into_iter().filter_map(pick).collect()
     };
     let Some((ours, theirs)) = contenders.split_last() else {
-        return String::new();
+        return Ok(String::new());
     };
     let mut out = String::from("| median (least to greatest) |");
     for name in contenders {
-        let _ = write!(out, " {name} |");
+        write!(out, " {name} |")?;
     }
     for name in theirs {
         let name = name.strip_prefix("Kafka Streams").unwrap_or(name);
         let name = name.trim_start_matches(", ");
-        let against = if name.is_empty() { "ratio" } else { name };
-        let _ = write!(out, " against {against} |");
+        if name.is_empty() {
+            out.push_str(" ratio |");
+        } else {
+            write!(out, " against {name} |")?;
+        }
     }
-    out = out.replace("against ratio", "ratio");
     out.push_str("\n| --- |");
     out.push_str(&" ---: |".repeat(contenders.len() + theirs.len()));
     out.push('\n');
@@ -169,7 +171,7 @@ pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> String {
         if cells.iter().all(Option::is_none) {
             continue;
         }
-        let _ = write!(out, "| {name} |");
+        write!(out, "| {name} |")?;
         for cell in cells {
             let Some(cell) = cell else {
                 out.push_str(" |");
@@ -178,9 +180,9 @@ pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> String {
             let [median, least, greatest] =
                 [cell.median, cell.least, cell.greatest].map(|value| thousands(value, decimals));
             if least == greatest {
-                let _ = write!(out, " {median} |");
+                write!(out, " {median} |")?;
             } else {
-                let _ = write!(out, " {median} ({least} to {greatest}) |");
+                write!(out, " {median} ({least} to {greatest}) |")?;
             }
         }
         for their in theirs {
@@ -198,14 +200,14 @@ pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> String {
                         least,
                         greatest,
                     } = ratio;
-                    let _ = write!(out, " **{median:.1}×** ({least:.1} to {greatest:.1}) |");
+                    write!(out, " **{median:.1}×** ({least:.1} to {greatest:.1}) |")?;
                 }
                 _ => out.push_str(" |"),
             }
         }
         out.push('\n');
     }
-    out
+    Ok(out)
 }
 
 /// Puts `section` into the page between the markers of `letter`; appends it where it has none.
