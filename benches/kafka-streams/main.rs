@@ -272,13 +272,14 @@ impl Comparison {
         topics::create(&self.log, &[&run.output], partitions)?;
         let mut side = self.launch.start(contender, workload, run)?;
         let trailing = workload.repartition_topic(&run.application);
-        let progress = Progress {
-            log: &self.log,
-            application: &run.application,
-            input: partitions_of(&run.input, partitions),
-            records: i64::try_from(records)?,
-            trailing: trailing.map(|_| (run.output.clone(), partitions)),
-        };
+        let progress = Progress::of(
+            &self.log,
+            &self.launch.servers,
+            &run.application,
+            &partitions_of(&run.input, partitions),
+            i64::try_from(records)?,
+            trailing.map(|_| partitions_of(&run.output, partitions)),
+        )?;
         let watched = observe::watch(&mut side, &progress)?;
         side.stop()?;
         let written = verify::verify(&self.log, workload, contender, run, partitions, expected)?;

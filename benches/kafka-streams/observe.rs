@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use millstream::log::kafka::KafkaLog;
-use millstream::log::{Isolation, Log, LogError, TopicPartition};
+use millstream::log::{Isolation, Log, TopicPartition};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
 use crate::process;
 use crate::side::Running;
-use crate::topics::{PATIENCE, partitions_of, retry};
+use crate::topics::{PATIENCE, retry};
 
 /// Time between two looks: what moments are exact to. A look costs the broker a request.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -52,35 +55,64 @@ pub(crate) struct Observed {
 }
 
 /// What tells how far a side is.
-#[derive(Debug)]
 pub(crate) struct Progress<'a> {
-    pub(crate) log: &'a KafkaLog,
-    pub(crate) application: &'a str,
-    pub(crate) input: Vec<TopicPartition>,
-    pub(crate) records: i64,
+    log: &'a KafkaLog,
+    /// Asks as the side's group without joining it, and by librdkafka alone.
+    group: BaseConsumer,
+    input: TopicPartitionList,
+    records: i64,
     /// The output's partitions where it trails the input: behind a repartition topic.
-    pub(crate) trailing: Option<(String, i32)>,
+    trailing: Option<Vec<TopicPartition>>,
 }
 
-impl Progress<'_> {
-    /// Returns how many records of the input are committed; `None` while that is not stable.
-    fn committed(&self) -> Result<Option<i64>> {
-        match self.log.group_offsets(self.application, &self.input) {
-            Ok(offsets) => Ok(Some(
-                offsets.iter().flatten().map(|found| found.offset).sum(),
-            )),
-            Err(LogError::Retriable { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+impl<'a> Progress<'a> {
+    /// Of the group `application`, which is to commit `records` of the topic `input`.
+    pub(crate) fn of(
+        log: &'a KafkaLog,
+        servers: &str,
+        application: &str,
+        input: &[TopicPartition],
+        records: i64,
+        trailing: Option<Vec<TopicPartition>>,
+    ) -> Result<Self> {
+        let mut partitions = TopicPartitionList::new();
+        for at in input {
+            partitions.add_partition(&at.topic, at.partition);
         }
+        Ok(Self {
+            log,
+            group: ClientConfig::new()
+                .set("bootstrap.servers", servers)
+                .set("group.id", application)
+                .set("enable.auto.commit", "false")
+                // An open transaction is not waited for: what was committed last is the answer.
+                .set("isolation.level", "read_uncommitted")
+                .create()?,
+            input: partitions,
+            records,
+            trailing,
+        })
+    }
+
+    /// Returns how many records of the input are committed.
+    fn committed(&self) -> Result<i64, KafkaError> {
+        let offsets = self
+            .group
+            .committed_offsets(self.input.clone(), Duration::from_secs(5))?;
+        let offsets = offsets.elements();
+        let committed = offsets.iter().map(|found| match found.offset() {
+            Offset::Offset(offset) => offset,
+            _ => 0,
+        });
+        Ok(committed.sum())
     }
 
     /// Returns how far the output is, commit markers included.
     fn output(&self) -> Result<Option<i64>> {
-        let Some((topic, partitions)) = &self.trailing else {
+        let Some(partitions) = &self.trailing else {
             return Ok(None);
         };
-        let partitions = partitions_of(topic, *partitions);
-        let ranges = retry(|| self.log.log_ranges(&partitions, Isolation::ReadCommitted))?;
+        let ranges = retry(|| self.log.log_ranges(partitions, Isolation::ReadCommitted))?;
         Ok(Some(ranges.iter().map(|range| range.end).sum()))
     }
 }
@@ -96,9 +128,17 @@ pub(crate) struct Watched {
 pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watched> {
     let mut series: Vec<Sample> = Vec::new();
     let (mut last, mut moved_at) = (0, Instant::now());
+    let mut problem = None;
     loop {
         side.check()?;
-        let committed = progress.committed()?;
+        // A coordinator that is on the move is asked again.
+        let committed = match progress.committed() {
+            Ok(committed) => Some(committed),
+            Err(error) => {
+                problem = Some(error);
+                None
+            }
+        };
         let output = progress.output()?;
         let now = Instant::now();
         let at = match (committed, output) {
@@ -121,7 +161,7 @@ pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watch
         }
         ensure!(
             now - moved_at < PATIENCE,
-            "no commit in {PATIENCE:?}, {last} of {} are",
+            "no commit in {PATIENCE:?}, {last} of {} are; {problem:?}",
             progress.records
         );
         std::thread::park_timeout(LOOK_EVERY);
