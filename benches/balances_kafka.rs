@@ -157,7 +157,7 @@ impl Moment {
     fn now(committed: u64) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
-            cpu: process::cpu_time()?,
+            cpu: process::cpu_time(std::process::id())?,
             committed,
         })
     }
@@ -350,7 +350,7 @@ impl<'a> Run<'a> {
             let is_done = committed >= self.options.records;
             is_done.then(|| Moment::now(committed)).transpose()
         })?;
-        let peak_rss_mib = process::peak_rss_mib()?.round();
+        let peak_rss_mib = process::peak_rss_mib(std::process::id())?.round();
         let middle = middle.context("too few records to have a middle")?;
 
         let stored = app.queries().dump(balances::STORE)?;

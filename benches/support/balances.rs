@@ -83,21 +83,21 @@ fn fold(account: &str, event: &BalanceChanged, before: &Balance) -> Result<Balan
 }
 
 /// Decimals as JSON strings, without a text of their own in between.
-mod decimal_text {
+pub(crate) mod decimal_text {
     use std::fmt;
 
     use rust_decimal::Decimal;
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         decimal: &Decimal,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(decimal)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Decimal, D::Error> {
         deserializer.deserialize_str(Text)

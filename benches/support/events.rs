@@ -124,3 +124,8 @@ impl Event {
         )
     }
 }
+
+/// Reads an amount as the events write it, in cents.
+pub(crate) fn cents(text: &str) -> Result<i64, std::num::ParseIntError> {
+    text.replace('.', "").parse()
+}

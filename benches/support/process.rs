@@ -1,4 +1,4 @@
-//! What this process has used, as Linux counts it.
+//! What a process has used, as Linux counts it.
 
 use std::fs;
 use std::time::Duration;
@@ -9,31 +9,32 @@ use anyhow::{Context, Result};
 const TICKS_PER_SECOND: u32 = 100;
 
 /// Returns the CPU time of all threads so far, user and system.
-pub(crate) fn cpu_time() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The second field is the name in parentheses, which may hold anything.
     let (_, rest) = stat
         .rsplit_once(')')
-        .context("/proc/self/stat has no name")?;
+        .with_context(|| format!("{path} has no name"))?;
     let ticks = |field: usize| -> Result<u32> {
         // Fields are numbered from 1, and `rest` starts with the third.
         let text = rest
             .split_whitespace()
             .nth(field - 3)
-            .context("/proc/self/stat is short")?;
+            .with_context(|| format!("{path} is short"))?;
         Ok(text.parse()?)
     };
     Ok(Duration::from_secs(1) * (ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
 }
 
 /// Returns the largest resident set so far, in MiB.
-pub(crate) fn peak_rss_mib() -> Result<f64> {
-    let status =
-        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+pub(crate) fn peak_rss_mib(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let kib = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|rest| rest.split_whitespace().next())
-        .context("/proc/self/status has no VmHWM")?;
+        .with_context(|| format!("{path} has no VmHWM"))?;
     Ok(kib.parse::<f64>()? / 1024.0)
 }

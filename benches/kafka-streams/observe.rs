@@ -1,0 +1,226 @@
+//! The observer: looks at a side from outside, in the same way whichever it is.
+//!
+//! Progress is what the group has committed; CPU and memory are what Linux counts for the process. So
+//! neither side's own meters, and no code in its process, take part in what is measured.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use millstream::log::kafka::KafkaLog;
+use millstream::log::{Isolation, Log, TopicPartition};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde::Serialize;
+
+use crate::process;
+use crate::side::Running;
+use crate::topics::{PATIENCE, retry};
+
+/// Time between two looks: what moments are exact to. A look costs the broker a request.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long an output must stand still behind a repartition topic to be at its end.
+const STILL: Duration = Duration::from_secs(3);
+
+/// A moment of a run.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Sample {
+    /// Since the process was started.
+    pub(crate) seconds: f64,
+    /// CPU time, user and system.
+    pub(crate) cpu_seconds: f64,
+    /// Input records committed.
+    pub(crate) committed: i64,
+}
+
+/// What a stretch of a run came to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Speed {
+    pub(crate) records_per_second: f64,
+    pub(crate) cpu_us_per_record: f64,
+}
+
+/// A run as it was observed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Observed {
+    /// From the start of the process to its first commit.
+    pub(crate) first_commit_seconds: f64,
+    /// From there to the last commit.
+    pub(crate) whole: Speed,
+    /// From the first commit at or beyond the middle.
+    pub(crate) second_half: Speed,
+    pub(crate) peak_rss_mib: f64,
+    #[serde(skip)]
+    pub(crate) series: Vec<Sample>,
+}
+
+/// What tells how far a side is.
+pub(crate) struct Progress<'a> {
+    log: &'a KafkaLog,
+    /// Asks as the side's group without joining it, and by librdkafka alone.
+    group: BaseConsumer,
+    input: TopicPartitionList,
+    records: i64,
+    /// The output's partitions where it trails the input: behind a repartition topic.
+    trailing: Option<Vec<TopicPartition>>,
+}
+
+impl<'a> Progress<'a> {
+    /// Of the group `application`, which is to commit `records` of the topic `input`.
+    pub(crate) fn of(
+        log: &'a KafkaLog,
+        servers: &str,
+        application: &str,
+        input: &[TopicPartition],
+        records: i64,
+        trailing: Option<Vec<TopicPartition>>,
+    ) -> Result<Self> {
+        let mut partitions = TopicPartitionList::new();
+        for at in input {
+            partitions.add_partition(&at.topic, at.partition);
+        }
+        Ok(Self {
+            log,
+            group: ClientConfig::new()
+                .set("bootstrap.servers", servers)
+                .set("group.id", application)
+                .set("enable.auto.commit", "false")
+                // An open transaction is not waited for: what was committed last is the answer.
+                .set("isolation.level", "read_uncommitted")
+                .create()?,
+            input: partitions,
+            records,
+            trailing,
+        })
+    }
+
+    /// Returns how many records of the input are committed.
+    fn committed(&self) -> Result<i64, KafkaError> {
+        let offsets = self
+            .group
+            .committed_offsets(self.input.clone(), Duration::from_secs(5))?;
+        let offsets = offsets.elements();
+        let committed = offsets.iter().map(|found| match found.offset() {
+            Offset::Offset(offset) => offset,
+            _ => 0,
+        });
+        Ok(committed.sum())
+    }
+
+    /// Returns how far the output is, commit markers included.
+    fn output(&self) -> Result<Option<i64>> {
+        let Some(partitions) = &self.trailing else {
+            return Ok(None);
+        };
+        let ranges = retry(|| self.log.log_ranges(partitions, Isolation::ReadCommitted))?;
+        Ok(Some(ranges.iter().map(|range| range.end).sum()))
+    }
+}
+
+/// What was seen of a run.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    series: Vec<Sample>,
+    peak_rss_mib: f64,
+}
+
+/// Watches a side until it has committed the whole input.
+pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watched> {
+    let mut series: Vec<Sample> = Vec::new();
+    let (mut last, mut moved_at) = (0, Instant::now());
+    let mut problem = None;
+    loop {
+        side.check()?;
+        // A coordinator that is on the move is asked again.
+        let committed = match progress.committed() {
+            Ok(committed) => Some(committed),
+            Err(error) => {
+                problem = Some(error);
+                None
+            }
+        };
+        let output = progress.output()?;
+        let now = Instant::now();
+        let at = match (committed, output) {
+            // The share of the output stands for progress: both ends are the whole of it.
+            (Some(_), Some(output)) => Some(output),
+            (committed, _) => committed,
+        };
+        if let Some(at) = at.filter(|at| *at > last) {
+            (last, moved_at) = (at, now);
+            series.push(Sample {
+                seconds: (now - side.started).as_secs_f64(),
+                cpu_seconds: process::cpu_time(side.pid())?.as_secs_f64(),
+                committed: at,
+            });
+        }
+        let input_done = committed.is_some_and(|committed| committed >= progress.records);
+        let is_still = progress.trailing.is_none() || now - moved_at > STILL;
+        if input_done && is_still {
+            break;
+        }
+        ensure!(
+            now - moved_at < PATIENCE,
+            "no commit in {PATIENCE:?}, {last} of {} are; {problem:?}",
+            progress.records
+        );
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    let peak_rss_mib = process::peak_rss_mib(side.pid())?;
+    if progress.trailing.is_some() {
+        scale(&mut series, progress.records);
+    }
+    Ok(Watched {
+        series,
+        peak_rss_mib,
+    })
+}
+
+impl Watched {
+    /// Works out the figures of a run over `records`.
+    pub(crate) fn figures(self, records: i64) -> Result<Observed> {
+        let Self {
+            series,
+            peak_rss_mib,
+        } = self;
+        let (Some(first), Some(end)) = (series.first().copied(), series.last().copied()) else {
+            bail!("nothing was committed");
+        };
+        let middle = series
+            .iter()
+            .find(|sample| sample.committed * 2 >= records)
+            .copied()
+            .context("the run has no middle")?;
+        ensure!(
+            first.committed < end.committed && middle.committed < end.committed,
+            "the input is too short: it is committed at once"
+        );
+        Ok(Observed {
+            first_commit_seconds: first.seconds,
+            whole: speed(first, end),
+            second_half: speed(middle, end),
+            peak_rss_mib,
+            series,
+        })
+    }
+}
+
+/// Turns a share of the output into as many records of the input.
+fn scale(series: &mut [Sample], records: i64) {
+    let Some(end) = series.last().map(|sample| sample.committed) else {
+        return;
+    };
+    for sample in series {
+        let share = i128::from(sample.committed) * i128::from(records) / i128::from(end);
+        sample.committed = i64::try_from(share).unwrap_or(records);
+    }
+}
+
+fn speed(from: Sample, to: Sample) -> Speed {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer records than 2^52")]
+    let records = (to.committed - from.committed) as f64;
+    Speed {
+        records_per_second: records / (to.seconds - from.seconds),
+        cpu_us_per_record: (to.cpu_seconds - from.cpu_seconds) * 1e6 / records,
+    }
+}
