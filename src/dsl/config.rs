@@ -393,6 +393,9 @@ impl<K, V> Materialized<K, V> {
     ///
     /// - Stream time is the highest timestamp that any input of the task has shown. It stands still
     ///   when nothing arrives, and outlives restarts.
+    ///   A record that is skipped or dead-lettered counts as well: one with a time far ahead lets
+    ///   everything expire, so give sources of doubtful times a
+    ///   [timestamp extractor](super::Consumed::with_timestamp_extractor).
     /// - A write sets the time anew; a read does not. A write with a time that has expired already is a
     ///   delete: the last write counts, as ever.
     /// - Deletes join the transactions of the task, at most two for each write and a thousand in any
@@ -400,8 +403,8 @@ impl<K, V> Materialized<K, V> {
     /// - Nothing is sent downstream when an entry expires: an aggregate begins anew with the next
     ///   record of its key, and what tables downstream have made of it stays as it is.
     ///
-    /// `millstream_state_expired_entries_total` counts. Means nothing to a store of windows or sessions,
-    /// which has [`with_retention`](Self::with_retention). A store may be given a time-to-live at any
+    /// `millstream_state_expired_entries_total` counts. `build` refuses it for windows and sessions,
+    /// which have [`with_retention`](Self::with_retention), for versioned, record, custom and global stores. A store may be given a time-to-live at any
     /// time, and another one.
     ///
     /// ```

@@ -26,6 +26,7 @@ use crate::log::Headers;
 use crate::processor::{
     Downstream, HoldsBack, Node, ProcessError, Record, RecordMetadata, SharedNode, TaskContext,
 };
+use crate::topology::TopologyError;
 
 /// What a side of a change is taken to weigh before one was measured.
 const FIRST_SIDE_BYTES: usize = 64;
@@ -173,6 +174,22 @@ impl<K: StoreKey, V: Clone + 'static> HoldsBack for EmitPerCommitNode<K, V> {
 }
 
 impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
+    /// Notes that a table whose updates wait for the commit was joined with another table: the other
+    /// side's updates would meet values that have not been sent, and take back what never was.
+    pub(crate) fn refuse_held_back<K2: StoreKey, V2: Clone + 'static>(
+        &self,
+        other: &KTable<K2, V2>,
+    ) {
+        if self.getter.is_held_back() || other.getter.is_held_back() {
+            let mut draft = self.updates().draft.borrow_mut();
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
+                store: "emit_per_commit".to_owned(),
+                reason: "a join of tables reads values whose updates are held back; join first, then \
+                         call `emit_per_commit`",
+            });
+        }
+    }
+
     /// Sends one update per key and transaction, at its end, in place of every update at once.
     ///
     /// By default every update goes downstream as it happens, so that results do not depend on when
@@ -183,6 +200,9 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     /// transaction, with all that operators downstream make of them; after an abort nothing of them is
     /// left. How often there is a commit is up to
     /// [`commit.interval`](crate::runtime::RuntimeConfig::commit_interval) and the load.
+    ///
+    /// A join of tables reads each side's store, which is ahead of updates that wait: `build` refuses a
+    /// join of such a table with another one. Join first, then hold back.
     ///
     /// An operator downstream that fails then stops the task: the records behind the update are done,
     /// and no error policy can meet them any more.
@@ -237,7 +257,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             self.key_serde.clone(),
             self.value_serde.clone(),
             &old_values,
-            self.getter.clone(),
+            self.getter.clone().held_back(),
         );
         table.store = self.store.clone();
         table.skips_unseen = self.skips_unseen;

@@ -27,6 +27,8 @@ pub(crate) struct Getter<K, V> {
     make: MakeLookup<K, V>,
     /// Of a versioned table.
     make_as_of: Option<MakeLookupAsOf<K, V>>,
+    /// Values are here before the table's updates: those wait for the commit.
+    held_back: bool,
 }
 
 impl<K, V> Clone for Getter<K, V> {
@@ -35,6 +37,7 @@ impl<K, V> Clone for Getter<K, V> {
             stores: self.stores.clone(),
             make: Arc::clone(&self.make),
             make_as_of: self.make_as_of.clone(),
+            held_back: self.held_back,
         }
     }
 }
@@ -49,6 +52,7 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
             stores,
             make: Arc::new(make),
             make_as_of: None,
+            held_back: false,
         }
     }
 
@@ -61,6 +65,7 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
                 Box::new(move |key| store.get_with_timestamp(key))
             }),
             make_as_of: None,
+            held_back: false,
         }
     }
 
@@ -79,7 +84,21 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
                 let store: VersionedStore<K, V> = assembly.store(id);
                 Box::new(move |key, time| store.get_as_of(key, time).map(plain))
             })),
+            held_back: false,
         }
+    }
+
+    /// As this one, of a table whose updates wait for the commit.
+    pub(crate) fn held_back(self) -> Self {
+        Self {
+            held_back: true,
+            ..self
+        }
+    }
+
+    /// Returns whether values are here before the table's updates.
+    pub(crate) const fn is_held_back(&self) -> bool {
+        self.held_back
     }
 
     /// Returns whether values of the past are known.
@@ -119,6 +138,7 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
         });
         Getter {
             make_as_of,
+            held_back: self.held_back,
             stores: self.stores.clone(),
             make: Arc::new(move |assembly| {
                 let (lookup, derive) = (make(assembly), Arc::clone(&derive));
@@ -144,6 +164,7 @@ impl<K: StoreKey, V: Clone + 'static> Getter<K, V> {
         Getter {
             stores,
             make_as_of: None,
+            held_back: self.held_back || other.held_back,
             make: Arc::new(move |assembly| {
                 let (left, right) = (left(assembly), right(assembly));
                 let join = Arc::clone(&join);

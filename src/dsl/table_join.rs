@@ -192,6 +192,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         let foreign = self
             .updates
             .is_foreign(&other.updates.draft, "joined table");
+        self.refuse_held_back(other);
         self.enable_sending_old_values();
         other.enable_sending_old_values();
         let join = Arc::new(join);

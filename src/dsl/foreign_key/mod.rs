@@ -145,6 +145,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         V2: Clone + 'static,
         R: Clone + 'static,
     {
+        self.refuse_held_back(other);
         let foreign = self
             .updates
             .is_foreign(&other.updates.draft, "joined table");

@@ -309,6 +309,21 @@ fn updates_of_a_versioned_table_are_not_held_back() {
 }
 
 #[test]
+fn a_table_that_waits_for_the_commit_is_not_joined_with_another() {
+    let builder = StreamsBuilder::new();
+    let table = |name: &str| {
+        let store = Materialized::as_store(name, serdes::string(), serdes::string());
+        builder.table(name, consumed(), store)
+    };
+    let (left, right) = (table("left"), table("right"));
+    let held = left.emit_per_commit().filter(|_, _| true);
+    drop(right.join(&held, |_, right, _| right));
+    let refused = |mistake: &TopologyError| matches!(mistake, TopologyError::IllegalStore { store, .. } if store == "emit_per_commit");
+    let found = mistakes(builder);
+    assert!(found.iter().any(refused), "{found:?}");
+}
+
+#[test]
 fn a_time_to_live_is_refused_where_entries_live_by_something_else() {
     use std::time::Duration;
     let hour = Duration::from_secs(3600);
