@@ -36,6 +36,13 @@ impl KafkaAdmin {
         Ok(Self(Admin::new(Arc::new(client), REQUEST_TIMEOUT)))
     }
 
+    /// For requests that a group's coordinator answers.
+    pub(super) fn of_group(config: &Config, group: &str) -> Result<Self, LogError> {
+        let client = Client::new(ClientKind::GroupAdmin, config.group_admin(group)?)
+            .map_err(|error| errors::log_error("create an admin client of a group", error))?;
+        Ok(Self(Admin::new(Arc::new(client), REQUEST_TIMEOUT)))
+    }
+
     pub(super) fn describe_topics(
         &self,
         topics: &[&str],

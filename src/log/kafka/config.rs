@@ -223,6 +223,14 @@ impl Config {
         Ok(conf)
     }
 
+    /// Properties of a client for requests about one group. It never joins: it subscribes to nothing.
+    pub(super) fn group_admin(&self, group: &str) -> Result<Conf, LogError> {
+        let mut conf = self.admin()?;
+        set(&mut conf, "group.id", group)?;
+        set(&mut conf, "enable.auto.commit", "false")?;
+        Ok(conf)
+    }
+
     /// Properties of a producer.
     pub(super) fn producer(&self, spec: &ProducerSpec) -> Result<Conf, LogError> {
         let mut conf = self.base(PRODUCER, self.send_queue())?;

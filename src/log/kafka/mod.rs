@@ -155,7 +155,8 @@ impl Log for KafkaLog {
         group: &str,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<CommittedOffset>>, LogError> {
-        self.admin()?.group_offsets(group, partitions)
+        // Rare enough for a client of its own: reset asks.
+        KafkaAdmin::of_group(&self.0.config, group)?.group_offsets(group, partitions)
     }
 
     fn alter_group_offsets(

@@ -156,6 +156,10 @@ pub(in crate::log::kafka) enum ClientKind {
     Producer,
     /// Delivers no events: its errors are log lines, and nobody polls it between requests.
     Admin,
+    /// The same for requests about one group, whose name it has. librdkafka answers a coordinator that
+    /// has moved by asking its own group for the new one, and a producer has none: 2.12.1 ends in a null
+    /// pointer there (`rd_kafka_handle_OffsetFetch`).
+    GroupAdmin,
 }
 
 /// A librdkafka instance: its threads, connections and queues.
@@ -177,6 +181,7 @@ impl Client {
                 sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_REBALANCE,
             ),
             ClientKind::Admin => (RawKind::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_NONE),
+            ClientKind::GroupAdmin => (RawKind::RD_KAFKA_CONSUMER, sys::RD_KAFKA_EVENT_NONE),
             ClientKind::Producer => (
                 RawKind::RD_KAFKA_PRODUCER,
                 sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR,
