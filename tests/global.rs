@@ -5,6 +5,7 @@
     reason = "a test fails by a panic, in helpers as well"
 )]
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use millstream::prelude::*;
@@ -256,4 +257,112 @@ fn a_topic_is_not_both_a_global_table_and_a_stream() {
             .any(|mistake| matches!(mistake, TopologyError::TopicReadTwice { .. })),
         "{mistakes}"
     );
+}
+
+/// Counts how often each user was named, and schedules where it must not.
+struct Namings {
+    counts: StoreRef<String, i64>,
+    schedules: bool,
+}
+
+impl Processor<String, String, Infallible, Infallible> for Namings {
+    fn init(
+        &mut self,
+        context: &mut ProcessorContext<'_, Infallible, Infallible>,
+    ) -> Result<Init, BoxError> {
+        if self.schedules {
+            context.schedule(Duration::from_secs(1), PunctuationType::WallClockTime);
+        }
+        Ok(Init::Ready)
+    }
+
+    fn process(
+        &mut self,
+        _context: &mut ProcessorContext<'_, Infallible, Infallible>,
+        user: Record<String, String>,
+    ) -> Result<(), BoxError> {
+        if user.value == "poison" {
+            self.counts.put(user.key, -1)?;
+            return Err("poison".into());
+        }
+        let count = self.counts.get(&user.key)?.unwrap_or(0);
+        Ok(self.counts.put(user.key, count + 1)?)
+    }
+}
+
+/// Orders by number, each with its buyer, joined with how often the buyer was named.
+fn counted_orders(consumed: Consumed<String, String>, schedules: bool) -> Topology {
+    let builder = StreamsBuilder::new();
+    let counts = builder.add_global_store(
+        StoreBuilder::as_store("namings", serdes::string(), serdes::i64()),
+        "users",
+        consumed,
+        "count-namings",
+        move |_setup, counts| Namings { counts, schedules },
+    );
+    builder
+        .stream("orders", texts())
+        .join_global_table(
+            &counts,
+            |_, buyer| Some(buyer.clone()),
+            |_, buyer, count| format!("{buyer}={count}"),
+        )
+        .to("out", Produced::with(serdes::string(), serdes::string()));
+    builder.build().unwrap()
+}
+
+#[test]
+fn a_global_store_is_what_its_processor_makes_of_the_topic_after_every_restart() {
+    let topology = counted_orders(texts(), false);
+    let mut driver = TopologyTestDriver::builder()
+        .partitions(3)
+        .build(topology)
+        .unwrap();
+    pipe(
+        &mut driver,
+        "users",
+        &[("u1", "a"), ("u2", "b"), ("u1", "c")],
+    );
+    pipe(
+        &mut driver,
+        "orders",
+        &[("1", "u1"), ("2", "u2"), ("3", "u3")],
+    );
+    assert_eq!(read(&mut driver), ["u1=2", "u2=1"]);
+    // With the checkpoint no record counts twice, without it all of them once more.
+    for keep_state in [true, false] {
+        driver.restart(keep_state).unwrap();
+        assert_eq!(driver.store_value("namings", "u1").unwrap(), Some(2.into()));
+    }
+    pipe(&mut driver, "users", &[("u1", "d")]);
+    pipe(&mut driver, "orders", &[("4", "u1")]);
+    assert_eq!(read(&mut driver), ["u1=3"]);
+}
+
+#[test]
+fn a_record_that_the_processor_of_a_global_store_refuses_leaves_no_trace_when_it_is_skipped() {
+    let consumed = texts().on_error(ErrorPolicy::Skip);
+    let mut driver = TopologyTestDriver::new(counted_orders(consumed, false)).unwrap();
+    pipe(
+        &mut driver,
+        "users",
+        &[("u1", "a"), ("u1", "poison"), ("u2", "poison")],
+    );
+    assert_eq!(driver.store_value("namings", "u1").unwrap(), Some(1.into()));
+    assert_eq!(driver.store_value("namings", "u2").unwrap(), None);
+}
+
+#[test]
+fn the_processor_of_a_global_store_cannot_schedule() {
+    let Err(DriverError::Thread(error)) = TopologyTestDriver::new(counted_orders(texts(), true))
+    else {
+        panic!("it starts");
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    assert!(text.contains("has scheduled a punctuator"), "{text}");
 }

@@ -5,9 +5,9 @@ mod running;
 
 use std::sync::Arc;
 
-use millstream::clock::{Clock, ManualClock};
+use millstream::clock::{Clock, ManualClock, SystemClock};
 use millstream::log::embedded::EmbeddedLog;
-use running::{Place, foreign_key, positions, refusals};
+use running::{Place, apps, foreign_key, positions, refusals};
 
 fn place() -> Place<EmbeddedLog> {
     let clock = ManualClock::at(1_700_000_000_000);
@@ -57,4 +57,23 @@ fn a_result_ends_when_its_right_value_goes_while_the_left_one_changes() {
 #[test]
 fn a_result_ends_when_its_left_value_loses_the_key_and_changes_again() {
     foreign_key::a_result_ends_when_its_left_value_loses_the_key_and_changes_again(&place());
+}
+
+/// Time passes by itself: for processes with threads.
+fn running_place() -> Place<EmbeddedLog> {
+    Place {
+        log: EmbeddedLog::in_memory(Arc::new(SystemClock)),
+        clock: Arc::new(SystemClock),
+        advance: None,
+    }
+}
+
+#[test]
+fn a_process_that_starts_again_restores_the_tail_of_a_global_table() {
+    apps::a_process_that_starts_again_restores_the_tail_of_a_global_table(&running_place());
+}
+
+#[test]
+fn a_topic_that_appears_under_a_pattern_is_read_by_a_running_process() {
+    apps::a_topic_that_appears_under_a_pattern_is_read_by_a_running_process(&running_place());
 }

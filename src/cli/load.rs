@@ -113,6 +113,7 @@ pub(super) fn runtime_config(config: &Config, advertised: Option<String>) -> Run
         memory_max: config.memory.max,
         shutdown_timeout: config.shutdown.timeout,
         task_idle_max: config.task.idle_max,
+        pattern_refresh_interval: config.pattern.refresh_interval,
         default_partitions: config.topics_default.partitions,
         default_replication_factor: config.topics_default.replication_factor,
         topics,

@@ -231,6 +231,19 @@ pub(crate) const KEYS: &[Key] = &[
         )),
     },
     Key {
+        path: "pattern.refresh_interval",
+        kind: Kind::Duration,
+        absent: Absent::Default("30s"),
+        allowed: "`100ms` to `1h`",
+        meaning: "How often a topology that reads topics by pattern looks for topics that have \
+                  appeared or gone.",
+        kafka_streams: Some("metadata.max.age.ms, 5 minutes"),
+        higher_lower: Some((
+            "fewer requests for the names of all topics",
+            "a topic that appears is read sooner",
+        )),
+    },
+    Key {
         path: "http.listen",
         kind: Kind::Text,
         absent: Absent::Default("127.0.0.1:8080"),

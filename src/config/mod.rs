@@ -35,8 +35,8 @@ pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use parameters::Parameters;
 pub use reference::reference_page;
 pub use types::{
-    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, ShutdownConfig,
-    StateConfig, TaskConfig, TopicConfig, TopicDefaults,
+    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, PatternConfig,
+    ShutdownConfig, StateConfig, TaskConfig, TopicConfig, TopicDefaults,
 };
 pub use units::{DurationValue, SizeValue};
 

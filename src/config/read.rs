@@ -11,8 +11,8 @@ use super::keys::{self, Absent, Kind, Place};
 use super::parameters::Parameters;
 use super::tree::{Entry, Node, Scalar, Style, Value};
 use super::types::{
-    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, Places,
-    ShutdownConfig, StateConfig, TaskConfig, TopicConfig, TopicDefaults,
+    CommitConfig, Config, HttpConfig, KafkaConfig, KafkaProperties, MemoryConfig, PatternConfig,
+    Places, ShutdownConfig, StateConfig, TaskConfig, TopicConfig, TopicDefaults,
 };
 use super::units::{self, Problem};
 use super::{LogKind, values};
@@ -248,6 +248,9 @@ impl<'a> Reader<'a> {
             duration_within(scalar, Duration::from_secs(1), Duration::from_hours(1))
         });
         let idle_max = self.value("task.idle_max", idle_max);
+        let refresh = self.value("pattern.refresh_interval", |scalar| {
+            duration_within(scalar, Duration::from_millis(100), Duration::from_hours(1))
+        });
         let listen = self.value("http.listen", values::listen);
         let advertised = self.value("http.advertised", values::advertised);
         let partitions = self.value("topics_default.partitions", partitions);
@@ -272,6 +275,9 @@ impl<'a> Reader<'a> {
             shutdown: ShutdownConfig { timeout: shutdown? },
             task: TaskConfig {
                 idle_max: idle_max?,
+            },
+            pattern: PatternConfig {
+                refresh_interval: refresh?,
             },
             http: HttpConfig {
                 listen: listen?,

@@ -37,6 +37,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `task`: how tasks treat their input.
     pub task: TaskConfig,
+    /// `pattern`: sources by pattern.
+    pub pattern: PatternConfig,
     /// `http`: the control plane's addresses.
     pub http: HttpConfig,
     /// `topics_default`: how missing topics are created.
@@ -147,6 +149,14 @@ pub struct ShutdownConfig {
 pub struct TaskConfig {
     /// `task.idle_max`: how long a task waits for a partition without records; `None` for `off`.
     pub idle_max: Option<Duration>,
+}
+
+/// `pattern`: sources by pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PatternConfig {
+    /// `pattern.refresh_interval`: how often to look for topics that match.
+    pub refresh_interval: Duration,
 }
 
 /// `http`: the control plane's addresses.

@@ -17,8 +17,8 @@ use super::timestamp::{SharedExtractor, same_extractor};
 use crate::processor::ErrorPolicy;
 use crate::state::{KeyValueStore, Layout, StoreRef, TimeToLive};
 use crate::topology::{
-    Graph, GraphNode, NodeId, NodeKind, SourceSpec, StoreId, StoreSpec, TopicRef, Topology,
-    TopologyError, TopologyErrors,
+    Graph, GraphNode, NodeId, NodeKind, SourceSpec, StoreId, StoreSpec, TopicPattern, TopicRef,
+    Topology, TopologyError, TopologyErrors,
 };
 use crate::window::millis;
 
@@ -223,7 +223,73 @@ impl StreamsBuilder {
         K: Clone + 'static,
         V: Clone + 'static,
     {
-        if let Some(known) = self.known_stream(topic, &consumed) {
+        let stream = self.read(TopicRef::Declared(topic.to_owned()), topic, consumed);
+        self.draft.borrow_mut().graph.mention(topic);
+        stream
+    }
+
+    /// Reads every topic whose whole name matches a regular expression as one stream (Kafka Streams'
+    /// `stream(Pattern)`), lowest timestamp first across them. Topics that appear while the application
+    /// runs are read from their start; one that is deleted is left.
+    ///
+    /// The source needs a name: the partitions of the internal topic `<application id>-<name>-millstream-driver`
+    /// stand for its tasks. They are as many as the largest topic has that matches at the first start,
+    /// and stay so. Beside a store every topic must have that many; otherwise the partitions of a larger
+    /// topic are shared among the tasks. While nothing matches there are no tasks, and it is no error.
+    ///
+    /// A pattern that matches a topic of another source is a mistake, as in Kafka Streams; the
+    /// application's own changelogs, repartition and driver topics match none. Physical names are what is
+    /// matched. The expressions are those of the crate `regex`: no look-around, no back-references.
+    ///
+    /// ```
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream_pattern(
+    ///         "orders-.*",
+    ///         Consumed::with(serdes::string(), serdes::string()).named("orders"),
+    ///     )
+    ///     .to("all-orders", Produced::with(serdes::string(), serdes::string()));
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let all = driver.output_topic("all-orders", serdes::string(), serdes::string());
+    /// for country in ["orders-eu", "orders-us"] {
+    ///     // The driver creates a topic that matches when it is first written to.
+    ///     let orders = driver.input_topic(country, serdes::string(), serdes::string());
+    ///     orders.pipe(&mut driver, "7".to_owned(), country.to_owned())?;
+    /// }
+    /// assert_eq!(all.read_values(&mut driver)?, ["orders-eu", "orders-us"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "a source that nobody reads is a mistake"]
+    pub fn stream_pattern<K, V>(&self, pattern: &str, consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        let topic = match TopicPattern::new(pattern) {
+            Ok(pattern) => TopicRef::Pattern(pattern),
+            Err(reason) => {
+                let pattern = pattern.to_owned();
+                let mistake = TopologyError::IllegalPattern { pattern, reason };
+                self.draft.borrow_mut().graph.mistakes.push(mistake);
+                // Never built: the mistake is reported, and no other for this source.
+                TopicRef::Repartition(String::new())
+            }
+        };
+        // No topic's name: they have no slash.
+        self.read(topic, &format!("/{pattern}/"), consumed)
+    }
+
+    /// Reads a source, or finds the stream that reads it already under `key`.
+    fn read<K, V>(&self, topic: TopicRef, key: &str, consumed: Consumed<K, V>) -> KStream<K, V>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+    {
+        if let Some(known) = self.known_stream(key, &consumed) {
             return known;
         }
         let lineage = Lineage {
@@ -233,14 +299,7 @@ impl StreamsBuilder {
         };
         let (policies, rewindable) = (consumed.policies.clone(), consumed.rewindable);
         let timestamps: Rc<dyn Any> = Rc::new(consumed.timestamps.clone());
-        let stream = KStream::from_source(
-            &self.draft,
-            TopicRef::Declared(topic.to_owned()),
-            consumed,
-            lineage,
-        );
-        let mut draft = self.draft.borrow_mut();
-        draft.graph.mention(topic);
+        let stream = KStream::from_source(&self.draft, topic, consumed, lineage);
         let known = KnownStream {
             types: TypeId::of::<(K, V)>(),
             // Children are shared through an `Arc`; a draft that held a handle whole would hold
@@ -250,7 +309,8 @@ impl StreamsBuilder {
             rewindable,
             timestamps,
         };
-        draft.streams.entry(topic.to_owned()).or_insert(known);
+        let mut draft = self.draft.borrow_mut();
+        draft.streams.entry(key.to_owned()).or_insert(known);
         drop(draft);
         stream
     }

@@ -1,14 +1,17 @@
 //! Processors that keep the key, so that nothing is repartitioned after them.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::process::{ProcessorSetup, Stores};
 use super::stream::KStream;
 use crate::clock::Timestamp;
 use crate::log::Headers;
 use crate::processor::{
-    BoxError, ForwardError, Init, Processor, ProcessorContext, Punctuation, Record,
+    BoxError, ForwardError, Init, Processor, ProcessorContext, Punctuation, PunctuationId,
+    PunctuationType, Record, RecordMetadata,
 };
+use crate::topology::TaskId;
 
 /// A record whose key cannot be changed.
 ///
@@ -58,7 +61,10 @@ impl<K, V> FixedKeyRecord<K, V> {
     }
 }
 
-/// What a [`FixedKeyProcessor`] sees: the task, through [`task`](Self::task), and the way downstream.
+/// What a [`FixedKeyProcessor`] sees: its task, and the way downstream for records that keep their key.
+///
+/// Kafka Streams' `FixedKeyProcessorContext`. A punctuator can schedule, commit and write to stores, but
+/// has no record to forward: a [`FixedKeyRecord`] comes from a record only.
 pub struct FixedKeyProcessorContext<'a, 'b, K, V>(&'a mut ProcessorContext<'b, K, V>);
 
 impl<K, V> fmt::Debug for FixedKeyProcessorContext<'_, '_, K, V> {
@@ -69,7 +75,7 @@ impl<K, V> fmt::Debug for FixedKeyProcessorContext<'_, '_, K, V> {
     }
 }
 
-impl<'b, K: Clone, V: Clone> FixedKeyProcessorContext<'_, 'b, K, V> {
+impl<K: Clone, V: Clone> FixedKeyProcessorContext<'_, '_, K, V> {
     /// Hands a record to everything downstream.
     ///
     /// # Errors
@@ -90,10 +96,144 @@ impl<'b, K: Clone, V: Clone> FixedKeyProcessorContext<'_, 'b, K, V> {
         self.0.forward_to(child, record.0)
     }
 
-    /// Returns the context of any processor: times, punctuators, commit requests. What is forwarded
-    /// through it must keep its key.
-    pub const fn task(&mut self) -> &mut ProcessorContext<'b, K, V> {
-        self.0
+    /// Calls [`FixedKeyProcessor::punctuate`] every `interval`; see [`ProcessorContext::schedule`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// /// Counts what passes, and keeps the count from time to time.
+    /// struct Count {
+    ///     passed: i64,
+    ///     counts: StoreRef<String, i64>,
+    /// }
+    ///
+    /// impl FixedKeyProcessor<String, i64, i64> for Count {
+    ///     fn init(
+    ///         &mut self,
+    ///         context: &mut FixedKeyProcessorContext<'_, '_, String, i64>,
+    ///     ) -> Result<Init, BoxError> {
+    ///         context.schedule(Duration::from_secs(60), PunctuationType::WallClockTime);
+    ///         Ok(Init::Ready)
+    ///     }
+    ///
+    ///     fn process(
+    ///         &mut self,
+    ///         context: &mut FixedKeyProcessorContext<'_, '_, String, i64>,
+    ///         record: FixedKeyRecord<String, i64>,
+    ///     ) -> Result<(), BoxError> {
+    ///         self.passed += 1;
+    ///         Ok(context.forward(record)?)
+    ///     }
+    ///
+    ///     fn punctuate(
+    ///         &mut self,
+    ///         _context: &mut FixedKeyProcessorContext<'_, '_, String, i64>,
+    ///         _punctuation: Punctuation,
+    ///     ) -> Result<(), BoxError> {
+    ///         Ok(self.counts.put("passed".to_owned(), self.passed)?)
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let counts = StoreBuilder::as_store("counts", serdes::string(), serdes::i64());
+    /// let counts = builder.add_state_store(counts);
+    /// builder
+    ///     .stream("orders", Consumed::with(serdes::string(), serdes::i64()))
+    ///     .process_values("count", (&counts,), |_, (counts,)| Count { passed: 0, counts })
+    ///     .to("out", Produced::with(serdes::string(), serdes::i64()));
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let orders = driver.input_topic("orders", serdes::string(), serdes::i64());
+    /// orders.pipe(&mut driver, "tea".to_owned(), 7)?;
+    /// driver.advance_wall_clock_time(Duration::from_secs(60))?;
+    /// assert_eq!(driver.store_value("counts", "passed")?, Some(1.into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn schedule(&mut self, interval: Duration, kind: PunctuationType) -> PunctuationId {
+        self.0.schedule(interval, kind)
+    }
+
+    /// Calls [`FixedKeyProcessor::punctuate`] at `start` and every `interval` from there on; see
+    /// [`ProcessorContext::schedule_from`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millstream::prelude::*;
+    /// # struct Hourly;
+    ///
+    /// impl FixedKeyProcessor<String, i64, i64> for Hourly {
+    ///     fn init(
+    ///         &mut self,
+    ///         context: &mut FixedKeyProcessorContext<'_, '_, String, i64>,
+    ///     ) -> Result<Init, BoxError> {
+    ///         // On the hour, whenever the task was started.
+    ///         context.schedule_from(0, Duration::from_secs(3600), PunctuationType::WallClockTime);
+    ///         Ok(Init::Ready)
+    ///     }
+    /// #   fn process(
+    /// #       &mut self,
+    /// #       context: &mut FixedKeyProcessorContext<'_, '_, String, i64>,
+    /// #       record: FixedKeyRecord<String, i64>,
+    /// #   ) -> Result<(), BoxError> {
+    /// #       Ok(context.forward(record)?)
+    /// #   }
+    /// }
+    /// # let builder = StreamsBuilder::new();
+    /// # let orders = builder.stream("orders", Consumed::with(serdes::string(), serdes::i64()));
+    /// # orders
+    /// #     .process_values("hourly", (), |_, ()| Hourly)
+    /// #     .to("out", Produced::with(serdes::string(), serdes::i64()));
+    /// # builder.build()?;
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    pub fn schedule_from(
+        &mut self,
+        start: Timestamp,
+        interval: Duration,
+        kind: PunctuationType,
+    ) -> PunctuationId {
+        self.0.schedule_from(start, interval, kind)
+    }
+
+    /// Cancels a punctuator.
+    pub fn cancel(&mut self, id: PunctuationId) {
+        self.0.cancel(id);
+    }
+
+    /// See [`ProcessorContext::task`].
+    #[must_use]
+    pub const fn task(&self) -> TaskId {
+        self.0.task()
+    }
+
+    /// See [`ProcessorContext::record_metadata`].
+    #[must_use]
+    pub const fn record_metadata(&self) -> Option<&RecordMetadata> {
+        self.0.record_metadata()
+    }
+
+    /// See [`ProcessorContext::stream_time`].
+    #[must_use]
+    pub const fn stream_time(&self) -> Option<Timestamp> {
+        self.0.stream_time()
+    }
+
+    /// See [`ProcessorContext::system_time`].
+    #[must_use]
+    pub const fn system_time(&self) -> Timestamp {
+        self.0.system_time()
+    }
+
+    /// See [`ProcessorContext::request_commit`].
+    pub fn request_commit(&mut self) {
+        self.0.request_commit();
+    }
+
+    /// See [`ProcessorContext::after_commit`].
+    pub fn after_commit(&mut self, action: impl FnOnce() + Send + 'static) {
+        self.0.after_commit(action);
     }
 }
 

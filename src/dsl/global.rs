@@ -9,20 +9,22 @@
 //! - Joins wait for nothing: a record meets what the process has read of the topic so far. Kafka Streams
 //!   has it so, too.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::assembly::{Assembly, Children};
 use super::builder::{SharedDraft, StoreKey, StreamsBuilder};
-use super::config::{Consumed, Materialized, SharedSerde};
+use super::config::{Consumed, Materialized, SharedSerde, StoreBuilder};
 use super::nulls::Nulls;
-use super::stream::KStream;
+use super::process::ProcessorSetup;
+use super::stream::{KStream, Lineage};
 use super::table::KTable;
 use crate::format::value;
-use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
-use crate::state::{GlobalStores, StateError};
-use crate::topology::{GraphNode, NodeKind};
+use crate::processor::{Downstream, Node, ProcessError, Processor, Record, TaskContext};
+use crate::state::{GlobalStores, StateError, StoreRef};
+use crate::topology::{GraphNode, NodeKind, TopicRef};
 
 /// A table that every process holds whole: Kafka Streams' `GlobalKTable`.
 ///
@@ -124,6 +126,98 @@ impl StreamsBuilder {
         }
         let table = KTable::from_source(&self.draft, topic, consumed, materialized);
         drop(table);
+        self.draft.borrow_mut().graph.make_global(topic);
+        global
+    }
+}
+
+impl StreamsBuilder {
+    /// Reads `topic` through a [`Processor`] that maintains a global store: for what a
+    /// [`global_table`](Self::global_table) does not keep as it is, such as other keys or a fold.
+    ///
+    /// Kafka Streams' `addGlobalStore`. The topic is the store's changelog, so that the processor runs
+    /// over its records while the store is restored, as well as afterwards; the store must follow from
+    /// the topic alone, each time the same. There is nothing downstream: the processor forwards
+    /// [`Infallible`], which nobody can make. It cannot schedule punctuators, since no task fires them;
+    /// one that does ends the process. What is returned is the store, to be joined with by its keys.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use millstream::prelude::*;
+    /// use millstream::testing::TopologyTestDriver;
+    ///
+    /// /// Keeps the names of users by their e-mail address.
+    /// struct ByAddress(StoreRef<String, String>);
+    ///
+    /// impl Processor<String, String, Infallible, Infallible> for ByAddress {
+    ///     fn process(
+    ///         &mut self,
+    ///         _context: &mut ProcessorContext<'_, Infallible, Infallible>,
+    ///         user: Record<String, String>,
+    ///     ) -> Result<(), BoxError> {
+    ///         Ok(self.0.put(user.value, user.key)?)
+    ///     }
+    /// }
+    ///
+    /// let builder = StreamsBuilder::new();
+    /// let names = builder.add_global_store(
+    ///     StoreBuilder::as_store("names", serdes::string(), serdes::string()),
+    ///     "users",
+    ///     Consumed::with(serdes::string(), serdes::string()),
+    ///     "by-address",
+    ///     |_setup, store| ByAddress(store),
+    /// );
+    /// builder
+    ///     .stream("mails", Consumed::with(serdes::string(), serdes::string()))
+    ///     .join_global_table(&names, |sender, _| Some(sender.clone()), |_, _, name| name)
+    ///     .to("senders", Produced::with(serdes::string(), serdes::string()));
+    ///
+    /// let mut driver = TopologyTestDriver::new(builder.build()?)?;
+    /// let users = driver.input_topic("users", serdes::string(), serdes::string());
+    /// let mails = driver.input_topic("mails", serdes::string(), serdes::string());
+    /// let senders = driver.output_topic("senders", serdes::string(), serdes::string());
+    /// users.pipe(&mut driver, "Ada".to_owned(), "ada@example.org".to_owned())?;
+    /// mails.pipe(&mut driver, "ada@example.org".to_owned(), "hello".to_owned())?;
+    /// assert_eq!(senders.read_values(&mut driver)?, ["Ada"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_global_store<K, V, SK, SV, P>(
+        &self,
+        store: StoreBuilder<SK, SV>,
+        topic: &str,
+        consumed: Consumed<K, V>,
+        name: &str,
+        supplier: impl Fn(&ProcessorSetup, StoreRef<SK, SV>) -> P + Send + Sync + 'static,
+    ) -> GlobalKTable<SK, SV>
+    where
+        K: Clone + 'static,
+        V: Clone + 'static,
+        SK: StoreKey,
+        SV: Clone + 'static,
+        P: Processor<K, V, Infallible, Infallible> + 'static,
+    {
+        let mut store = store;
+        // The topic itself brings the entries back.
+        store.changelog = None;
+        let global = GlobalKTable {
+            draft: Rc::clone(&self.draft),
+            store: store.name.clone(),
+            key_serde: Arc::clone(&store.key_serde),
+            value_serde: Arc::clone(&store.value_serde),
+        };
+        let store = self.add_state_store(store);
+        let lineage = Lineage {
+            policies: consumed.policies.clone(),
+            rewindable: consumed.rewindable,
+            window_grace: None,
+        };
+        self.draft.borrow_mut().graph.mention(topic);
+        let source = TopicRef::Declared(topic.to_owned());
+        let records = KStream::from_source(&self.draft, source, consumed, lineage);
+        let maintained = records.process(name, (&store,), move |setup, (store,)| {
+            supplier(setup, store)
+        });
+        drop(maintained);
         self.draft.borrow_mut().graph.make_global(topic);
         global
     }

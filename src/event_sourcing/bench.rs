@@ -98,7 +98,7 @@ fn assemble(
             name: name.as_str().into(),
             partitions: 1,
         },
-        TopicRef::Repartition(name) => panic!("{name} is not expected"),
+        TopicRef::Repartition(_) | TopicRef::Pattern(_) => panic!("{name} is not expected"),
     };
     let backend = |name: &String, store: &MemoryStore| {
         (name.clone(), Box::new(store.clone()) as Box<dyn BytesStore>)

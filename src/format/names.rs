@@ -31,6 +31,23 @@ pub fn repartition_suffix(name: &str) -> String {
     }
 }
 
+/// Returns `<application_id>-<source>-millstream-driver`: the topic without records whose partitions stand for the
+/// tasks of a part that reads topics by pattern.
+#[must_use]
+pub fn driver_topic(application_id: &str, source: &str) -> String {
+    format!("{application_id}-{source}-millstream-driver")
+}
+
+/// Returns whether a topic belongs to the application itself: no pattern matches such.
+#[must_use]
+pub fn is_internal_topic(application_id: &str, topic: &str) -> bool {
+    let suffixes = ["-changelog", "-repartition", "-millstream-driver"];
+    topic == topology_topic(application_id)
+        || topic.strip_prefix(application_id).is_some_and(|rest| {
+            rest.starts_with('-') && suffixes.iter().any(|end| rest.ends_with(end))
+        })
+}
+
 /// Returns `<application_id>-millstream-topology`: the compacted topic whose last record is the
 /// topology that runs (`plan`).
 #[must_use]

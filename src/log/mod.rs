@@ -63,6 +63,13 @@ pub trait Log: Clone + Send + Sync + Debug + 'static {
     /// [`LogError::Retriable`] while the broker is away.
     fn describe_topics(&self, topics: &[&str]) -> Result<Vec<Option<TopicDescription>>, LogError>;
 
+    /// Returns the names of all topics that this client may see, in no particular order, without those
+    /// that the log keeps for itself.
+    ///
+    /// # Errors
+    /// [`LogError::Retriable`] while the broker is away.
+    fn topic_names(&self) -> Result<Vec<TopicName>, LogError>;
+
     /// Creates topics; one that exists already is no error.
     ///
     /// # Errors

@@ -174,6 +174,14 @@ pub enum TopologyChange {
         /// And from now on.
         to: u32,
     },
+    /// The source that names the driver topic of a pattern is called otherwise: processes of old and new
+    /// would both own every task.
+    DriverRenamed {
+        /// The source's name so far.
+        from: String,
+        /// And from now on.
+        to: String,
+    },
     /// A processor that was not there.
     ProcessorAdded {
         /// The node.
@@ -214,6 +222,7 @@ impl TopologyChange {
             | Self::ChangelogRemoved { .. }
             | Self::SourceAdded { .. }
             | Self::SourceRemoved { .. }
+            | Self::DriverRenamed { .. }
             | Self::Renumbered { .. } => Verdict::NeedsRestart,
             Self::DurabilityChanged { .. }
             | Self::ValuesUpgraded { .. }
@@ -300,7 +309,9 @@ impl<'a> Parts<'a> {
             }
             for node in &sub.nodes {
                 match &node.role {
-                    NodeRole::Source { topic, rewindable } => {
+                    NodeRole::Source {
+                        topic, rewindable, ..
+                    } => {
                         parts.sources.insert(topic, (sub, *rewindable));
                     }
                     NodeRole::Sink { topic } => {
@@ -340,6 +351,19 @@ fn sub_topologies(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyCh
         .collect();
     let renumbered = numbers.into_iter();
     changes.extend(renumbered.map(|(from, to)| TopologyChange::Renumbered { from, to }));
+    let drivers: BTreeSet<(&str, &str)> = old
+        .sources
+        .iter()
+        .filter_map(|(topic, (before, _))| {
+            let (after, _) = new.sources.get(topic)?;
+            Some((driver_of(before)?, driver_of(after)?))
+        })
+        .filter(|(from, to)| from != to)
+        .collect();
+    changes.extend(drivers.into_iter().map(|(from, to)| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        TopologyChange::DriverRenamed { from, to }
+    }));
 }
 
 fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
@@ -511,6 +535,14 @@ fn configs(
     }
 }
 
+/// As [`SubTopology::pattern_driver`](crate::topology::SubTopology::pattern_driver).
+fn driver_of(sub: &SubTopologyDescription) -> Option<&str> {
+    let by_pattern =
+        |node: &&NodeDescription| matches!(&node.role, NodeRole::Source { pattern: true, .. });
+    let sources = sub.nodes.iter().filter(by_pattern);
+    sources.map(|node| node.name.as_str()).min()
+}
+
 fn orphaned(
     application_id: &str,
     old: &TopologyDescription,
@@ -522,7 +554,9 @@ fn orphaned(
         let changelogs = logged.map(|store| names::changelog_topic(application_id, &store.name));
         let repartitions = topology.repartition_topics.keys();
         let repartitions = repartitions.map(|name| names::repartition_topic(application_id, name));
-        changelogs.chain(repartitions).collect()
+        let nodes = topology.sub_topologies.iter().filter_map(driver_of);
+        let drivers = nodes.map(|source| names::driver_topic(application_id, source));
+        changelogs.chain(repartitions).chain(drivers).collect()
     };
     let (before, after) = (internal(old), internal(new));
     before.difference(&after).cloned().collect()

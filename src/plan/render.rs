@@ -148,6 +148,11 @@ impl fmt::Display for TopologyChange {
                 f,
                 "sub-topology {from} is {to} now: its tasks have other ids and are restored"
             ),
+            Self::DriverRenamed { from, to } => write!(
+                f,
+                "the source by pattern `{from}` is called `{to}`, and its driver topic with it: old and \
+                 new processes would both own its tasks"
+            ),
             Self::ProcessorAdded { node } => write!(f, "processor `{node}` is new"),
             Self::ProcessorRemoved { node } => write!(f, "processor `{node}` is gone"),
             Self::TopicConfigChanged { topic } => write!(

@@ -156,6 +156,7 @@ fn a_topic_that_joins_a_task_with_state_needs_a_reset() {
         node.role = NodeRole::Source {
             topic: "returns".to_owned(),
             rewindable: true,
+            pattern: false,
         };
         stateful.nodes.push(node);
     });
@@ -450,4 +451,38 @@ fn a_store_that_becomes_one_of_windows_needs_a_reset_and_another_retention_does_
     let plan = compare(APPLICATION, Some(hour.describe()), day.describe());
     assert_eq!(plan.verdict(), Verdict::NeedsRestart, "{plan}");
     assert!(plan.to_string().contains("86400000 ms"), "{plan}");
+}
+
+fn copies(pattern: &str, name: &str) -> Topology {
+    let builder = StreamsBuilder::new();
+    let copied = builder.stream_pattern(pattern, consumed().named(name));
+    copied.to("copies", produced());
+    builder.build().unwrap()
+}
+
+#[test]
+fn another_name_for_a_source_by_pattern_is_another_driver() {
+    let running = copies("in-.*", "inputs");
+    let planned = copies("in-.*", "all-inputs");
+    let plan = compare(APPLICATION, Some(running.describe()), planned.describe());
+    assert_eq!(plan.verdict(), Verdict::NeedsRestart);
+    assert!(
+        texts(&plan)[0].contains("would both own its tasks"),
+        "{plan}"
+    );
+    assert_eq!(plan.orphans, ["shop-inputs-millstream-driver"]);
+}
+
+#[test]
+fn another_pattern_keeps_the_driver() {
+    let running = copies("in-.*", "inputs");
+    let planned = copies("in-[0-9]+", "inputs");
+    let plan = compare(APPLICATION, Some(running.describe()), planned.describe());
+    assert_eq!(plan.verdict(), Verdict::NeedsRestart);
+    assert!(plan.orphans.is_empty());
+    let text = planned.describe().to_string();
+    assert!(
+        text.contains("Source: inputs (topics: in-[0-9]+)"),
+        "{text}"
+    );
 }

@@ -169,6 +169,10 @@ impl Schedules {
             .min()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
     pub(crate) fn release(&mut self) {
         self.undo.clear();
     }

@@ -19,7 +19,9 @@ use crate::log::{
     CommittedOffset, Isolation, Log, LogError, Offset, TopicDescription, TopicName, TopicPartition,
     TopicSpec,
 };
-use crate::runtime::{RuntimeConfig, TopicsError, all_topic_names, physical_name, plan_topics};
+use crate::runtime::{
+    RuntimeConfig, TopicsError, existing_topic_names, physical_name, plan_topics,
+};
 use crate::topology::{TopicRef, Topology};
 
 /// How long a step is tried. A transaction left open by a dead process is aborted well within it.
@@ -67,7 +69,10 @@ pub fn collect_facts<L: Log>(
 ) -> Result<ResetFacts, ResetError> {
     let group = &config.application_id;
     let members = patiently("ask for the group's members", || log.group_members(group))?;
-    let topics = describe(log, all_topic_names(topology, config))?;
+    let names = patiently("list topics", || {
+        existing_topic_names(log, topology, config)
+    })?;
+    let topics = describe(log, names)?;
     let counts = topics
         .iter()
         .map(|(name, topic)| (name.to_string(), topic.partitions))
@@ -78,11 +83,24 @@ pub fn collect_facts<L: Log>(
     let mut stores = Vec::new();
     for sub in topology.sub_topologies() {
         for source in &sub.sources {
+            if let TopicRef::Pattern(pattern) = &source.topic {
+                let own = |topic: &&TopicName| !names::is_internal_topic(group, topic);
+                let matched = topics.keys().filter(|topic| pattern.matches(topic));
+                for topic in matched.filter(own) {
+                    let count = topics.get(topic).map_or(0, |topic| topic.partitions);
+                    sources.push(SourceFacts {
+                        topic: Arc::clone(topic),
+                        rewindable: source.rewindable,
+                        partitions: partition_facts(log, group, topic, count)?,
+                    });
+                }
+                continue;
+            }
             let topic: TopicName = physical_name(config, &source.topic).into();
             let existing = topics.get(&topic).map_or(0, |topic| topic.partitions);
             let facts = partition_facts(log, group, &topic, existing)?;
             match source.topic {
-                TopicRef::Declared(_) => {
+                TopicRef::Declared(_) | TopicRef::Pattern(_) => {
                     let rewindable = source.rewindable;
                     sources.push(SourceFacts {
                         topic,

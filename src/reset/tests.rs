@@ -455,4 +455,73 @@ mod interrupted {
             assert!(!metadata.entries.contains_key(PENDING_KEY));
         }
     }
+
+    /// A log with topics of one partition, and the facts of `builder`'s application after it has
+    /// committed offset 0 of `read`.
+    fn facts_after(builder: StreamsBuilder, topics: &[&str], read: &[&str]) -> ResetFacts {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(1_704_067_200_000));
+        let log = EmbeddedLog::in_memory(clock).with_virtual_time();
+        let specs = topics.iter().map(|name| crate::log::TopicSpec {
+            name: (*name).into(),
+            partitions: 1,
+            replication_factor: None,
+            config: std::collections::BTreeMap::new(),
+        });
+        log.create_topics(&specs.collect::<Vec<_>>()).unwrap();
+        let mut config = RuntimeConfig::new("app", "unused");
+        config.default_partitions = 1;
+        let topology = Arc::new(builder.build().unwrap());
+        ensure_topics(&log, &topology, &config).unwrap();
+        let metadata = OffsetMetadata::new(None, 0).encode();
+        let committed = read.iter().map(|topic| {
+            let (offset, metadata) = (0, metadata.clone());
+            (
+                TopicPartition::new(*topic, 0),
+                CommittedOffset { offset, metadata },
+            )
+        });
+        let committed: Vec<_> = committed.collect();
+        log.alter_group_offsets("app", &committed).unwrap();
+        collect_facts(&log, &topology, &config).unwrap()
+    }
+
+    fn texts() -> Consumed<String, String> {
+        Consumed::with(serdes::string(), serdes::string())
+    }
+
+    #[test]
+    fn a_global_table_is_left_alone() {
+        let builder = StreamsBuilder::new();
+        let store = Materialized::as_store("users", serdes::string(), serdes::string());
+        let users = builder.global_table("users", texts(), store);
+        builder
+            .stream("orders", texts())
+            .join_global_table(&users, |key, _| Some(key.clone()), |_, _, name| name)
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        let facts = facts_after(builder, &["users"], &["orders"]);
+        let read: Vec<&str> = facts.sources.iter().map(|source| &*source.topic).collect();
+        assert_eq!(read, ["orders"], "no offsets are committed for a mirror");
+        assert_eq!(
+            facts.stores,
+            [],
+            "a mirror has nothing that a reset could rebuild"
+        );
+        let steps = steps(&facts);
+        assert_eq!(steps.deletions, []);
+        let moved = steps.offsets_after().map(|(partition, _)| partition);
+        assert!(moved.eq([TopicPartition::new("orders", 0)]));
+    }
+
+    #[test]
+    fn every_topic_that_a_pattern_matches_goes_to_its_start_and_the_driver_stays() {
+        let builder = StreamsBuilder::new();
+        builder
+            .stream_pattern("in-.*|app.*", texts().named("inputs"))
+            .to("out", Produced::with(serdes::string(), serdes::string()));
+        let facts = facts_after(builder, &["in-1", "in-2", "other"], &["in-1", "in-2"]);
+        let read: Vec<&str> = facts.sources.iter().map(|source| &*source.topic).collect();
+        assert_eq!(read, ["in-1", "in-2"]);
+        assert!(facts.existing.contains("app-inputs-millstream-driver"));
+        assert_eq!(steps(&facts).deletions, []);
+    }
 }

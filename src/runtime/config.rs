@@ -58,6 +58,9 @@ pub struct RuntimeConfig {
     /// How often committed records are deleted from repartition topics: Kafka Streams'
     /// `repartition.purge.interval.ms`.
     pub repartition_purge_interval: Duration,
+    /// How often a topology with sources by pattern looks for topics that have appeared or gone:
+    /// `pattern.refresh_interval`.
+    pub pattern_refresh_interval: Duration,
     /// How long a thread may take to drain, commit and leave once it is told to stop. Then it ends
     /// without a commit: `shutdown.timeout`.
     pub shutdown_timeout: Duration,
@@ -87,6 +90,7 @@ impl RuntimeConfig {
             advertised: None,
             task_idle_max: Some(Duration::ZERO),
             repartition_purge_interval: Duration::from_secs(30),
+            pattern_refresh_interval: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),
             thread_replacements_max: 8,
         }

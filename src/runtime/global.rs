@@ -251,7 +251,9 @@ impl<L: Log> GlobalThread<L> {
                 metrics,
                 now,
             );
-            parts.push(part.map_err(fault)?);
+            let mut part = part.map_err(fault)?;
+            part.init()?;
+            parts.push(part);
         }
         let mut reader = spec.log.reader(Isolation::ReadCommitted)?;
         let starts: Vec<_> = parts.iter().flat_map(Part::positions).collect();

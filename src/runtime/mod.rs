@@ -19,6 +19,7 @@ mod error;
 mod global;
 mod meters;
 mod partition_group;
+mod patterns;
 mod probe;
 pub mod protocol;
 mod resolved;
@@ -43,6 +44,6 @@ pub use restore_pool::RestoreExecutor;
 pub use status::{Membership, TaskState, ThreadMemory, ThreadSnapshot, ThreadStatus};
 pub use stream_thread::{Step, StreamThread, ThreadSpec};
 pub use topics::{
-    TopicPlan, TopicsError, all_topic_names, ensure_topics, physical_name, plan_topics,
-    resolve_topics,
+    TopicPlan, TopicsError, all_topic_names, ensure_topics, existing_topic_names, physical_name,
+    plan_topics, resolve_topics,
 };

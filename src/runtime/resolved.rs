@@ -26,12 +26,14 @@ pub struct Changelog {
 pub struct ResolvedSubTopology {
     /// The sub-topology.
     pub id: u32,
-    /// The number of tasks: the largest source's partition count.
+    /// The number of tasks: the driver's partition count.
     pub tasks: i32,
-    /// The source with the most partitions: what a thread subscribes to.
+    /// What a thread subscribes to: the source with the most partitions. Where a source is a pattern,
+    /// an internal topic without records, so that what owns a task does not depend on what a process
+    /// knows of matching topics (`docs/decisions/0006-driver-of-a-pattern.md`).
     pub driver: TopicName,
-    /// By index of the sub-topology's sources.
-    pub sources: Vec<ResolvedTopic>,
+    /// The topics of each source, by its index: one, or those that match a pattern, in their order.
+    pub sources: Vec<Vec<ResolvedTopic>>,
     /// By store name; stores without a changelog are absent.
     pub changelogs: BTreeMap<String, Changelog>,
 }
@@ -111,6 +113,7 @@ impl ResolvedTopology {
         let shares = MemoryShares::of(max).of_thread(threads);
         let sources = self.sub_topologies.iter().flat_map(|sub| &sub.sources);
         let partitions: usize = sources
+            .flatten()
             .map(|topic| usize::try_from(topic.partitions).unwrap_or(0))
             .sum();
         ClientMemory {
@@ -120,17 +123,24 @@ impl ResolvedTopology {
     }
 
     /// Returns the input partitions of a task with the index of their source.
+    ///
+    /// A task has the partition of its number of every topic. Only a topic that was found by a pattern
+    /// can have more partitions than there are tasks: those beyond go round, so that none is lost.
     #[must_use]
     pub fn inputs(&self, task: TaskId) -> Vec<(TopicPartition, usize)> {
         let Some(sub) = self.sub_topology(task.sub_topology) else {
             return Vec::new();
         };
+        let tasks = usize::try_from(sub.topics.tasks).unwrap_or(1).max(1);
         let sources = sub.topics.sources.iter().enumerate();
         sources
-            .filter(|(_, topic)| task.partition < topic.partitions)
-            .map(|(source, topic)| {
-                let topic = TopicName::clone(&topic.name);
-                (TopicPartition::new(topic, task.partition), source)
+            .flat_map(|(source, topics)| topics.iter().map(move |topic| (source, topic)))
+            .flat_map(|(source, topic)| {
+                let partitions = (task.partition..topic.partitions).step_by(tasks);
+                partitions.map(move |partition| {
+                    let topic = TopicName::clone(&topic.name);
+                    (TopicPartition::new(topic, partition), source)
+                })
             })
             .collect()
     }

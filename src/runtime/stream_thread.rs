@@ -1,8 +1,8 @@
 //! A stream thread: one consumer, one transactional producer, the tasks of its partitions.
 //!
 //! # Position
-//! [`StreamThread::step`] is one turn of the loop: settle what is unfinished → membership → open and
-//! restore tasks → poll → process → punctuate → commit when due → flush when due. In production an
+//! [`StreamThread::step`] is one turn of the loop: settle what is unfinished → look for topics of
+//! patterns when due → membership → open and restore tasks → poll → process → punctuate → commit when due → flush when due. In production an
 //! OS thread loops it; simulation steps several of them under a seed.
 //! # Invariants
 //! - One transaction at a time; its state machine ([`TransactionState`]) says what is allowed, and
@@ -18,6 +18,7 @@ mod careful;
 mod close;
 mod closing;
 mod commit;
+mod discovery;
 mod idling;
 mod intake;
 pub(super) mod judge;
@@ -28,7 +29,7 @@ mod recovery;
 mod restored;
 mod slot;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::format::names;
 use crate::log::{
     ConsumerSpec, ConsumerWaker, Log, LogConsumer, LogError, LogProducer, MembershipEvent,
-    ProducerSpec, TopicName,
+    ProducerSpec, TopicName, TopicPartition,
 };
 use crate::metrics::{Metrics, TaskState, ThreadMetrics};
 use crate::query::QueryRegistry;
@@ -120,6 +121,10 @@ pub struct StreamThread<L: Log> {
     pending: VecDeque<(TaskId, CommitBatch)>,
     slots: BTreeMap<TaskId, Slot<L>>,
     events: VecDeque<MembershipEvent>,
+    /// The driver partitions that were taken over and not given back, with or without a task.
+    owned: BTreeSet<TopicPartition>,
+    /// When to look for topics that match a pattern.
+    looks_at: Timestamp,
     /// Tasks to open again once their cancelled restore has given the store back.
     reopen: BTreeMap<TaskId, Created>,
     /// No call to the log before this time: a retriable error is being waited out.
@@ -208,6 +213,8 @@ impl<L: Log> StreamThread<L> {
             pending: VecDeque::new(),
             slots: BTreeMap::new(),
             events: VecDeque::new(),
+            owned: BTreeSet::new(),
+            looks_at: now,
             reopen: BTreeMap::new(),
             resume_at: 0,
             backoff: BACKOFF_MIN,
@@ -301,6 +308,9 @@ impl<L: Log> StreamThread<L> {
         self.poll_membership()?;
         if !self.settle(now)? {
             return Ok(Step::Idle(BACKOFF_MIN));
+        }
+        if self.look_for_topics(now)? {
+            return Ok(Step::Worked);
         }
         let mut worked = self.answer_membership(now)?;
         self.confirm_empty_assignment(now);

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::RuntimeConfig;
+use super::patterns;
 use super::resolved::{Changelog, ResolvedSubTopology, ResolvedTopology};
 use crate::format::{names, topic_config};
 use crate::log::{Log, LogError, TopicDescription, TopicName, TopicSpec};
-use crate::topology::{ResolvedTopic, SubTopology, TopicRef, Topology};
+use crate::topology::{ResolvedTopic, SourceSpec, SubTopology, TopicRef, Topology};
 
 /// The topology cannot run on the topics there are.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,19 @@ pub enum TopicsError {
         /// What the topology needs.
         needed: i32,
     },
+    /// A topic matches a pattern, and something else reads it as well. Kafka Streams'
+    /// `TopologyException`.
+    #[error(
+        "topic `{topic}` matches pattern `{pattern}` and is read by {other} already; make the pattern narrower"
+    )]
+    MatchedTwice {
+        /// The topic.
+        topic: String,
+        /// The pattern.
+        pattern: String,
+        /// The other reader.
+        other: String,
+    },
     /// A sub-topology reads nothing: `build()` lets none through.
     #[error("sub-topology {sub_topology} has no source, so nothing drives its tasks")]
     NoSource {
@@ -62,7 +76,7 @@ pub struct TopicPlan {
     pub partitions: BTreeMap<TopicRef, i32>,
 }
 
-/// Returns the physical name of a topic.
+/// Returns the physical name of a topic. A pattern stands for many, and keeps its text.
 #[must_use]
 pub fn physical_name(config: &RuntimeConfig, topic: &TopicRef) -> String {
     match topic {
@@ -72,6 +86,7 @@ pub fn physical_name(config: &RuntimeConfig, topic: &TopicRef) -> String {
             .and_then(|entry| entry.name.clone())
             .unwrap_or_else(|| name.clone()),
         TopicRef::Repartition(name) => names::repartition_topic(&config.application_id, name),
+        TopicRef::Pattern(pattern) => pattern.to_string(),
     }
 }
 
@@ -85,25 +100,26 @@ pub fn plan_topics(
     existing: &BTreeMap<String, i32>,
 ) -> Result<TopicPlan, TopicsError> {
     let mut plan = TopicPlan::default();
+    patterns::check_matches(topology, config, existing)?;
     declared_counts(topology, config, existing, &mut plan);
+    patterns::driver_counts(topology, config, existing, &mut plan);
     repartition_counts(topology, config, existing, &mut plan)?;
     for sub in topology.sub_topologies() {
-        let counts: Vec<(&str, i32)> = sub
-            .sources
-            .iter()
-            .map(|source| {
-                (
-                    source.name.as_str(),
-                    plan.partitions.get(&source.topic).copied().unwrap_or(0),
-                )
-            })
-            .collect();
-        let tasks = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let counts = source_counts(sub, config, existing, &plan);
+        let tasks = counts.iter().map(|(_, count)| *count);
+        let tasks = match sub.pattern_driver() {
+            Some(_) => pattern_tasks(sub, &plan),
+            None => tasks.max().unwrap_or(0),
+        };
         if !sub.stores.is_empty() && counts.iter().any(|(_, count)| *count != tasks) {
-            let counts: Vec<String> = counts
+            let driver = sub.pattern_driver().map(|source| {
+                let driver = names::driver_topic(&config.application_id, source);
+                format!("`{driver}`, the number of tasks, has {tasks}")
+            });
+            let counts = counts
                 .iter()
-                .map(|(name, count)| format!("`{name}` has {count}"))
-                .collect();
+                .map(|(name, count)| format!("`{name}` has {count}"));
+            let counts: Vec<String> = counts.chain(driver).collect();
             return Err(TopicsError::NotCoPartitioned {
                 sub_topology: sub.id,
                 counts: counts.join(" and "),
@@ -118,6 +134,36 @@ pub fn plan_topics(
         }
     }
     Ok(plan)
+}
+
+/// What a part reads, with the number of partitions: each topic that matches a pattern for itself.
+fn source_counts(
+    sub: &SubTopology,
+    config: &RuntimeConfig,
+    existing: &BTreeMap<String, i32>,
+    plan: &TopicPlan,
+) -> Vec<(String, i32)> {
+    let mut counts = Vec::new();
+    for source in &sub.sources {
+        if let TopicRef::Pattern(pattern) = &source.topic {
+            let matched = patterns::matched_counts(pattern, config, existing);
+            counts.extend(matched.map(|(topic, count)| (topic.to_owned(), count)));
+        } else {
+            let count = plan.partitions.get(&source.topic).copied().unwrap_or(0);
+            counts.push((source.name.clone(), count));
+        }
+    }
+    counts
+}
+
+/// The number of tasks of a part with a driver topic.
+fn pattern_tasks(sub: &SubTopology, plan: &TopicPlan) -> i32 {
+    let by_pattern = |topic: &&TopicRef| matches!(topic, TopicRef::Pattern(_));
+    let mut topics = sub.sources.iter().map(|source| &source.topic);
+    let driven = topics.find(by_pattern);
+    driven
+        .and_then(|topic| plan.partitions.get(topic).copied())
+        .unwrap_or(0)
 }
 
 /// Declared topics: those that exist have their count; those to be created take the count of
@@ -207,7 +253,7 @@ fn joined_with(
         .filter(|sub| !sub.stores.is_empty())
         .filter(|sub| sub.sources.iter().any(|source| source.topic == *reference))
         .flat_map(|sub| &sub.sources)
-        .filter(|source| matches!(source.topic, TopicRef::Declared(_)))
+        .filter(|source| !matches!(source.topic, TopicRef::Repartition(_)))
         .filter_map(|source| known.get(&source.topic).copied())
         .max()
 }
@@ -304,7 +350,8 @@ fn internal_topic(
     }
 }
 
-/// Returns the physical names of all topics a topology touches, changelogs included.
+/// Returns the physical names of all topics a topology touches, changelogs and driver topics included;
+/// not those that match a pattern.
 #[must_use]
 pub fn all_topic_names(topology: &Topology, config: &RuntimeConfig) -> Vec<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
@@ -316,7 +363,12 @@ pub fn all_topic_names(topology: &Topology, config: &RuntimeConfig) -> Vec<Strin
     }
     for sub in topology.sub_topologies() {
         for source in &sub.sources {
-            names.insert(physical_name(config, &source.topic));
+            if !matches!(source.topic, TopicRef::Pattern(_)) {
+                names.insert(physical_name(config, &source.topic));
+            }
+        }
+        if let Some(source) = sub.pattern_driver() {
+            names.insert(names::driver_topic(&config.application_id, source));
         }
         for sink in &sub.sinks {
             names.insert(physical_name(config, sink));
@@ -328,6 +380,20 @@ pub fn all_topic_names(topology: &Topology, config: &RuntimeConfig) -> Vec<Strin
     names.into_iter().collect()
 }
 
+/// Returns [`all_topic_names`] and the topics of the log that match a pattern.
+///
+/// # Errors
+/// [`LogError::Retriable`] while the broker is away.
+pub fn existing_topic_names<L: Log>(
+    log: &L,
+    topology: &Topology,
+    config: &RuntimeConfig,
+) -> Result<Vec<String>, LogError> {
+    let mut names = patterns::matched_names(log, topology, config)?;
+    names.extend(all_topic_names(topology, config));
+    Ok(names.into_iter().collect())
+}
+
 /// Creates what is missing, then resolves. Safe to run in several processes at once.
 ///
 /// # Errors
@@ -337,35 +403,51 @@ pub fn ensure_topics<L: Log>(
     topology: &Arc<Topology>,
     config: &RuntimeConfig,
 ) -> Result<ResolvedTopology, TopicsError> {
+    let (mut existing, mut plan) = look(log, topology, config)?;
+    // ORDER: other topics have their partitions by the drivers'. Of two processes that saw different
+    // topics one creates a driver, and both take its count.
+    let drivers = patterns::drivers_to_create(topology, config, &plan);
+    if !drivers.is_empty() {
+        create(log, &drivers)?;
+        (existing, plan) = look(log, topology, config)?;
+    }
+    if !plan.create.is_empty() {
+        create(log, &plan.create)?;
+        // Another process may have created them with other counts in the meantime: check again.
+        (existing, _) = look(log, topology, config)?;
+    }
+    resolve_topics(topology, config, &existing)
+}
+
+fn create<L: Log>(log: &L, topics: &[TopicSpec]) -> Result<(), LogError> {
+    for spec in topics {
+        tracing::info!(topic = %spec.name, partitions = spec.partitions, "creating topic");
+    }
+    log.create_topics(topics)
+}
+
+/// Returns what exists, and what it takes.
+pub(super) fn look<L: Log>(
+    log: &L,
+    topology: &Topology,
+    config: &RuntimeConfig,
+) -> Result<(BTreeMap<String, TopicDescription>, TopicPlan), TopicsError> {
     let existing = describe(log, topology, config)?;
     let counts = existing
         .iter()
         .map(|(name, topic)| (name.clone(), topic.partitions))
         .collect();
     let plan = plan_topics(topology, config, &counts)?;
-    if plan.create.is_empty() {
-        return resolve_topics(topology, config, &existing);
-    }
-    for spec in &plan.create {
-        tracing::info!(topic = %spec.name, partitions = spec.partitions, "creating topic");
-    }
-    log.create_topics(&plan.create)?;
-    let existing = describe(log, topology, config)?;
-    // Another process may have created them with other counts in the meantime: check again.
-    let counts = existing
-        .iter()
-        .map(|(name, topic)| (name.clone(), topic.partitions))
-        .collect();
-    plan_topics(topology, config, &counts)?;
-    resolve_topics(topology, config, &existing)
+    Ok((existing, plan))
 }
 
+/// Describes what a topology touches, and what matches its patterns.
 fn describe<L: Log>(
     log: &L,
     topology: &Topology,
     config: &RuntimeConfig,
 ) -> Result<BTreeMap<String, TopicDescription>, LogError> {
-    let names = all_topic_names(topology, config);
+    let names = existing_topic_names(log, topology, config)?;
     let refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let found = log.describe_topics(&refs)?;
     Ok(names
@@ -398,29 +480,30 @@ pub fn resolve_topics(
             .sources
             .iter()
             .map(|source| &source.topic)
-            .chain(&sub.sinks);
+            .chain(&sub.sinks)
+            .filter(|topic| !matches!(topic, TopicRef::Pattern(_)));
         for reference in references {
             let found = find(physical_name(config, reference))?;
-            topics.insert(
-                reference.clone(),
-                ResolvedTopic {
-                    name: found.name,
-                    partitions: found.partitions,
-                },
-            );
+            topics.insert(reference.clone(), resolved(&found));
         }
-        let sources: Vec<ResolvedTopic> = sub
-            .sources
-            .iter()
-            .filter_map(|source| topics.get(&source.topic).cloned())
-            .collect();
-        let mut driver: Option<&ResolvedTopic> = None;
-        for source in &sources {
-            if driver.is_none_or(|best| source.partitions > best.partitions) {
-                driver = Some(source);
+        let of_source = |source: &SourceSpec| match &source.topic {
+            TopicRef::Pattern(pattern) => {
+                let names = existing.keys().map(String::as_str);
+                let names = patterns::matching(pattern, config, names).into_iter();
+                names
+                    .filter_map(|name| existing.get(name).map(resolved))
+                    .collect()
             }
-        }
+            topic => topics.get(topic).cloned().into_iter().collect(),
+        };
+        let sources: Vec<Vec<ResolvedTopic>> = sub.sources.iter().map(of_source).collect();
         // Left out, it would shift every sub-topology behind it.
+        let driver = match sub.pattern_driver() {
+            Some(source) => Some(find(names::driver_topic(&config.application_id, source))?)
+                .as_ref()
+                .map(resolved),
+            None => largest(sources.iter().flatten()).cloned(),
+        };
         let Some(driver) = driver else {
             return Err(TopicsError::NoSource {
                 sub_topology: sub.id,
@@ -440,7 +523,7 @@ pub fn resolve_topics(
         sub_topologies.push(ResolvedSubTopology {
             id: sub.id,
             tasks: driver.partitions,
-            driver: TopicName::clone(&driver.name),
+            driver: driver.name,
             sources,
             changelogs,
         });
@@ -448,13 +531,7 @@ pub fn resolve_topics(
     for topic in topology.declared_topics() {
         let reference = TopicRef::Declared(topic.name.clone());
         let found = find(physical_name(config, &reference))?;
-        topics.insert(
-            reference,
-            ResolvedTopic {
-                name: found.name,
-                partitions: found.partitions,
-            },
-        );
+        topics.insert(reference, resolved(&found));
     }
     let mut globals = Vec::new();
     for part in topology.globals() {
@@ -465,6 +542,24 @@ pub fn resolve_topics(
         sub_topologies,
         globals,
         topics,
+    })
+}
+
+fn resolved(found: &TopicDescription) -> ResolvedTopic {
+    ResolvedTopic {
+        name: TopicName::clone(&found.name),
+        partitions: found.partitions,
+    }
+}
+
+/// The first of the topics with the most partitions.
+fn largest<'a>(topics: impl Iterator<Item = &'a ResolvedTopic>) -> Option<&'a ResolvedTopic> {
+    topics.reduce(|best, topic| {
+        if topic.partitions > best.partitions {
+            topic
+        } else {
+            best
+        }
     })
 }
 
@@ -489,167 +584,10 @@ fn resolve_global(
         id: part.id,
         tasks: 1,
         driver: TopicName::clone(&found.name),
-        sources: vec![ResolvedTopic {
-            name: found.name,
-            partitions: found.partitions,
-        }],
+        sources: vec![vec![resolved(&found)]],
         changelogs: stores.map(|store| (store, changelog.clone())).collect(),
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::prelude::*;
-    use crate::topology::{SourceSpec, SubTopology};
-
-    fn sub_topology(id: u32, sources: Vec<SourceSpec>) -> SubTopology {
-        SubTopology {
-            id,
-            sources,
-            sinks: Vec::new(),
-            stores: Vec::new(),
-            instantiate: Box::new(|_| {
-                Err(StateError::UnknownStore {
-                    store: "none".to_owned(),
-                })
-            }),
-        }
-    }
-
-    #[test]
-    fn a_sub_topology_without_a_source_is_an_error_and_shifts_none() {
-        let builder = StreamsBuilder::new();
-        for topic in ["a", "b"] {
-            builder
-                .stream(topic, Consumed::with(serdes::string(), serdes::string()))
-                .to("out", Produced::with(serdes::string(), serdes::string()));
-        }
-        let drawn = builder.build().unwrap();
-        let sources = |index: usize| drawn.sub_topologies()[index].sources.clone();
-        let topology = Topology::new(
-            vec![
-                sub_topology(0, sources(0)),
-                sub_topology(1, Vec::new()),
-                sub_topology(2, sources(1)),
-            ],
-            Vec::new(),
-            BTreeMap::new(),
-            Vec::new(),
-            drawn.describe().clone(),
-        );
-        let topic = |name: &str| TopicDescription {
-            name: name.into(),
-            id: [0; 16],
-            partitions: 1,
-        };
-        let existing = ["a", "b"].map(|name| (name.to_owned(), topic(name)));
-        let config = RuntimeConfig::new("app", "unused");
-        let resolved = resolve_topics(&Arc::new(topology), &config, &existing.into());
-        assert!(
-            matches!(resolved, Err(TopicsError::NoSource { sub_topology: 1 })),
-            "{resolved:?}"
-        );
-    }
-
-    fn counts(builder: StreamsBuilder, existing: &[(&str, i32)]) -> BTreeMap<String, i32> {
-        let config = RuntimeConfig::new("app", "unused");
-        let existing = existing
-            .iter()
-            .map(|(name, count)| ((*name).to_owned(), *count))
-            .collect();
-        let plan = plan_topics(&builder.build().unwrap(), &config, &existing).unwrap();
-        let counts = plan.partitions.into_iter();
-        counts
-            .map(|(topic, count)| (topic.to_string(), count))
-            .collect()
-    }
-
-    fn table(builder: &StreamsBuilder, name: &str) -> KTable<String, String> {
-        builder.table(
-            name,
-            Consumed::with(serdes::string(), serdes::string()),
-            Materialized::as_store(name, serdes::string(), serdes::string()),
-        )
-    }
-
-    #[test]
-    fn a_repartitioned_stream_has_as_many_partitions_as_the_table_it_is_joined_with() {
-        let builder = StreamsBuilder::new();
-        let users = table(&builder, "users");
-        builder
-            .stream("orders", Consumed::with(serdes::string(), serdes::string()))
-            .select_key(|_, user| user.clone())
-            .join_table(
-                &users,
-                |_, order, user| order + &user,
-                Joined::with("by-user", serdes::string(), serdes::string()),
-            )
-            .to("out", Produced::with(serdes::string(), serdes::string()));
-        let counts = counts(builder, &[("orders", 6), ("users", 3), ("out", 1)]);
-        assert_eq!(counts.get("by-user-repartition"), Some(&3));
-    }
-
-    #[test]
-    fn repartition_topics_that_meet_at_a_join_have_as_many_partitions_as_the_largest_needs() {
-        let builder = StreamsBuilder::new();
-        let texts = || Consumed::with(serdes::string(), serdes::string());
-        let by_value = |name| builder.stream(name, texts()).select_key(|_, v| v.clone());
-        let join = |left: &KStream<String, String>, right: &KStream<String, String>, name| {
-            let windows = JoinWindows::of_time_difference_with_no_grace(Duration::from_secs(1));
-            let text = serdes::string;
-            let joined = StreamJoined::with(name, text(), text(), text());
-            left.join(right, |_, left, right| left + &right, windows, joined)
-        };
-        let first = join(&by_value("two"), &by_value("five"), "first");
-        join(&first, &by_value("three"), "second")
-            .to("out", Produced::with(serdes::string(), serdes::string()));
-        let counts = counts(
-            builder,
-            &[("two", 2), ("three", 3), ("five", 5), ("out", 1)],
-        );
-        for name in ["first-left", "first-right", "second-right"] {
-            let topic = format!("{name}-repartition");
-            assert_eq!(counts.get(&topic), Some(&5), "{topic} in {counts:?}");
-        }
-    }
-
-    #[test]
-    fn a_count_that_the_author_fixed_holds_for_what_meets_it() {
-        let builder = StreamsBuilder::new();
-        let texts = || Consumed::with(serdes::string(), serdes::string());
-        let by_value = |name| builder.stream(name, texts()).select_key(|_, v| v.clone());
-        let text = serdes::string;
-        let fixed = Repartitioned::with("fixed", text(), text()).partitions(7);
-        by_value("two")
-            .repartition(fixed)
-            .left_join(
-                &by_value("five"),
-                |_, left, _| left,
-                JoinWindows::of_time_difference_with_no_grace(Duration::from_secs(1)),
-                StreamJoined::with("joined", text(), text(), text()),
-            )
-            .to("out", Produced::with(serdes::string(), serdes::string()));
-        let counts = counts(builder, &[("two", 2), ("five", 5), ("out", 1)]);
-        assert_eq!(counts.get("joined-right-repartition"), Some(&7));
-    }
-
-    #[test]
-    fn the_topics_of_a_foreign_key_join_follow_the_table_that_reads_them() {
-        let builder = StreamsBuilder::new();
-        let (left, right) = (table(&builder, "left"), table(&builder, "right"));
-        let joined = left.join_foreign_key(
-            &right,
-            |_, value| Some(value.clone()),
-            |_, left, right| left + &right,
-            TableJoined::as_name("fk"),
-            Materialized::as_store("joined", serdes::string(), serdes::string()),
-        );
-        drop(joined);
-        let counts = counts(builder, &[("left", 6), ("right", 4)]);
-        assert_eq!(counts.get("fk-subscription-repartition"), Some(&4));
-        assert_eq!(counts.get("fk-response-repartition"), Some(&6));
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ use crate::format::{names, value};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
     Headers, Isolation, Log, LogError, LogMessage, LogProducer, LogReader, ProducerRecord,
-    ProducerSpec, TopicName, TopicPartition,
+    ProducerSpec, TopicName, TopicPartition, TopicSpec,
 };
 use crate::metrics::Metrics;
 use crate::processor::BoxError;
@@ -147,6 +147,8 @@ impl DriverBuilder {
         config.default_partitions = self.partitions;
         config.commit_interval = Duration::ZERO;
         config.commit_min_interval = Duration::ZERO;
+        // A topic that a test has just made is read before the record that is piped into it.
+        config.pattern_refresh_interval = Duration::ZERO;
         config.memory_max = 64 * 1024 * 1024;
         // Time jumps when a test says so: no jump may expire the only member.
         config.session_timeout = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -285,7 +287,8 @@ impl TopologyTestDriver {
         }
     }
 
-    /// Writes a record as bytes to a declared topic and lets the topology come to rest.
+    /// Writes a record as bytes to a declared topic, or to one that matches a pattern, which is created
+    /// first when it is not there, and lets the topology come to rest.
     ///
     /// # Errors
     /// [`DriverError::UnknownTopic`], and what the topology fails with.
@@ -309,7 +312,7 @@ impl TopologyTestDriver {
         timestamp: Timestamp,
         headers: &Headers,
     ) -> Result<(), DriverError> {
-        let topic = TopicName::clone(&self.resolve(topic)?.name);
+        let topic = self.input(topic)?;
         let record = ProducerRecord {
             topic: &topic,
             partition: None,
@@ -483,6 +486,29 @@ impl TopologyTestDriver {
     #[must_use]
     pub const fn log(&self) -> &EmbeddedLog {
         &self.log
+    }
+
+    /// Returns the physical name of a topic to pipe into.
+    fn input(&self, topic: &str) -> Result<TopicName, DriverError> {
+        let known = self
+            .resolve(topic)
+            .map(|topic| TopicName::clone(&topic.name));
+        let sources = self.topology.all().flat_map(|sub| &sub.drawn.sources);
+        let mut patterns = sources.filter_map(|source| match &source.topic {
+            TopicRef::Pattern(pattern) => Some(pattern),
+            TopicRef::Declared(_) | TopicRef::Repartition(_) => None,
+        });
+        if known.is_ok() || !patterns.any(|pattern| pattern.matches(topic)) {
+            return known;
+        }
+        let name = TopicName::from(topic);
+        self.log.create_topics(&[TopicSpec {
+            name: TopicName::clone(&name),
+            partitions: self.config.default_partitions,
+            replication_factor: None,
+            config: BTreeMap::new(),
+        }])?;
+        Ok(name)
     }
 
     fn resolve(&self, topic: &str) -> Result<&ResolvedTopic, DriverError> {

@@ -16,6 +16,7 @@ impl Graph {
         let mut mistakes = self.mistakes.clone();
         self.check_node_names(&mut mistakes);
         self.check_sources(&mut mistakes);
+        self.check_patterns(&mut mistakes);
         self.check_stores(&mut mistakes);
         self.check_partitions(&mut mistakes);
         for topic in self
@@ -89,6 +90,41 @@ impl Graph {
         }
     }
 
+    /// Kafka Streams refuses a pattern that matches a topic of another source. Two patterns are
+    /// compared when it is known what they match.
+    fn check_patterns(&self, mistakes: &mut Vec<TopologyError>) {
+        let sources = || {
+            self.nodes.iter().filter_map(|node| match &node.kind {
+                NodeKind::Source(spec) => Some((node, &spec.topic)),
+                NodeKind::Operator { .. } | NodeKind::Sink(_) => None,
+            })
+        };
+        for (node, topic) in sources() {
+            let TopicRef::Pattern(pattern) = topic else {
+                continue;
+            };
+            if !node.named {
+                let pattern = pattern.to_string();
+                mistakes.push(TopologyError::UnnamedPattern { pattern });
+            }
+            let named: BTreeSet<&str> = sources()
+                .filter_map(|(_, topic)| match topic {
+                    TopicRef::Declared(name) => Some(name.as_str()),
+                    TopicRef::Repartition(_) | TopicRef::Pattern(_) => None,
+                })
+                .filter(|name| pattern.matches(name))
+                .collect();
+            mistakes.extend(
+                named
+                    .into_iter()
+                    .map(|topic| TopologyError::PatternOverlaps {
+                        pattern: pattern.to_string(),
+                        topic: topic.to_owned(),
+                    }),
+            );
+        }
+    }
+
     fn check_stores(&self, mistakes: &mut Vec<TopologyError>) {
         let used: BTreeSet<_> = self.nodes.iter().flat_map(|node| &node.stores).collect();
         for (index, store) in self.stores.iter().enumerate() {
@@ -115,7 +151,7 @@ impl Graph {
             let asked: BTreeMap<&str, i32> = self
                 .source_nodes(&nodes)
                 .filter_map(|(_, spec)| match &spec.topic {
-                    TopicRef::Declared(_) => None,
+                    TopicRef::Declared(_) | TopicRef::Pattern(_) => None,
                     TopicRef::Repartition(name) => {
                         let topic = self.repartitions.iter().find(|topic| topic.name == *name)?;
                         Some((topic.name.as_str(), topic.partitions?))
@@ -241,6 +277,7 @@ impl Graph {
             NodeKind::Source(spec) => NodeRole::Source {
                 topic: spec.topic.to_string(),
                 rewindable: spec.rewindable,
+                pattern: matches!(spec.topic, TopicRef::Pattern(_)),
             },
             NodeKind::Operator { .. } => {
                 let stores = node.stores.iter().filter_map(|id| self.stores.get(id.0));

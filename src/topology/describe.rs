@@ -69,12 +69,15 @@ pub struct NodeDescription {
 #[serde(tag = "type", rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum NodeRole {
-    /// Reads a topic.
+    /// Reads a topic, or all topics that match a pattern.
     Source {
-        /// The topic, without the application id.
+        /// The topic, without the application id; the text of a pattern.
         topic: String,
         /// Whether a reset may read it again.
         rewindable: bool,
+        /// Whether `topic` is a pattern.
+        #[serde(default, skip_serializing_if = "is_false")]
+        pattern: bool,
     },
     /// Anything between.
     Processor {
@@ -244,6 +247,12 @@ impl NodeDescription {
     fn headline(&self) -> String {
         let name = &self.name;
         match &self.role {
+            // Kafka Streams' text: a list of topics in brackets, a pattern without.
+            NodeRole::Source {
+                topic,
+                pattern: true,
+                ..
+            } => format!("Source: {name} (topics: {topic})"),
             NodeRole::Source { topic, .. } => format!("Source: {name} (topics: [{topic}])"),
             NodeRole::Processor { stores } => {
                 format!("Processor: {name} (stores: [{}])", stores.join(", "))
@@ -344,6 +353,8 @@ impl Mermaid {
         topics.sort_unstable();
         for (id, name) in topics {
             // Writing to a string cannot fail.
+            // A pattern may hold what ends a label.
+            let name = name.replace('"', "#quot;");
             let _infallible = writeln!(chart, "  t{id}([\"{name}\"])");
         }
         chart + &self.parts + &self.edges

@@ -38,6 +38,37 @@ pub enum TopologyError {
         /// How the readers differ.
         how: &'static str,
     },
+    /// A pattern that is no regular expression.
+    #[error(
+        "pattern `{pattern}` is no regular expression (look-around and back-references are not \
+         supported): {reason}"
+    )]
+    IllegalPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The driver topic of a source by pattern needs a name that outlives the pattern.
+    #[error(
+        "the source by pattern `{pattern}` has no name; give it one with `Consumed::named`: its \
+         internal topic `<application id>-<name>-millstream-driver` is called by it"
+    )]
+    UnnamedPattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A topic would reach two sources.
+    #[error(
+        "pattern `{pattern}` matches topic `{topic}`, which another source reads; make the pattern \
+         narrower, or read the topic through the pattern only"
+    )]
+    PatternOverlaps {
+        /// The pattern.
+        pattern: String,
+        /// The topic.
+        topic: String,
+    },
     /// A store nobody uses.
     #[error("store `{store}` is not connected to any processor; pass its handle to `process`")]
     StoreNotConnected {

@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod graph;
 mod names;
+mod pattern;
 mod task_id;
 
 pub use built::Topology;
@@ -24,6 +25,7 @@ pub use describe::{
 pub use error::{TopologyError, TopologyErrors};
 pub use graph::RepartitionTopic;
 pub(crate) use graph::{Graph, GraphNode, NodeId, NodeKind, StoreId};
+pub use pattern::TopicPattern;
 pub use task_id::{ParseTaskIdError, TaskId};
 
 use std::cell::{Cell, RefCell};
@@ -49,14 +51,17 @@ pub enum TopicRef {
     Declared(String),
     /// `<application_id>-<name>-repartition`.
     Repartition(String),
+    /// Every topic of the outside world whose physical name matches; only a source reads one.
+    Pattern(TopicPattern),
 }
 
-/// The name without the application id.
+/// The name without the application id; the text of a pattern.
 impl fmt::Display for TopicRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Declared(name) => f.write_str(name),
             Self::Repartition(name) => f.write_str(&crate::format::names::repartition_suffix(name)),
+            Self::Pattern(pattern) => pattern.fmt(f),
         }
     }
 }
@@ -168,6 +173,18 @@ pub struct SubTopology {
     pub stores: Vec<StoreSpec>,
     /// Makes the processor chain of one task.
     pub(crate) instantiate: Instantiate,
+}
+
+impl SubTopology {
+    /// Returns what names the driver topic of a part with sources by pattern; `None` for one without.
+    /// It must not depend on the pattern nor on what it matches: processes that see different topics,
+    /// or that run the next version of the pattern, have to agree on who owns a task.
+    #[must_use]
+    pub fn pattern_driver(&self) -> Option<&str> {
+        let by_pattern = |source: &&SourceSpec| matches!(source.topic, TopicRef::Pattern(_));
+        let names = self.sources.iter().filter(by_pattern);
+        names.map(|source| source.name.as_str()).min()
+    }
 }
 
 impl fmt::Debug for SubTopology {

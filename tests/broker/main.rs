@@ -1,6 +1,7 @@
 //! What is particular to Kafka, on a real broker: latency, sizes, static identity, outages. What
 //! every log must do is in the conformance suite.
 
+mod apps;
 mod membership;
 mod outage;
 mod positions;

@@ -1,7 +1,6 @@
 //! Topics, ranges, deletion.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use millstream::log::{
     Isolation, Log, LogConsumer, LogError, LogProducer, LogRange, TopicName, TopicPartition,
@@ -78,6 +77,28 @@ pub(crate) fn creating_and_deleting_topics_is_idempotent<L: Log, F: Fixture<L>>(
         matches!(refused, Err(LogError::Fatal { .. })),
         "{refused:?}"
     );
+}
+
+pub(crate) fn topics_are_listed_from_their_creation_to_their_deletion<L: Log, F: Fixture<L>>(
+    f: &mut F,
+) {
+    let log = f.log().clone();
+    let (one, other) = (topic(f, 2, &[]), topic(f, 1, &[]));
+    let listed = |f: &mut F| {
+        let names = settle(f, "list", || log.topic_names()).unwrap();
+        names.into_iter().collect::<BTreeSet<TopicName>>()
+    };
+    let names = eventually(f, "both topics are listed", |f| {
+        let names = listed(f);
+        (names.contains(&one) && names.contains(&other)).then_some(names)
+    });
+    let hidden = names.iter().filter(|name| name.starts_with("__"));
+    assert_eq!(hidden.count(), 0, "the log's own topics: {names:?}");
+    settle(f, "delete", || log.delete_topics(&[&one])).unwrap();
+    eventually(f, "only the other topic is listed", |f| {
+        let names = listed(f);
+        (!names.contains(&one) && names.contains(&other)).then_some(())
+    });
 }
 
 fn range<L: Log, F: Fixture<L>>(

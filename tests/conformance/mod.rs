@@ -490,6 +490,7 @@ macro_rules! conformance_suite {
             admin::ranges_differ_by_isolation,
             admin::deleted_records_are_gone,
             admin::creating_and_deleting_topics_is_idempotent,
+            admin::topics_are_listed_from_their_creation_to_their_deletion,
         }
     };
 }

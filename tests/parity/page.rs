@@ -19,7 +19,7 @@ pub(crate) const DIFFERENCES: &[(&str, &str)] = &[
 ];
 
 /// Cases that Kafka Streams has and millstream does not yet.
-pub(crate) const MISSING: &[&str] = &["stream_of_pattern"];
+pub(crate) const MISSING: &[&str] = &[];
 
 /// Why a case differs on purpose.
 pub(crate) fn difference(case: &str) -> Option<&'static str> {

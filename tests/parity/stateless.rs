@@ -22,6 +22,7 @@ cases![
     process,
     process_values,
     stream_of_topics,
+    stream_of_pattern,
     dynamic_to,
     child_forward,
     timestamp_extractor,
@@ -210,6 +211,12 @@ fn process_values(builder: &StreamsBuilder) {
 fn stream_of_topics(builder: &StreamsBuilder) {
     builder
         .streams(["in", "more"], reads_values())
+        .to("out", writes_values());
+}
+
+fn stream_of_pattern(builder: &StreamsBuilder) {
+    builder
+        .stream_pattern("in-.*", reads_values().named("inputs"))
         .to("out", writes_values());
 }
 

@@ -12,6 +12,7 @@
     reason = "each test binary that includes this file uses a part of it"
 )]
 
+pub(crate) mod apps;
 pub(crate) mod foreign_key;
 pub(crate) mod positions;
 pub(crate) mod refusals;
@@ -241,14 +242,19 @@ impl<L: Log> Running<L> {
 
     /// Returns the sum of a metric's series.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        self.metrics
-            .render()
-            .lines()
-            .filter(|line| {
-                line.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
-            })
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-            .sum()
+        sum(&self.metrics, name)
     }
+}
+
+/// Returns the sum of a metric's series.
+pub(crate) fn sum(metrics: &Metrics, name: &str) -> f64 {
+    metrics
+        .render()
+        .lines()
+        .filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }

@@ -340,3 +340,49 @@ fn a_time_to_live_is_refused_where_entries_live_by_something_else() {
         assert!(found.iter().any(refused), "{name}: {found:?}");
     }
 }
+
+#[test]
+fn a_pattern_needs_a_name_and_keeps_away_from_topics_of_other_sources() {
+    let builder = StreamsBuilder::new();
+    for source in [
+        builder.stream_pattern("in-.*", consumed()),
+        builder.stream_pattern("(?=x)", consumed().named("look-ahead")),
+        builder.stream("in-1", consumed()),
+        builder.stream("xin-1", consumed()),
+    ] {
+        source.to("out", produced());
+    }
+    let errors = mistakes(builder);
+    assert!(
+        matches!(&errors[0], TopologyError::IllegalPattern { pattern, .. } if pattern == "(?=x)"),
+        "{errors:?}"
+    );
+    assert_eq!(
+        errors[1..],
+        [
+            TopologyError::UnnamedPattern {
+                pattern: "in-.*".to_owned()
+            },
+            TopologyError::PatternOverlaps {
+                pattern: "in-.*".to_owned(),
+                topic: "in-1".to_owned()
+            },
+        ]
+    );
+}
+
+#[test]
+fn the_same_pattern_twice_is_one_source() {
+    let builder = StreamsBuilder::new();
+    for topic in ["first", "second"] {
+        builder
+            .stream_pattern("in-.*", consumed().named("inputs"))
+            .to(topic, produced());
+    }
+    let topology = builder.build().unwrap();
+    let [sub] = topology.sub_topologies() else {
+        panic!("one part: {topology:?}");
+    };
+    assert_eq!(sub.sources.len(), 1);
+    assert_eq!(sub.pattern_driver(), Some("inputs"));
+}

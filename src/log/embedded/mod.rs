@@ -55,7 +55,7 @@ use self::state::State;
 use crate::clock::Clock;
 use crate::log::{
     CommittedOffset, ConsumerSpec, GroupMember, Isolation, Log, LogError, LogRange, Offset,
-    ProducerSpec, TopicDescription, TopicPartition, TopicSpec,
+    ProducerSpec, TopicDescription, TopicName, TopicPartition, TopicSpec,
 };
 
 /// An in-process log. Cloning shares it.
@@ -292,6 +292,10 @@ impl Log for EmbeddedLog {
             })
         };
         Ok(topics.iter().map(describe).collect())
+    }
+
+    fn topic_names(&self) -> Result<Vec<TopicName>, LogError> {
+        Ok(self.core().state.topics.keys().map(Arc::clone).collect())
     }
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {

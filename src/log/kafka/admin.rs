@@ -25,6 +25,14 @@ const PROPAGATION_POLL: Duration = Duration::from_millis(10);
 const EARLIEST: Offset = -2;
 const LATEST: Offset = -1;
 
+/// What brokers keep for themselves. librdkafka does not pass on that a topic is internal.
+const BROKERS_OWN: [&str; 4] = [
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+    "__cluster_metadata",
+];
+
 /// Makes the seam's administrative requests.
 #[derive(Debug)]
 pub(super) struct KafkaAdmin(Admin);
@@ -41,6 +49,14 @@ impl KafkaAdmin {
         let client = Client::new(ClientKind::GroupAdmin, config.group_admin(group)?)
             .map_err(|error| errors::log_error("create an admin client of a group", error))?;
         Ok(Self(Admin::new(Arc::new(client), REQUEST_TIMEOUT)))
+    }
+
+    pub(super) fn topic_names(&self) -> Result<Vec<TopicName>, LogError> {
+        let names = self.0.topic_names().map_err(of("list topics"))?;
+        let foreign = names
+            .iter()
+            .filter(|name| !BROKERS_OWN.contains(&name.as_str()));
+        Ok(foreign.map(|name| TopicName::from(name.as_str())).collect())
     }
 
     pub(super) fn describe_topics(

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     ClientMemory, CommittedOffset, ConsumerSpec, GroupMember, Isolation, Log, LogError, LogRange,
-    Offset, ProducerSpec, TopicDescription, TopicPartition, TopicSpec,
+    Offset, ProducerSpec, TopicDescription, TopicName, TopicPartition, TopicSpec,
 };
 use admin::KafkaAdmin;
 use config::Config;
@@ -124,6 +124,10 @@ impl Log for KafkaLog {
 
     fn describe_topics(&self, topics: &[&str]) -> Result<Vec<Option<TopicDescription>>, LogError> {
         self.admin()?.describe_topics(topics)
+    }
+
+    fn topic_names(&self) -> Result<Vec<TopicName>, LogError> {
+        self.admin()?.topic_names()
     }
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {

@@ -10,8 +10,8 @@ use crate::format::checkpoint::{ChangelogPosition, InputPosition};
 use crate::log::{LogMessage, LogRange, LogReader, Offset, TopicName, TopicPartition};
 use crate::metrics::{Metrics, SourceMetrics, StoreMetrics, TaskMetrics};
 use crate::processor::{
-    ErrorPolicy, HeadRecord, InvalidTimestamp, ProcessError, RawRecord, RecordMetadata, Stage,
-    TaskContext,
+    ErrorPolicy, HeadRecord, Init, InvalidTimestamp, ProcessError, RawRecord, RecordMetadata,
+    Stage, TaskContext,
 };
 use crate::runtime::SubTopologyRef;
 use crate::runtime::dead_letter::chain;
@@ -25,10 +25,23 @@ use crate::topology::{SourceSpec, TaskEnv, TaskId, TaskTopology, Topology};
 pub(super) fn partitions<'a>(
     part: &SubTopologyRef<'a>,
 ) -> impl Iterator<Item = TopicPartition> + use<'a> {
-    let sources = part.topics.sources.iter();
+    let sources = part.topics.sources.iter().flatten();
     sources.flat_map(|topic| {
         (0..topic.partitions)
             .map(|partition| TopicPartition::new(TopicName::clone(&topic.name), partition))
+    })
+}
+
+/// Kafka Streams refuses `schedule` in a global processor, too.
+fn refuse_schedules(cx: &TaskContext, node: &str) -> Result<(), ProcessError> {
+    if cx.schedules.is_empty() {
+        return Ok(());
+    }
+    Err(ProcessError::Processing {
+        node: node.to_owned(),
+        source: "the processor of a global store has scheduled a punctuator, which no task would \
+                 fire; schedule in a processor of a stream"
+            .into(),
     })
 }
 
@@ -57,6 +70,14 @@ pub(super) struct Part {
     store: Option<StoreMetrics>,
     /// Whether what is read now no longer counts as restored.
     restored: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        for processor in &self.chain.processors {
+            processor.borrow_mut().close();
+        }
+    }
 }
 
 impl Part {
@@ -124,6 +145,29 @@ impl Part {
             task,
             restored: false,
         })
+    }
+
+    /// Lets the processor of a global store prepare. No record is read before.
+    pub(super) fn init(&mut self) -> Result<(), Fault> {
+        let initialised = self.init_processors();
+        for store in &self.chain.stores {
+            store.borrow_mut().release_savepoint();
+        }
+        self.cx.release();
+        initialised.map_err(|source| Fault::Processing {
+            task: self.id,
+            at: None,
+            source,
+        })
+    }
+
+    fn init_processors(&mut self) -> Result<(), ProcessError> {
+        self.cx.begin_other(self.cx.system_time());
+        for processor in &self.chain.processors {
+            // There is no transaction whose size a slice would bound.
+            while processor.borrow_mut().init(&mut self.cx)? == Init::Continue {}
+        }
+        refuse_schedules(&self.cx, &self.source.name)
     }
 
     pub(super) const fn id(&self) -> TaskId {
@@ -245,6 +289,7 @@ impl Part {
         }
         self.cx.begin_record(metadata, raw.timestamp);
         source.process(&mut self.cx, &raw)?;
+        refuse_schedules(&self.cx, &self.source.name)?;
         input.time = input.time.max(Some(raw.timestamp));
         Ok(())
     }
@@ -361,6 +406,9 @@ impl Part {
     pub(super) fn applied(&mut self) {
         for store in &self.chain.stores {
             store.borrow_mut().mark_committed();
+        }
+        for action in self.cx.take_after_commit() {
+            action();
         }
         let (mut records, mut bytes) = (0, 0);
         for input in &mut self.inputs {

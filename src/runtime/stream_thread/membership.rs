@@ -6,7 +6,8 @@ use super::StreamThread;
 use super::slot::{Created, Slot, StartOffset};
 use crate::clock::Timestamp;
 use crate::log::{
-    GroupMember, Isolation, Log, LogConsumer, LogError, MembershipEvent, TopicName, TopicPartition,
+    GroupMember, Isolation, Log, LogConsumer, LogError, MembershipEvent, Offset, TopicName,
+    TopicPartition,
 };
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionEvent;
@@ -131,7 +132,8 @@ impl<L: Log> StreamThread<L> {
         Ok(answered)
     }
 
-    /// The tasks of driver partitions.
+    /// The tasks of driver partitions. There is none without an input: nothing would fence its
+    /// transactions, and Kafka Streams has none either while no topic matches a pattern.
     fn tasks_of(&self, partitions: &[TopicPartition]) -> BTreeSet<TaskId> {
         let mut tasks = BTreeSet::new();
         for partition in partitions {
@@ -142,13 +144,31 @@ impl<L: Log> StreamThread<L> {
                 partition: partition.partition,
             }));
         }
+        tasks.retain(|task| !self.spec.topology.inputs(*task).is_empty());
         tasks
     }
 
-    fn take_over(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
-        let mut assignment = Vec::new();
+    /// Those of `drivers` that no task reads: the partitions of a pattern's driver topic. The client has
+    /// them all the same, or a revocation of such a one would stay without its answer.
+    fn silent(&self, drivers: &[TopicPartition]) -> Vec<TopicPartition> {
+        let subs = self.spec.topology.all();
+        let silent: BTreeSet<&str> = subs
+            .filter(|sub| sub.drawn.pattern_driver().is_some())
+            .map(|sub| &*sub.topics.driver)
+            .collect();
+        let drivers = drivers.iter();
+        drivers
+            .filter(|driver| silent.contains(&*driver.topic))
+            .cloned()
+            .collect()
+    }
+
+    fn take_over(&mut self, drivers: &[TopicPartition]) -> Result<(), Fault> {
+        let silent = self.silent(drivers).into_iter();
+        let mut assignment: Vec<(TopicPartition, Offset)> =
+            silent.map(|driver| (driver, 0)).collect();
         let mut created = Vec::new();
-        for task in self.tasks_of(partitions) {
+        for task in self.tasks_of(drivers) {
             let inputs = self.spec.topology.inputs(task);
             let partitions: Vec<TopicPartition> = inputs
                 .iter()
@@ -172,6 +192,7 @@ impl<L: Log> StreamThread<L> {
         }
         self.spec.probe.reached(CrashPoint::BeforeTakeover)?;
         self.consumer.assign(&assignment)?;
+        self.owned.extend(drivers.iter().cloned());
         for (task, slot) in created {
             tracing::info!(thread = %self.id, %task, "task assigned");
             self.slots.insert(task, Slot::Created(slot));
@@ -207,8 +228,12 @@ impl<L: Log> StreamThread<L> {
             .collect())
     }
 
-    fn give_back(&mut self, partitions: &[TopicPartition], clean: bool) -> Result<(), Fault> {
-        let mut inputs = Vec::new();
+    pub(super) fn give_back(
+        &mut self,
+        partitions: &[TopicPartition],
+        clean: bool,
+    ) -> Result<(), Fault> {
+        let mut inputs = self.silent(partitions);
         for task in self.tasks_of(partitions) {
             let of_task = self.spec.topology.inputs(task);
             inputs.extend(of_task.into_iter().map(|(partition, _)| partition));
@@ -220,9 +245,11 @@ impl<L: Log> StreamThread<L> {
             tracing::info!(thread = %self.id, %task, clean, "task given back");
         }
         match self.consumer.unassign(&inputs) {
-            Ok(()) | Err(LogError::MemberUnknown { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(()) | Err(LogError::MemberUnknown { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
+        self.owned.retain(|driver| !partitions.contains(driver));
+        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ use crate::runtime::restore::{ChangelogRestore, TaskRestore};
 use crate::runtime::task::{Progress, Task, TaskParts};
 use crate::runtime::{CrashPoint, PlantedBug, SubTopologyRef};
 use crate::state::{StateError, TaskDb};
-use crate::topology::TaskId;
+use crate::topology::{TaskId, TopicRef};
 
 impl<L: Log> StreamThread<L> {
     /// Opens the tasks that were assigned.
@@ -167,7 +167,20 @@ impl<L: Log> StreamThread<L> {
             let has_data = db.has_data(&store.name);
             has_state |= has_data.map_err(|source| Fault::State { task: id, source })?;
         }
-        check_restored(stable, has_state).map_err(|refusal| Fault::Refused(refusal.to_string()))?;
+        let sources = &self.sub_topology(id)?.drawn.sources;
+        let read = db.checkpoint().inputs;
+        let has_appeared = |partition: &TopicPartition| {
+            let input = created.inputs.iter().find(|(input, _)| input == partition);
+            let source = input.and_then(|(_, source)| sources.get(*source));
+            source.is_some_and(|source| matches!(source.topic, TopicRef::Pattern(_)))
+                && !read.contains_key(partition)
+        };
+        // A topic that a pattern has found since has no offset because nobody has read it.
+        let mut known = stable.clone();
+        known
+            .inputs
+            .retain(|partition, offset| offset.is_some() || !has_appeared(partition));
+        check_restored(&known, has_state).map_err(|refusal| Fault::Refused(refusal.to_string()))?;
         let inputs = created
             .inputs
             .iter()

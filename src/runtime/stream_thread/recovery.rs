@@ -52,6 +52,10 @@ impl<L: Log> StreamThread<L> {
             LogError::OffsetOutOfRange { partition, offset } => Err(ThreadError::Refused(format!(
                 "offset {offset} of {partition} is no longer in the log: records of it were deleted before they were processed; look at the topic's retention, then run `millstream reset`"
             ))),
+            LogError::UnknownTopic { topic } if self.look_since_gone(topic, now) => {
+                self.note(&error);
+                Ok(self.back_off(now))
+            }
             LogError::UnknownTopic { topic } => Err(ThreadError::Refused(format!(
                 "topic `{topic}` has been deleted under the running application; restart to create it again"
             ))),

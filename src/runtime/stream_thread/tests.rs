@@ -2,6 +2,7 @@
 
 mod drain;
 mod memory;
+mod patterns;
 mod readiness;
 mod restore;
 

@@ -217,6 +217,11 @@ impl Admin {
         }
     }
 
+    /// Returns the names of all topics, in no particular order.
+    pub(in crate::log::kafka) fn topic_names(&self) -> Result<Vec<String>, NativeError> {
+        self.client.topic_names(self.timeout)
+    }
+
     /// Describes topics, in no particular order.
     pub(in crate::log::kafka) fn describe_topics(
         &self,

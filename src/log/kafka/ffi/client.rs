@@ -259,32 +259,72 @@ impl Client {
 
     /// Waits until a broker has answered, so that later calls find a connection.
     pub(in crate::log::kafka) fn connect(&self, timeout: Duration) -> Result<(), NativeError> {
-        self.metadata(0, timeout)
+        self.metadata(0, timeout).map(drop)
     }
 
     /// Asks anew who leads which partition.
     pub(in crate::log::kafka) fn refresh(&self, timeout: Duration) -> Result<(), NativeError> {
-        self.metadata(1, timeout)
+        self.metadata(1, timeout).map(drop)
     }
 
-    fn metadata(&self, all_topics: c_int, timeout: Duration) -> Result<(), NativeError> {
+    /// Returns the names of all topics of the cluster, but for those about to vanish.
+    pub(in crate::log::kafka) fn topic_names(
+        &self,
+        timeout: Duration,
+    ) -> Result<Vec<String>, NativeError> {
+        Ok(self.metadata(1, timeout)?.topic_names())
+    }
+
+    fn metadata(&self, all_topics: c_int, timeout: Duration) -> Result<Metadata, NativeError> {
         let mut metadata: *const sys::rd_kafka_metadata = ptr::null();
-        // SAFETY: the client is alive; null names no topic; the result is destroyed when there is
-        // one.
+        // SAFETY: the client is alive; null names no topic.
         let code = unsafe {
-            let code = sys::rd_kafka_metadata(
+            sys::rd_kafka_metadata(
                 self.as_ptr(),
                 all_topics,
                 ptr::null_mut(),
                 &raw mut metadata,
                 millis(timeout),
-            );
-            if !metadata.is_null() {
-                sys::rd_kafka_metadata_destroy(metadata);
-            }
-            code
+            )
         };
-        NativeError::check(code)
+        // Owned before the code is looked at: whatever there is will be destroyed.
+        let metadata = Metadata(metadata);
+        NativeError::check(code).map(|()| metadata)
+    }
+}
+
+/// What brokers said of themselves and their topics; null when nothing.
+struct Metadata(*const sys::rd_kafka_metadata);
+
+impl Metadata {
+    fn topic_names(&self) -> Vec<String> {
+        if self.0.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: not null, and alive until `self` is dropped; librdkafka sets pointer and count
+        // together, and the pointer is null for no topics.
+        let topics = unsafe {
+            let count = usize::try_from((*self.0).topic_cnt).unwrap_or(0);
+            if count == 0 || (*self.0).topics.is_null() {
+                return Vec::new();
+            }
+            std::slice::from_raw_parts((*self.0).topics, count)
+        };
+        topics
+            .iter()
+            .filter(|topic| NativeError::check(topic.err).is_ok())
+            // SAFETY: the name of a topic is a terminated string that lives as long as `self`.
+            .map(|topic| unsafe { text(topic.topic) })
+            .collect()
+    }
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: this is the only owner.
+            unsafe { sys::rd_kafka_metadata_destroy(self.0) };
+        }
     }
 }
 

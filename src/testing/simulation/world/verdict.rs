@@ -91,7 +91,8 @@ impl World {
         }
         let group = self.site.log.inspect_group(APPLICATION);
         let offsets = group.map(|group| group.offsets).unwrap_or_default();
-        for topic in self.site.topology.all().flat_map(|sub| &sub.topics.sources) {
+        let sources = self.site.topology.all().flat_map(|sub| &sub.topics.sources);
+        for topic in sources.flatten() {
             for partition in 0..partitions {
                 let records = check::records(&self.site, &topic.name, partition)?;
                 let data = |status| matches!(status, RecordStatus::Plain | RecordStatus::Committed);
