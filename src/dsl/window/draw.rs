@@ -32,6 +32,7 @@ impl Draft {
         layout: Layout,
         key_codec: Arc<dyn TextCodec>,
     ) -> StoreId {
+        store.refuse_versions(self);
         let Materialized {
             name,
             key_serde,
