@@ -157,7 +157,7 @@ async fn look_up(
                 path_and_query,
             )
             .await),
-        Err(error @ QueryError::Failed { .. }) => {
+        Err(error @ (QueryError::Failed { .. } | QueryError::NotVersioned(_))) => {
             tracing::error!(error = %chain(&error), "query failed");
             Err(Problem::internal(error.to_string()))
         }

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::clock::Timestamp;
 use crate::format::value;
 use crate::processor::BoxError;
 use crate::runtime::ResolvedTopology;
-use crate::state::{CommittedEntry, ReadHandle};
+use crate::state::{CommittedEntry, Layout, ReadHandle, StateError};
 use crate::topology::{StoreSpec, TaskId};
 
 /// Why a query has no answer.
@@ -43,6 +44,9 @@ pub enum QueryError {
         /// The sub-topology it belongs to.
         sub_topology: u32,
     },
+    /// The store does not know the past of its keys.
+    #[error("store `{0}` is not versioned: it knows the latest values only")]
+    NotVersioned(String),
     /// The store could not be read.
     #[error("store `{store}` cannot be read")]
     Failed {
@@ -186,6 +190,37 @@ impl QueryRegistry {
     /// # Errors
     /// [`QueryError`].
     pub fn get(&self, store: &str, key: &str) -> Result<Option<Found>, QueryError> {
+        self.look_up(store, key, ReadHandle::get)
+    }
+
+    /// As [`get`](Self::get), of the value that a versioned store had at `as_of`, by event time. A time
+    /// before the history that is kept has an answer only where the latest value is older still.
+    ///
+    /// # Errors
+    /// [`QueryError`]; [`QueryError::NotVersioned`] for a store without a past.
+    pub fn get_as_of(
+        &self,
+        store: &str,
+        key: &str,
+        as_of: Timestamp,
+    ) -> Result<Option<Found>, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let spec = stores.get(store).map(|entry| &entry.spec);
+        if spec.is_some_and(|spec| !matches!(spec.layout, Layout::Versioned(_))) {
+            return Err(QueryError::NotVersioned(store.to_owned()));
+        }
+        drop(stores);
+        self.look_up(store, key, |handle, store, key| {
+            handle.get_as_of(store, key, as_of)
+        })
+    }
+
+    fn look_up(
+        &self,
+        store: &str,
+        key: &str,
+        read: impl FnOnce(&ReadHandle, &str, &[u8]) -> Result<Option<Vec<u8>>, StateError>,
+    ) -> Result<Option<Found>, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let entry = stores
             .get(store)
@@ -217,9 +252,7 @@ impl QueryRegistry {
             store: store.to_owned(),
             source,
         };
-        let Some(bytes) = handle
-            .get(store, &key_bytes)
-            .map_err(|error| failed(error.into()))?
+        let Some(bytes) = read(handle, store, &key_bytes).map_err(|error| failed(error.into()))?
         else {
             return Ok(None);
         };

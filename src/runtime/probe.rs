@@ -106,11 +106,21 @@ pub enum PlantedBug {
     SuppressBufferNotRestored,
     /// Subscriptions of a foreign-key join are committed apart from the offsets they follow from.
     SubscriptionsApartFromOffsets,
+    /// A task forgets when it is opened which sequence numbers its stores with duplicates have given
+    /// out.
+    SequencesBeginAgain,
+    /// What waits in a join for a partner stays when the partner has come, or its result was sent:
+    /// deletes are lost at the commit.
+    UnpairedRecordsKept,
+    /// A restore passes over records that wait for a versioned table.
+    GraceBufferNotRestored,
+    /// A restore passes over versions older than one it has read.
+    PastNotRestored,
 }
 
 impl PlantedBug {
     /// Every bug.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::RestoreStopsAtLastStableOffset,
         Self::RestoreReadsUncommitted,
         Self::RestoreSkipsTombstones,
@@ -130,6 +140,10 @@ impl PlantedBug {
         Self::TimeKeptAfterAbort,
         Self::SuppressBufferNotRestored,
         Self::SubscriptionsApartFromOffsets,
+        Self::SequencesBeginAgain,
+        Self::UnpairedRecordsKept,
+        Self::GraceBufferNotRestored,
+        Self::PastNotRestored,
     ];
 }
 

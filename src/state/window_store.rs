@@ -164,7 +164,8 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
     /// key and start in the order they were written in.
     ///
     /// The store's layout must be [`Layout::Duplicates`](super::Layout::Duplicates), which keeps the
-    /// sequence numbers over restarts.
+    /// sequence numbers over restarts. An expired value takes no number: those given out are those in
+    /// the changelog, so that a restart changes none that follow.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -175,6 +176,9 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> WindowStore<K, V> {
         start: Timestamp,
     ) -> Result<bool, StateError> {
         let mut store = self.0.borrow_mut();
+        if store.is_expired(start) {
+            return Ok(false);
+        }
         let sequence = store.next_sequence();
         let key = WindowKey {
             key,

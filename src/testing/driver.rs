@@ -454,6 +454,22 @@ impl TopologyTestDriver {
             .map(|Found { value, .. }| value))
     }
 
+    /// As [`store_value`](Self::store_value), of the value that a versioned store had at `as_of`.
+    ///
+    /// # Errors
+    /// [`DriverError::Query`], when the store is not versioned too.
+    pub fn store_value_as_of(
+        &self,
+        store: &str,
+        key: &str,
+        as_of: Timestamp,
+    ) -> Result<Option<serde_json::Value>, DriverError> {
+        Ok(self
+            .queries
+            .get_as_of(store, key, as_of)?
+            .map(|Found { value, .. }| value))
+    }
+
     /// Returns all committed entries of a store, decoded, in key order of each partition.
     ///
     /// # Errors

@@ -11,4 +11,5 @@ mod processors;
 mod stream_joins;
 mod tables;
 mod timestamps;
+mod versions;
 mod windows;

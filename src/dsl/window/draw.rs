@@ -36,6 +36,7 @@ impl Draft {
             self,
             "windows and sessions live as long as the store's retention; leave `ttl` out",
         );
+        store.refuse_versions(self);
         let Materialized {
             name,
             key_serde,

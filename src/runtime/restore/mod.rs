@@ -322,6 +322,7 @@ impl<L: Log> TaskRestore<L> {
     fn apply(&mut self, now: Timestamp, probe: &dyn Probe) -> Result<bool, RestoreError> {
         let before: Vec<Offset> = self.changelogs.iter().map(|one| one.position).collect();
         let mut batch = self.db.batch();
+        let mut newest = Timestamp::MIN;
         for message in std::mem::take(&mut self.messages) {
             let tombstone = message.value().is_none();
             if tombstone && probe.planted(PlantedBug::RestoreSkipsTombstones) {
@@ -331,6 +332,18 @@ impl<L: Log> TaskRestore<L> {
             let buffer = message.topic().ends_with("-buffer-changelog");
             if buffer && probe.planted(PlantedBug::SuppressBufferNotRestored) {
                 continue;
+            }
+            // Likewise only joins that wait, and the versioned table.
+            let waiting = message.topic().ends_with("-Buffer-changelog");
+            if waiting && probe.planted(PlantedBug::GraceBufferNotRestored) {
+                continue;
+            }
+            if message.topic().ends_with("-rates-changelog") {
+                newest = newest.max(message.timestamp());
+                let past = message.timestamp() < newest;
+                if past && probe.planted(PlantedBug::PastNotRestored) {
+                    continue;
+                }
             }
             self.add(&mut batch, &message)?;
             if batch.bytes() >= BATCH_BYTES {

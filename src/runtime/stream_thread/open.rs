@@ -217,6 +217,7 @@ impl<L: Log> StreamThread<L> {
         let meters = TaskMeters::new(metrics, &created.inputs);
         let mut metadata = kept_metadata(created.starts.iter().flatten());
         super::planted::forget_metadata(&*self.spec.probe, &mut metadata);
+        super::planted::forget_sequences(&*self.spec.probe, id, &db, now)?;
         let task = Task::new(TaskParts {
             id,
             topology: std::sync::Arc::clone(&self.spec.topology),

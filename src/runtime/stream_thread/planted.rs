@@ -11,7 +11,7 @@ use crate::log::{CommittedOffset, Log, LogProducer, TopicPartition};
 use crate::runtime::error::Fault;
 use crate::runtime::protocol::TransactionState;
 use crate::runtime::{PlantedBug, Probe};
-use crate::state::CommitBatch;
+use crate::state::{CommitBatch, TaskDb};
 use crate::topology::TaskId;
 
 /// Mistakes made when a task takes up what its operators have kept.
@@ -23,6 +23,22 @@ pub(super) fn forget_metadata(probe: &dyn Probe, metadata: &mut BTreeMap<Arc<str
     if probe.planted(PlantedBug::EmittedWindowsForgotten) {
         metadata.retain(|key, _| of_time(key));
     }
+}
+
+/// A mistake made when a task's stores are opened.
+pub(super) fn forget_sequences(
+    probe: &dyn Probe,
+    task: TaskId,
+    db: &TaskDb,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    if !probe.planted(PlantedBug::SequencesBeginAgain) {
+        return Ok(());
+    }
+    let fault = |source| Fault::State { task, source };
+    let mut batch = db.batch();
+    batch.forget_sequences().map_err(fault)?;
+    db.apply(batch, now).map_err(fault)
 }
 
 impl<L: Log> StreamThread<L> {

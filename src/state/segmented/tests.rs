@@ -420,3 +420,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_expired_value_takes_no_sequence_number() {
+    let dir = crate::testing::temp_dir::TempDir::new("duplicates").unwrap();
+    let segments = Segments::new(10);
+    let db = open(
+        dir.path(),
+        Persistence::RocksDb,
+        Layout::Duplicates(segments),
+    );
+    let store = windows(&db, segments);
+    assert!(store.put_another(key("a"), 1, 100).unwrap());
+    assert!(!store.put_another(key("a"), 2, 90).unwrap(), "it is late");
+    assert!(store.put_another(key("a"), 3, 100).unwrap());
+    let logged = commit(&db, &store.state_store());
+    let numbered = |number| {
+        let mut bytes = b"a".to_vec();
+        put_window(&mut bytes, 100, number);
+        bytes
+    };
+    assert_eq!(logged, [numbered(1), numbered(2)]);
+    // So a store that is opened again goes on where it would have gone on.
+    assert!(!store.put_another(key("a"), 4, 90).unwrap());
+    commit(&db, &store.state_store());
+    let again = windows(&db, segments);
+    again.put_another(key("a"), 5, 100).unwrap();
+    assert_eq!(commit(&db, &again.state_store()), [numbered(3)]);
+}

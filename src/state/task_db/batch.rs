@@ -166,6 +166,22 @@ impl CommitBatch {
         Ok(())
     }
 
+    /// Forgets the sequence numbers that stores with duplicates have given out: a mistake that the
+    /// simulation plants.
+    pub(crate) fn forget_sequences(&mut self) -> Result<(), StateError> {
+        let inner = Arc::clone(&self.inner);
+        for (index, slot) in inner.stores.iter().enumerate() {
+            let forgetful = Observed {
+                sequence: None,
+                ..slot.observed()
+            };
+            if let (Layout::Duplicates(_), Some(bytes)) = (slot.layout, forgetful.encode()) {
+                self.put(StoreId(index), OBSERVED_TIME_KEY, Some(&bytes))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what follows from the entries: what was observed, and the deletes of segments that it
     /// has left behind.
     pub(super) fn expire(&mut self) -> Result<(), StateError> {

@@ -9,7 +9,7 @@ use super::process::{APPLICATION, Site};
 use crate::clock::Timestamp;
 use crate::format::{names, value};
 use crate::log::embedded::{InspectedRecord, RecordStatus};
-use crate::log::{TopicName, TopicPartition};
+use crate::log::{Offset, TopicName, TopicPartition};
 use crate::state::{Layout, MemoryBudget, StateDir, StoreDecl, TaskDb};
 use crate::topology::{Persistence, SubTopology, TaskId};
 
@@ -169,10 +169,11 @@ pub(super) fn gathered(
 ///
 /// # Errors
 /// The first difference.
-pub(super) fn changelogs(mirror: &Mirror, expected: &Stores) -> Result<(), Wrong> {
+pub(super) fn changelogs(site: &Site, mirror: &Mirror, expected: &Stores) -> Result<(), Wrong> {
     for ((task, store), content) in expected {
         let partition = changelog(store, task.partition);
-        let found = plain(mirror.fold(&partition, mirror.end(&partition)));
+        let layout = layout_of(site, *task, store).unwrap_or_default();
+        let found = plain(fold(mirror, &layout, &partition, mirror.end(&partition)));
         if found != *content {
             return Err(format!(
                 "changelog {partition} is not what store `{store}` must hold: {}",
@@ -181,6 +182,33 @@ pub(super) fn changelogs(mirror: &Mirror, expected: &Stores) -> Result<(), Wrong
         }
     }
     Ok(())
+}
+
+/// Folds a changelog as its store does: by key, of versions by key and timestamp.
+fn fold(mirror: &Mirror, layout: &Layout, partition: &TopicPartition, end: Offset) -> Fold {
+    match layout {
+        Layout::Versioned(_) => mirror.versions(partition, end),
+        Layout::KeyValue | Layout::Window(_) | Layout::Duplicates(_) | Layout::Session(_) => {
+            mirror.fold(partition, end)
+        }
+    }
+}
+
+/// The latest time that a store was ever given an entry of.
+fn observed_time(
+    mirror: &Mirror,
+    layout: &Layout,
+    partition: &TopicPartition,
+    end: Offset,
+) -> Option<Timestamp> {
+    let committed = mirror.committed(partition, end);
+    match layout {
+        Layout::KeyValue => None,
+        Layout::Versioned(_) => committed.map(|record| record.timestamp).max(),
+        Layout::Window(_) | Layout::Duplicates(_) | Layout::Session(_) => committed
+            .filter_map(|record| time_of(layout, record.key.as_deref().unwrap_or_default()))
+            .max(),
+    }
 }
 
 fn plain(fold: Fold) -> Content {
@@ -196,7 +224,7 @@ pub(super) fn changelog(store: &str, partition: i32) -> TopicPartition {
 /// Checks the closed databases of a process: each store is the committed changelog up to the offset
 /// that the database claims, byte for byte, timestamps included. So nothing of an aborted or open
 /// transaction is in any of them. Of windows and sessions, what is past its retention may be there
-/// still; the observed stream time must be the latest time of any entry, deletes included.
+/// still, and so may superseded versions past the history that is kept; the observed stream time must be the latest time of any entry, deletes included.
 ///
 /// # Errors
 /// The first difference.
@@ -235,15 +263,14 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
                     "{path} store `{name}` at changelog offset {end} is not the fold of {partition}: {what}"
                 )
             };
-            let keys = mirror.committed_keys(&partition, end);
-            let observed = keys.filter_map(|key| time_of(&store.layout, key)).max();
+            let observed = observed_time(mirror, &store.layout, &partition, end);
             let (mut content, time) = dump(&db, &store)?;
             if time != observed {
                 return Err(wrong(format!(
                     "it has observed time {time:?}, expected {observed:?}"
                 )));
             }
-            let mut expected = mirror.fold(&partition, end);
+            let mut expected = fold(mirror, &store.layout, &partition, end);
             // Expired entries go by segment; until then they lie there as they once were.
             retain_live(&store.layout, observed, &mut expected);
             retain_live(&store.layout, observed, &mut content);
@@ -260,6 +287,9 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
 
 /// Drops what is past its retention.
 fn retain_live<V>(layout: &Layout, observed: Option<Timestamp>, from: &mut BTreeMap<Vec<u8>, V>) {
+    if let (Layout::Versioned(history), Some(observed)) = (layout, observed) {
+        return retain_known(observed - history, from);
+    }
     let (Some(segments), Some(observed)) = (layout.segments(), observed) else {
         return;
     };
@@ -267,17 +297,41 @@ fn retain_live<V>(layout: &Layout, observed: Option<Timestamp>, from: &mut BTree
     from.retain(|key, _| time_of(layout, key).is_some_and(|time| time > first));
 }
 
+/// Drops versions that were superseded at `horizon` or before. Of one key, `from` has the earliest
+/// first.
+fn retain_known<V>(horizon: Timestamp, from: &mut BTreeMap<Vec<u8>, V>) {
+    let mut superseded = Vec::new();
+    let mut keys = from.keys().peekable();
+    while let Some(key) = keys.next() {
+        let (Some((name, _)), Some(next)) = (key.split_last_chunk::<8>(), keys.peek()) else {
+            continue;
+        };
+        if let Some((next_name, time)) = next.split_last_chunk::<8>()
+            && next_name == name
+            && i64::from_be_bytes(*time) ^ i64::MIN <= horizon
+        {
+            superseded.push(key.clone());
+        }
+    }
+    for key in superseded {
+        from.remove(&key);
+    }
+}
+
 /// Drops what `store` may forget of its whole content, given all its committed changes.
 pub(super) fn live(site: &Site, mirror: &Mirror, task: TaskId, store: &str, content: &mut Content) {
-    let sub = sub_topology(site, task);
-    let spec = sub.and_then(|sub| sub.stores.iter().find(|it| it.name == store));
-    let Some(layout) = spec.map(|spec| StoreDecl::from(spec).layout) else {
+    let Some(layout) = layout_of(site, task, store) else {
         return;
     };
     let partition = changelog(store, task.partition);
-    let keys = mirror.committed_keys(&partition, mirror.end(&partition));
-    let observed = keys.filter_map(|key| time_of(&layout, key)).max();
+    let observed = observed_time(mirror, &layout, &partition, mirror.end(&partition));
     retain_live(&layout, observed, content);
+}
+
+fn layout_of(site: &Site, task: TaskId, store: &str) -> Option<Layout> {
+    let stores = &sub_topology(site, task)?.stores;
+    let spec = stores.iter().find(|it| it.name == store)?;
+    Some(StoreDecl::from(spec).layout)
 }
 
 /// The time that an entry of a window or session store lives by: `key ‖ int64 start ‖ int32 0`, or
@@ -301,7 +355,7 @@ fn sub_topology(site: &Site, task: TaskId) -> Option<&SubTopology> {
         .find(|sub| sub.id == task.sub_topology)
 }
 
-/// Returns the entries, and the observed stream time of windows and sessions.
+/// Returns the entries, and the observed stream time of windows, sessions and versions.
 fn dump(db: &TaskDb, store: &StoreDecl) -> Result<(Fold, Option<Timestamp>), Wrong> {
     let backend = db.backend(&store.name).map_err(|error| error.to_string())?;
     let mut content = Fold::new();
@@ -311,11 +365,11 @@ fn dump(db: &TaskDb, store: &StoreDecl) -> Result<(Fold, Option<Timestamp>), Wro
         let (timestamp, plain) =
             value::decode(&stored).ok_or_else(|| format!("{stored:?} is no stored value"))?;
         let mut key = key.to_vec();
+        if store.layout != Layout::KeyValue && key == [0] {
+            observed = Some(timestamp);
+            continue;
+        }
         if store.layout.segments().is_some() {
-            if key == [0] {
-                observed = Some(timestamp);
-                continue;
-            }
             key.drain(..8);
         }
         content.insert(key, (plain.to_vec(), timestamp));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::check::length_of;
 use crate::log::embedded::{EmbeddedLog, InspectedRecord, RecordStatus};
 use crate::log::{Isolation, Log, LogError, Offset, TopicPartition};
 
@@ -54,15 +55,7 @@ impl Mirror {
     /// Folds what was committed below `end`.
     pub(super) fn fold(&self, partition: &TopicPartition, end: Offset) -> Fold {
         let mut fold = Fold::new();
-        let records = self
-            .0
-            .get(partition)
-            .into_iter()
-            .flat_map(|copy| copy.records.range(..end));
-        for (_, record) in records {
-            if record.status != RecordStatus::Committed {
-                continue;
-            }
+        for record in self.committed(partition, end) {
             let key = record.key.clone().unwrap_or_default();
             match &record.value {
                 Some(value) => fold.insert(key, (value.clone(), record.timestamp)),
@@ -72,17 +65,34 @@ impl Mirror {
         fold
     }
 
-    /// Iterates over the keys of all that was committed below `end`, deletes included.
-    pub(super) fn committed_keys(
+    /// Folds versions that were committed below `end`: by `int32 length ‖ key ‖ int64 timestamp (sign
+    /// flipped)`, to `byte 1 ‖ value` or, for a delete, `byte 0`.
+    pub(super) fn versions(&self, partition: &TopicPartition, end: Offset) -> Fold {
+        let version = |record: &InspectedRecord| {
+            let name = record.key.as_deref().unwrap_or_default();
+            let mut key = length_of(name).to_vec();
+            key.extend(name);
+            key.extend((record.timestamp ^ i64::MIN).to_be_bytes());
+            let value = match &record.value {
+                Some(value) => [&[1], &value[..]].concat(),
+                None => vec![0],
+            };
+            (key, (value, record.timestamp))
+        };
+        self.committed(partition, end).map(version).collect()
+    }
+
+    /// Iterates over all that was committed below `end`, deletes included.
+    pub(super) fn committed(
         &self,
         partition: &TopicPartition,
         end: Offset,
-    ) -> impl Iterator<Item = &[u8]> {
+    ) -> impl Iterator<Item = &InspectedRecord> {
         let copies = self.0.get(partition).into_iter();
         copies
             .flat_map(move |copy| copy.records.range(..end))
-            .filter(|(_, record)| record.status == RecordStatus::Committed)
-            .map(|(_, record)| record.key.as_deref().unwrap_or_default())
+            .map(|(_, record)| record)
+            .filter(|record| record.status == RecordStatus::Committed)
     }
 
     /// Returns the latest records, for people.

@@ -18,11 +18,13 @@ mod driver;
 mod faults;
 mod folds;
 mod foreign_key;
+mod joins;
 mod mirror;
 mod plan;
 mod process;
 mod scenario;
 mod tables;
+mod versions;
 mod windows;
 mod world;
 

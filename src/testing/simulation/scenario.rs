@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::check::{Stores, Wrong};
 use super::plan::Plan;
 use super::process::Site;
-use super::{folds, foreign_key, tables, windows};
+use super::{folds, foreign_key, joins, tables, versions, windows};
 use crate::clock::Timestamp;
 use crate::prelude::*;
 use crate::topology::Topology;
@@ -33,20 +33,33 @@ pub enum Scenario {
     Tables,
     /// A foreign-key join with its two topics.
     ForeignKey,
+    /// Stream-stream joins: inner, left and outer, with grace; directly or behind a repartition topic.
+    StreamJoins,
+    /// A versioned table; stream-table joins that look into its past, and that wait for it.
+    Versions,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 4] = [Self::Folds, Self::Windows, Self::Tables, Self::ForeignKey];
+    pub const ALL: [Self; 6] = [
+        Self::Folds,
+        Self::Windows,
+        Self::Tables,
+        Self::ForeignKey,
+        Self::StreamJoins,
+        Self::Versions,
+    ];
 
     /// Returns the scenario of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        match seed % 4 {
+        match seed % 6 {
             0 => Self::Folds,
             1 => Self::Windows,
             2 => Self::Tables,
-            _ => Self::ForeignKey,
+            3 => Self::ForeignKey,
+            4 => Self::StreamJoins,
+            _ => Self::Versions,
         }
     }
 
@@ -56,6 +69,8 @@ impl Scenario {
             Self::Windows => windows::build(plan),
             Self::Tables => tables::build(plan),
             Self::ForeignKey => foreign_key::build(plan),
+            Self::StreamJoins => joins::build(plan),
+            Self::Versions => versions::build(plan),
         }
     }
 
@@ -69,6 +84,8 @@ impl Scenario {
             Self::Windows => windows::check(site),
             Self::Tables => tables::check(site),
             Self::ForeignKey => foreign_key::check(site),
+            Self::StreamJoins => joins::check(site),
+            Self::Versions => versions::check(site),
         }
     }
 }
@@ -89,6 +106,8 @@ impl Drawn {
             Scenario::Windows => windows::draw(rng, plan, now),
             Scenario::Tables => tables::draw(rng, plan, now, number),
             Scenario::ForeignKey => foreign_key::draw(rng, plan, now, number),
+            Scenario::StreamJoins => joins::draw(rng, plan, now, number),
+            Scenario::Versions => versions::draw(rng, plan, now, number),
         }
     }
 }

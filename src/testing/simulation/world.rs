@@ -247,8 +247,13 @@ impl World {
         for client in self.site.faults.take_doomed() {
             self.kill_client(&client)?;
         }
-        // Where compaction may pass at any time: the subscriptions' changelog cannot be told to wait.
-        if self.site.plan.ageing || self.site.plan.scenario == Scenario::ForeignKey {
+        // Where compaction may pass at any time: the changelogs of subscriptions and of the records that
+        // wait for a versioned table cannot be told to wait.
+        let eager = matches!(
+            self.site.plan.scenario,
+            Scenario::ForeignKey | Scenario::Versions
+        );
+        if self.site.plan.ageing || eager {
             self.mirror
                 .refresh(&self.site.log)
                 .map_err(|error| error.to_string())?;

@@ -115,7 +115,7 @@ impl World {
             .refresh(&self.site.log)
             .map_err(|error| error.to_string())?;
         let expected = self.site.plan.scenario.check(&self.site)?;
-        check::changelogs(&self.mirror, &expected)?;
+        check::changelogs(&self.site, &self.mirror, &expected)?;
         if self.site.plan.scenario == Scenario::Folds {
             self.check_queries(&expected)?;
         }
