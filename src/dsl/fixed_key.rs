@@ -216,7 +216,7 @@ impl<K: Clone, V: Clone> FixedKeyProcessorContext<'_, '_, K, V> {
 
     /// See [`ProcessorContext::stream_time`].
     #[must_use]
-    pub const fn stream_time(&self) -> Option<Timestamp> {
+    pub fn stream_time(&self) -> Option<Timestamp> {
         self.0.stream_time()
     }
 

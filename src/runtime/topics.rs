@@ -494,7 +494,9 @@ pub fn resolve_topics(
                     .filter_map(|name| existing.get(name).map(resolved))
                     .collect()
             }
-            topic => topics.get(topic).cloned().into_iter().collect(),
+            topic @ (TopicRef::Declared(_) | TopicRef::Repartition(_)) => {
+                topics.get(topic).cloned().into_iter().collect()
+            }
         };
         let sources: Vec<Vec<ResolvedTopic>> = sub.sources.iter().map(of_source).collect();
         // Left out, it would shift every sub-topology behind it.

@@ -188,9 +188,11 @@ pub(super) fn changelogs(site: &Site, mirror: &Mirror, expected: &Stores) -> Res
 fn fold(mirror: &Mirror, layout: &Layout, partition: &TopicPartition, end: Offset) -> Fold {
     match layout {
         Layout::Versioned(_) => mirror.versions(partition, end),
-        Layout::KeyValue | Layout::Window(_) | Layout::Duplicates(_) | Layout::Session(_) => {
-            mirror.fold(partition, end)
-        }
+        Layout::KeyValue
+        | Layout::Expiring(_)
+        | Layout::Window(_)
+        | Layout::Duplicates(_)
+        | Layout::Session(_) => mirror.fold(partition, end),
     }
 }
 
@@ -203,7 +205,7 @@ fn observed_time(
 ) -> Option<Timestamp> {
     let committed = mirror.committed(partition, end);
     match layout {
-        Layout::KeyValue => None,
+        Layout::KeyValue | Layout::Expiring(_) => None,
         Layout::Versioned(_) => committed.map(|record| record.timestamp).max(),
         Layout::Window(_) | Layout::Duplicates(_) | Layout::Session(_) => committed
             .filter_map(|record| time_of(layout, record.key.as_deref().unwrap_or_default()))

@@ -65,7 +65,7 @@ pub(super) fn draw(rng: &mut Rng, plan: &Plan, now: Timestamp, number: usize) ->
             GARBAGE.to_vec()
         }
     } else {
-        format!("{}{number}", &topic[..1]).into_bytes()
+        format!("{}{number}", topic.get(..1).unwrap_or_default()).into_bytes()
     };
     let timestamp = match rng.u32(0..100) {
         0..88 => now - rng.i64(0..=windows.disorder),

@@ -64,7 +64,7 @@ pub(super) fn draw(rng: &mut Rng, plan: &Plan, now: Timestamp, number: usize) ->
     } else if topic != ORDERS && rng.u32(0..4) == 0 {
         None
     } else {
-        Some(format!("{}{number}", &topic[..1]))
+        Some(format!("{}{number}", topic.get(..1).unwrap_or_default()))
     };
     let timestamp = match rng.u32(0..100) {
         0..88 => now - rng.i64(0..=windows.disorder),
