@@ -95,19 +95,14 @@ impl JoinWindows {
         self.grace
     }
 
-    /// Returns how long records are kept to be joined: the windows' size and grace. Where both ends lie on
-    /// one side, a record is kept until the far one (Kafka Streams keeps it for the size alone, and
-    /// loses the pairs that come later).
+    /// Returns how long records are kept to be joined: the windows' size and grace, as in Kafka Streams.
+    /// Windows whose ends lie on one side keep a record for less than the way to its partner: a stream
+    /// that runs ahead of the other by more than that loses pairs, here as there.
     #[must_use]
     pub const fn retention_ms(&self) -> i64 {
-        let mut longest = self.before.saturating_add(self.after);
-        if self.before > longest {
-            longest = self.before;
-        }
-        if self.after > longest {
-            longest = self.after;
-        }
-        longest.saturating_add(self.grace)
+        self.before
+            .saturating_add(self.after)
+            .saturating_add(self.grace)
     }
 
     /// Says what is wrong with the windows.

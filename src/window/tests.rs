@@ -111,14 +111,3 @@ proptest! {
         prop_assert_eq!(sessions, sessions_by_sorting(&times, gap));
     }
 }
-
-#[test]
-fn records_are_kept_until_the_far_end_of_a_join_window() {
-    use crate::window::JoinWindows;
-    let seconds = std::time::Duration::from_secs;
-    let both = JoinWindows::of_time_difference_and_grace(seconds(10), seconds(5));
-    assert_eq!(both.retention_ms(), 25_000);
-    // From 600 to 660 s later: the partner of a record comes 660 s after it.
-    let later = JoinWindows::of_time_difference_and_grace(seconds(660), seconds(5));
-    assert_eq!(later.at_least_after(seconds(600)).retention_ms(), 665_000);
-}
