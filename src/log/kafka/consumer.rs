@@ -56,6 +56,8 @@ pub struct KafkaConsumer {
     joined: bool,
     /// Whether the membership was lost, and has not come back since.
     lost: bool,
+    /// An assignment or a revocation was handed out, and has not been answered.
+    owes_answer: bool,
     left: bool,
     client: Arc<Client>,
     subscription: Vec<TopicName>,
@@ -73,6 +75,7 @@ impl KafkaConsumer {
             waker,
             joined: false,
             lost: false,
+            owes_answer: false,
             left: false,
             client,
             subscription: Vec::new(),
@@ -134,6 +137,7 @@ impl KafkaConsumer {
         } else {
             self.client.unassign_all()?;
         }
+        self.owes_answer = false;
         for at in partitions {
             self.partitions.remove(at);
         }
@@ -143,16 +147,21 @@ impl KafkaConsumer {
     fn membership(&mut self, body: EventBody) -> Result<Option<MembershipEvent>, LogError> {
         match body {
             EventBody::Assign(partitions) => {
+                self.owes_answer = true;
                 self.joined = true;
                 self.lost = false;
                 Ok(Some(MembershipEvent::Assigned(partitions)))
             }
             EventBody::Revoke(partitions) if self.client.assignment_lost() => {
+                self.owes_answer = true;
                 self.joined = false;
                 self.lost = true;
                 Ok(Some(MembershipEvent::Lost(partitions)))
             }
-            EventBody::Revoke(partitions) => Ok(Some(MembershipEvent::Revoked(partitions))),
+            EventBody::Revoke(partitions) => {
+                self.owes_answer = true;
+                Ok(Some(MembershipEvent::Revoked(partitions)))
+            }
             EventBody::Error(error) => {
                 events::client_error(&self.spec.client_id, &error);
                 if error.fatal {
@@ -176,8 +185,7 @@ impl KafkaConsumer {
     /// Answers a rebalance that waits for it, by giving up whatever is assigned.
     ///
     /// librdkafka puts leaving off until the answer, and takes nothing but an assignment for the
-    /// answer to an assignment: here one of no partitions. Which of the two it waits for is not known,
-    /// an event may have been taken and not been answered.
+    /// answer to an assignment: here one of no partitions.
     fn answer_leaving(&mut self) -> Result<(), NativeError> {
         if self.client.is_cooperative() {
             self.client.incremental_assign(&PartitionList::new(0))?;
@@ -202,6 +210,8 @@ impl KafkaConsumer {
                 continue;
             };
             match event.body() {
+                // A consumer that is closed answers nobody, and would be waited for without end.
+                EventBody::Assign(_) | EventBody::Revoke(_) if self.client.is_closed() => {}
                 EventBody::Assign(_) | EventBody::Revoke(_) => {
                     self.answer_leaving()
                         .map_err(|error| self.error(operation, error))?;
@@ -264,6 +274,7 @@ impl LogConsumer for KafkaConsumer {
         for (_, partition) in &mut added {
             partition.settled(&self.client);
         }
+        self.owes_answer = false;
         self.partitions.extend(added);
         Ok(())
     }
@@ -383,8 +394,13 @@ impl LogConsumer for KafkaConsumer {
         self.joined = false;
         self.client
             .unsubscribe()
-            .and_then(|()| self.answer_leaving())
             .map_err(|error| self.error(operation, error))?;
+        if self.owes_answer {
+            // Only then: the answer to an event that is still queued would leave the event behind, and
+            // its own answer would come when nobody waits for it any more.
+            self.answer_leaving()
+                .map_err(|error| self.error(operation, error))?;
+        }
         // ORDER: the member id is gone when the LeaveGroup request is on its way. A static member
         // sends one for unsubscribing only, not for closing, which therefore comes second.
         self.serve_leaving(deadline, |consumer| {
