@@ -268,8 +268,11 @@ impl<L: Log> StreamThread<L> {
     /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit.
     #[must_use]
     pub fn is_quiescent(&self) -> bool {
-        self.transaction == TransactionState::Idle
-            && self.events.is_empty()
+        // Open without results or positions: a punctuator has found nothing to do.
+        matches!(
+            self.transaction,
+            TransactionState::Idle | TransactionState::Open
+        ) && self.events.is_empty()
             && self.consumer.is_member()
             && self.inputs_dry
             && self.slots.values().all(|slot| match slot {
