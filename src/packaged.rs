@@ -10,10 +10,12 @@
 //! [`BuildError`]; the process ends with exit code 78 before it has done anything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
-    Aggregate, Command, CommandEnvelope, CommandError, CompletedCommand, ReplyHub,
+    Aggregate, AggregateHistory, Command, CommandEnvelope, CommandError, CompletedCommand,
+    HistoryReader, ReplyHub,
 };
 use crate::topology::{Topology, TopologyErrors};
 
@@ -129,6 +131,7 @@ pub struct AggregateEndpoint {
     replies: ReplyHub,
     check: fn(&[u8]) -> Result<(), CommandError>,
     process: ProcessOf,
+    history: Option<Arc<dyn HistoryReader>>,
 }
 
 impl fmt::Debug for AggregateEndpoint {
@@ -143,7 +146,9 @@ impl fmt::Debug for AggregateEndpoint {
 
 impl AggregateEndpoint {
     /// Describes the aggregate `A`: the declared name of its command topic, the store with its
-    /// current state by aggregate id, and where its replies are handed out.
+    /// current state by aggregate id, and where its replies are handed out. It takes commands; to be
+    /// read it needs [`with_history`](Self::with_history), as
+    /// [`EventSourced::endpoint`](crate::event_sourcing::EventSourced::endpoint) does by itself.
     #[must_use]
     pub fn of<A: Aggregate>(
         command_topic: impl Into<String>,
@@ -160,7 +165,15 @@ impl AggregateEndpoint {
                 A::Command::read(&envelope).map(drop)
             },
             process: |_| None,
+            history: None,
         }
+    }
+
+    /// Lets the aggregates' past be asked for.
+    #[must_use]
+    pub fn with_history<A: Aggregate>(mut self, history: AggregateHistory<A>) -> Self {
+        self.history = Some(Arc::new(history));
+        self
     }
 
     /// Sets how to tell commands that only start something (a transfer, a payment request): once
@@ -187,6 +200,11 @@ impl AggregateEndpoint {
     #[must_use]
     pub fn store(&self) -> &str {
         &self.store
+    }
+
+    /// Returns the reader of the aggregates' past, where there is one.
+    pub(crate) const fn history(&self) -> Option<&Arc<dyn HistoryReader>> {
+        self.history.as_ref()
     }
 
     /// Returns where replies are handed out.

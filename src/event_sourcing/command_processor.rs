@@ -4,7 +4,7 @@
 //! read → seen before? ── yes ─▶ first reply again
 //!          │ no
 //!          ▼
-//! load → own? → expectedVersion? → decide ─▶ events out, history, state, read model
+//! load → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
 //!                                        └─▶ reply, remembered; waiters after the commit
 //! ```
 
@@ -12,11 +12,14 @@ use std::ops::Bound;
 
 use super::aggregate::Aggregate;
 use super::command::{CommandEnvelope, CommandError, Outcome, Reply};
-use super::decision::{AggregateRecord, Appended, decide_command};
-use super::history::{HistoryEntry, HistoryKey, Origin};
+use super::decision::{Appended, Decision, decide_command};
+use super::envelope::Attribution;
+use super::event_index::IndexedEvent;
+use super::history::{HistoryEntry, Origin};
 use super::meter::Meter;
 use super::reason::reasons;
 use super::reply_hub::ReplyHub;
+use super::repository::{NewEvent, Repository};
 use super::stores::{CommandKey, RememberedCommand};
 use super::topology::{CommandMemory, Effect, RawKey, RawValue, reject};
 use crate::clock::Timestamp;
@@ -26,8 +29,7 @@ use crate::processor::{
 use crate::state::{StateError, StoreRef};
 
 pub(super) struct CommandProcessor<A: Aggregate> {
-    pub(super) state: StoreRef<String, AggregateRecord<A::State>>,
-    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) aggregates: Repository<A>,
     pub(super) commands: StoreRef<CommandKey, RememberedCommand>,
     pub(super) memory: CommandMemory,
     pub(super) replies: ReplyHub,
@@ -106,28 +108,41 @@ impl<A: Aggregate> CommandProcessor<A> {
         command: &CommandEnvelope<'_>,
     ) -> Result<(), BoxError> {
         let now = context.system_time();
-        let known = self.state.get(&at.aggregate_id)?;
-        let decision = decide_command::<A>(known.as_ref(), command, now)?;
-        if let Some(too_large) = &decision.too_large {
+        let known = self.aggregates.load(&at.aggregate_id)?;
+        let Decision {
+            reply,
+            events,
+            record,
+            too_large,
+        } = decide_command::<A>(known.as_ref(), command, now)?;
+        if let Some(too_large) = &too_large {
             self.meter.count(|metrics| &metrics.refused);
             tracing::warn!(
                 event_type = %too_large.event_type, event_id = %too_large.event_id,
                 bytes = too_large.size, "event refused for its size"
             );
         }
-        for event in decision.events {
-            self.append(context, event)?;
-        }
-        if let Some(record) = decision.record {
-            self.state.put(at.aggregate_id.clone(), record.clone())?;
+        if let Some(record) = record {
+            let actor = Attribution::of(command.metadata).actor;
+            let mut written = Vec::with_capacity(events.len());
+            for event in events {
+                written.push(self.announce(context, event, actor.clone())?);
+            }
+            self.aggregates.append(known, written, record.clone())?;
             let timestamp = record.updated_at;
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, decision.reply)
+        self.remember(context, at, reply)
     }
 
-    fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
+    /// Sends an event to its topic; returns it as history keeps it.
+    fn announce(
+        &self,
+        context: &mut Context<'_, A>,
+        event: Appended,
+        actor: Option<String>,
+    ) -> Result<NewEvent, BoxError> {
         let Appended {
             key,
             event_id,
@@ -140,13 +155,10 @@ impl<A: Aggregate> CommandProcessor<A> {
         self.meter.count(|metrics| &metrics.appended);
         self.meter.size(size, event_type, &event_id, value.len());
         let aggregate_id = key.aggregate_id.clone();
-        self.history.put(
-            key,
-            HistoryEntry {
-                origin: Origin::Native,
-                event: value.clone(),
-            },
-        )?;
+        let entry = HistoryEntry {
+            origin: Origin::Native,
+            event: value.clone(),
+        };
         let effect = Effect::Appended(value);
         context.forward(Record {
             key: aggregate_id,
@@ -154,7 +166,15 @@ impl<A: Aggregate> CommandProcessor<A> {
             timestamp,
             headers,
         })?;
-        Ok(())
+        Ok(NewEvent {
+            key,
+            entry,
+            timestamp,
+            indexed: IndexedEvent {
+                event_type: event_type.to_owned(),
+                actor,
+            },
+        })
     }
 
     fn remember(
@@ -208,9 +228,7 @@ impl<A: Aggregate> CommandProcessor<A> {
         if self.repeat(context, &at)? {
             return Ok(());
         }
-        let version = self.state.get_with(&at.aggregate_id, |known| {
-            known.map_or(0, |record| record.version)
-        })?;
+        let version = self.aggregates.version(&at.aggregate_id)?;
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");

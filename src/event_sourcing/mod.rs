@@ -4,7 +4,8 @@
 //! Built **on** the public DSL and Processor API, not inside the runtime. A topology crate brings an
 //! [`Aggregate`] (its state, commands, events and rules, all pure); this module brings what every
 //! aggregate needs: the wire forms ([`Envelope`], [`CommandEnvelope`], [`Reply`]), the chain of
-//! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]) and size limits.
+//! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]), size limits, and
+//! the stores with all that is derived from events.
 //! # Invariants
 //! - Versions of an aggregate are gapless, and an event once written is never edited.
 //! - A command is answered once: its id is remembered, and repeated it gets its first reply again.
@@ -15,14 +16,18 @@
 //! What cannot be read, does not follow or is unknown carries a [`ReasonCode`]: a command gets a
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
-//! Snapshots, time travel, timelines, projections beside the read model, process managers and the
-//! archive are a later issue; they read the history store that is written here.
+//! The past is read through [`AggregateHistory`]: states at any time or version, timelines, differences,
+//! the events of a period. Projections beside the read model, process managers and the archive are a
+//! later issue; they read the history store that is written here.
 
 mod aggregate;
+mod aggregate_history;
 mod command;
 mod command_processor;
+mod current_state;
 mod decision;
 mod envelope;
+mod event_index;
 mod event_processor;
 mod history;
 mod json;
@@ -31,12 +36,20 @@ mod meter;
 mod reason;
 mod rebuild;
 mod reply_hub;
+mod repository;
+mod snapshot;
 mod stores;
 mod time;
 mod topology;
 mod upcast;
 
 pub use aggregate::{Aggregate, Given, Then, given};
+pub(crate) use aggregate_history::HistoryReader;
+pub use aggregate_history::{
+    AggregateHistory, AsOf, Change, Deviation, Difference, DifferencePoint, EventPeriod,
+    EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError, Reads,
+    TimelineEntry, Verification,
+};
 pub use command::{
     Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
     ReplyReason,
@@ -45,7 +58,7 @@ pub use decision::{
     AggregateRecord, Appended, Decision, DecisionError, FoldError, ReplayError, decide_command,
     fold_foreign, replay,
 };
-pub use envelope::{Envelope, EnvelopeError, Metadata, event_id};
+pub use envelope::{Attribution, Envelope, EnvelopeError, Metadata, event_id};
 pub use history::{
     HistoryEntry, HistoryError, HistoryKey, Incoming, Known, Origin, Stored, Verdict,
     history_range, judge,
@@ -55,10 +68,11 @@ pub use reason::{ReasonCode, Rejection, reasons};
 pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;
-pub use stores::{CommandKey, RebuildPosition, RebuildProgress, RememberedCommand};
+pub use stores::{CommandKey, DerivedForm, RebuildPosition, RebuildProgress, RememberedCommand};
 pub use time::{TimeError, format_timestamp, parse_timestamp};
 pub use topology::{
-    AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic, expiring_topic,
+    AggregateTopics, CommandMemory, EventSourced, SNAPSHOT_INTERVAL, TOPIC_RETENTION,
+    compacted_topic, expiring_topic,
 };
 pub use upcast::{Event, EventError, FirstVersion, Versioned};
 

@@ -188,6 +188,12 @@ pub struct EventSourcingMetrics {
     pub refused: Counter,
     /// Events applied while derived state was rebuilt.
     pub rebuilt: Counter,
+    /// Snapshots written.
+    pub snapshots: Counter,
+    /// Snapshots that did not read.
+    pub snapshots_unreadable: Counter,
+    /// Current states that did not read.
+    pub states_unreadable: Counter,
     /// Commands accepted.
     pub commands_accepted: Counter,
     /// Commands rejected.

@@ -254,6 +254,15 @@ metrics! {
     EventsRebuilt: Type::Counter, "millstream_events_rebuilt_total",
         [Thread, Task, AggregateType],
         "Events of the history applied while derived state was rebuilt.";
+    SnapshotsWritten: Type::Counter, "millstream_events_snapshots_total",
+        [Thread, Task, AggregateType],
+        "Snapshots of aggregates written.";
+    SnapshotsUnreadable: Type::Counter, "millstream_events_snapshots_unreadable_total",
+        [Thread, Task, AggregateType],
+        "Snapshots that did not read, passed over while a current state was folded again.";
+    StatesUnreadable: Type::Counter, "millstream_events_states_unreadable_total",
+        [Thread, Task, AggregateType],
+        "Current states of aggregates that did not read and were folded again from their events.";
     CommandsHandled: Type::Counter, "millstream_commands_handled_total",
         [Thread, Task, AggregateType, Outcome],
         "Commands answered.";
