@@ -1,4 +1,5 @@
-//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `inspect`, `events`,
+//! `verify`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -16,7 +17,10 @@
 //! how it ended.
 
 mod args;
+mod ask;
+mod events;
 mod exit_code;
+mod inspect;
 mod load;
 mod log_choice;
 mod outcome;
@@ -24,9 +28,11 @@ mod plan;
 mod reset;
 mod run;
 mod signals;
+mod verify;
 
 pub use args::{
-    Arguments, Command, Deployment, Describe, Format, LogChoice, Plan, Reset, exit_code_of,
+    Arguments, Asked, Command, Deployment, Describe, Events, Format, Inspect, LogChoice, Plan,
+    Reset, Verify, exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -103,6 +109,9 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
             log_to_stderr("warn")?;
             reset::reset(arguments, topologies)
         }
+        Command::Inspect(arguments) => inspect::inspect(arguments),
+        Command::Events(arguments) => events::events(arguments),
+        Command::Verify(arguments) => verify::verify(arguments),
     }
 }
 
