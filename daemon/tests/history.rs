@@ -447,3 +447,45 @@ fn the_command_line_says_who_did_not_answer_and_what_was_not_found() {
     }
     daemon.stop();
 }
+
+#[test]
+fn a_reset_rebuilds_the_past_as_it_was() {
+    let site = Site::new("");
+    let embedded = site.embedded();
+    let daemon = Daemon::start_ready(&site, &[&embedded]);
+    let open = json!({"commandType": "OpenAccount", "data": {"owner": "Ada", "currency": "EUR"}});
+    assert_eq!(daemon.command("a", "open", &open).status, 200);
+    for number in 2..=103 {
+        let data = json!({"amount": "1.00", "reason": "drop"});
+        let top_up = json!({"commandType": "TopUp", "data": data});
+        let answer = daemon.command("a", &format!("k-{number}"), &top_up);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let paths = [
+        "/aggregates/Account/a?version=102",
+        "/aggregates/Account/a/timeline?from_version=99",
+        "/aggregates/Account/events?limit=1000",
+    ];
+    let told = |daemon: &Daemon| {
+        let snapshot = ok(daemon, "/stores/account-snapshots/a@100")["value"].take();
+        (snapshot, paths.map(|path| ok(daemon, path)))
+    };
+    let before = told(&daemon);
+    assert_eq!(before.0["state"]["balance"], "99.00");
+    assert_eq!(before.1[2]["events"].as_array().unwrap().len(), 103);
+    daemon.stop();
+
+    let reset = millstream(&["reset", &site.config(), &embedded, "--execute"]);
+    assert!(reset.status.success(), "{}", stderr(&reset));
+    let said = stdout(&reset);
+    for store in ["state", "snapshots", "events-by-time"] {
+        let changelog = format!("test-account-account-{store}-changelog");
+        assert!(said.contains(&changelog), "{said}");
+    }
+    let daemon = Daemon::start_ready(&site, &[&embedded]);
+    assert_eq!(told(&daemon), before);
+    let verified = daemon.get("/verify/Account");
+    let nothing = json!({"aggregates": 1, "events": 103, "partitionsMissing": []});
+    assert_eq!((verified.status, verified.body), (200, nothing));
+    daemon.stop();
+}
