@@ -6,8 +6,9 @@ pub use crate::dsl::{
     EmitStrategy, FailOnInvalidTimestamp, FixedKeyProcessor, FixedKeyProcessorContext,
     FixedKeyRecord, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
     LogAndSkipOnInvalidTimestamp, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
-    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined,
-    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, TimestampExtractor,
+    SessionStoreHandle, SessionWindowedCogroupedKStream, SessionWindowedKStream, StoreBuilder,
+    StoreHandle, StreamJoined, StreamsBuilder, Suppressed, TableJoined,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimestampExtractor,
     UsePartitionTimeOnInvalidTimestamp, VersionedStoreHandle, WallclockTimestampExtractor,
     WindowStoreHandle,
 };

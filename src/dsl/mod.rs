@@ -69,8 +69,8 @@ pub use timestamp::{
 };
 pub use versioned::VersionedStoreHandle;
 pub use window::{
-    EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
-    WindowStoreHandle, WindowedBy,
+    EmitStrategy, SessionStoreHandle, SessionWindowedCogroupedKStream, SessionWindowedKStream,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, WindowStoreHandle, WindowedBy,
 };
 
 #[cfg(test)]
