@@ -217,6 +217,8 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         consumed: Consumed<K, V>,
         materialized: Materialized<K, V>,
     ) -> Self {
+        let mut materialized = materialized;
+        materialized.reuse_source(&mut draft.borrow_mut(), topic, &consumed);
         let Consumed {
             key_serde,
             value_serde,

@@ -82,6 +82,8 @@ impl Draft {
             self,
             "versions live as long as the store's history; leave `ttl` out",
         );
+        store.refuse_headers(self);
+        store.refuse_source_changelog(self, "a topic that is compacted has no versions");
         let Materialized {
             name,
             key_serde,
@@ -93,6 +95,8 @@ impl Draft {
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: false,
+            source_changelog: None,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
             layout: Layout::Versioned(history),
@@ -330,6 +334,16 @@ impl<K, V> Materialized<K, V> {
             draft.graph.mistakes.push(TopologyError::IllegalStore {
                 store: self.name.clone(),
                 reason,
+            });
+        }
+    }
+
+    /// Notes that this store was asked to keep headers where it cannot.
+    pub(super) fn refuse_headers(&self, draft: &mut Draft) {
+        if self.keeps_headers {
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
+                store: self.name.clone(),
+                reason: "versioned and custom stores keep no headers; use `as_store`",
             });
         }
     }

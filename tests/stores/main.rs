@@ -9,7 +9,9 @@
 
 mod emit_per_commit;
 mod key_ranges;
+mod source_changelog;
 mod support;
 mod time_index;
 mod time_to_live;
 mod value_versions;
+mod with_headers;

@@ -37,6 +37,10 @@ impl Draft {
             "windows and sessions live as long as the store's retention; leave `ttl` out",
         );
         store.refuse_versions(self);
+        store.refuse_source_changelog(
+            self,
+            "windows and sessions do not come from a topic as they are",
+        );
         let Materialized {
             name,
             key_serde,
@@ -48,6 +52,8 @@ impl Draft {
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: store.keeps_headers,
+            source_changelog: None,
             key_codec,
             value_codec: store.value_codec,
             layout,
