@@ -9,6 +9,7 @@
 
 mod emit_per_commit;
 mod key_ranges;
+mod offset_metadata;
 mod source_changelog;
 mod support;
 mod time_index;
