@@ -17,6 +17,7 @@ use super::aggregate::Aggregate;
 use super::decision::{AggregateRecord, replay};
 use super::history::{HistoryEntry, HistoryKey};
 use super::meter::Meter;
+use super::recorded::{Happened, Occasion};
 use super::stores::{RebuildPosition, RebuildProgress};
 use super::topology::Effect;
 use crate::processor::{BoxError, Init, ProcessorContext, Record};
@@ -49,6 +50,8 @@ pub(super) struct Rebuild<A: Aggregate> {
     pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
     pub(super) limits: SliceLimits,
     pub(super) meter: Meter,
+    /// Whether events are handed downstream beside changes.
+    pub(super) reports: bool,
 }
 
 /// An aggregate whose entries are being read.
@@ -88,7 +91,14 @@ impl<A: Aggregate> Rebuild<A> {
                 self.finish(context, current.take())?;
             }
             let before = current.take().map(|current| current.record);
+            let state = match &before {
+                Some(before) if self.reports => Some(before.state.clone()),
+                _ => None,
+            };
             let record = replay::<A>(before, &key, &entry)?;
+            if self.reports {
+                self.happened(context, &entry, state, &record, &key)?;
+            }
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
                 record,
@@ -155,6 +165,27 @@ impl<A: Aggregate> Rebuild<A> {
             aggregate_id,
             record,
         }))
+    }
+
+    /// Hands an event downstream, as it was when it was new.
+    fn happened(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        entry: &HistoryEntry,
+        before: Option<A::State>,
+        after: &AggregateRecord<A::State>,
+        key: &HistoryKey,
+    ) -> Result<(), BoxError> {
+        let happened = Happened {
+            event: entry.event.clone(),
+            before,
+            after: after.clone(),
+            occasion: Occasion::Rebuilt,
+            process: None,
+        };
+        let timestamp = after.updated_at.min(context.system_time());
+        let effect = Effect::Happened(Box::new(happened));
+        Ok(context.forward(Record::new(key.aggregate_id.clone(), effect, timestamp))?)
     }
 
     /// Writes an aggregate whose last entry is in, and hands it downstream.

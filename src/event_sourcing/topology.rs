@@ -27,6 +27,7 @@ use super::history::{HistoryEntry, HistoryKey};
 use super::meter::Meter;
 use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits};
+use super::recorded::{CommandOutcome, Drawn, Happened};
 use super::reply_hub::ReplyHub;
 use super::stores::{
     CommandKey, CommandKeySerde, HistoryEntrySerde, HistoryKeySerde, RebuildProgress,
@@ -62,6 +63,10 @@ pub(super) enum Effect<S> {
     Changed(AggregateRecord<S>),
     /// The answer to a command.
     Replied(Reply),
+    /// An event with the state around it, for [`Drawn::events`].
+    Happened(Box<Happened<S>>),
+    /// How a command ended, for [`Drawn::outcomes`].
+    Ended(Box<CommandOutcome>),
 }
 
 /// How long commands are remembered, and how forgotten ones are deleted.
@@ -146,6 +151,8 @@ pub struct EventSourced<A> {
     on_event_error: ErrorPolicy,
     replies: ReplyHub,
     slices: SliceLimits,
+    /// Whether events and outcomes are handed downstream beside changes.
+    reports: bool,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -158,6 +165,17 @@ impl<A> fmt::Debug for EventSourced<A> {
             .field("on_event_error", &self.on_event_error)
             .finish_non_exhaustive()
     }
+}
+
+type Effects<A> = KStream<String, Effect<<A as Aggregate>::State>>;
+
+fn changes<S: Clone + 'static>(
+    changed: &KStream<String, Effect<S>>,
+) -> KStream<String, AggregateRecord<S>> {
+    changed.flat_map_values(|effect| match effect {
+        Effect::Changed(record) => Some(record),
+        _ => None,
+    })
 }
 
 struct Handles<A: Aggregate> {
@@ -181,6 +199,7 @@ impl<A: Aggregate> EventSourced<A> {
             memory: CommandMemory::default(),
             replies: ReplyHub::new(),
             slices: SliceLimits::default(),
+            reports: false,
             aggregate: PhantomData,
         }
     }
@@ -217,6 +236,14 @@ impl<A: Aggregate> EventSourced<A> {
         format!("{}-{what}", self.name)
     }
 
+    pub(super) const fn topics(&self) -> &AggregateTopics {
+        &self.topics
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns how the aggregate is reached from outside: its command topic, its state, its replies.
     #[must_use]
     pub fn endpoint(&self) -> AggregateEndpoint {
@@ -232,6 +259,31 @@ impl<A: Aggregate> EventSourced<A> {
     /// per aggregate after a rebuild. Read models are drawn from it.
     #[must_use = "read models are drawn from the changes"]
     pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
+        let (changed, _, _) = self.effects(builder);
+        changes(&changed)
+    }
+
+    /// As [`draw`](Self::draw), and hands downstream every event and every command's outcome as well:
+    /// for read models that need each event, and for [processes](super::ProcessManager).
+    #[must_use = "read models are drawn from it"]
+    pub fn draw_all(mut self, builder: &StreamsBuilder) -> Drawn<A> {
+        self.reports = true;
+        let (changed, happened, ended) = self.effects(builder);
+        Drawn {
+            changes: changes(&changed),
+            events: happened.try_flat_map_values(|effect| match effect {
+                Effect::Happened(happened) => Ok(Some(happened.read::<A>()?)),
+                _ => Ok(None),
+            }),
+            outcomes: ended.flat_map_values(|effect| match effect {
+                Effect::Ended(outcome) => Some(*outcome),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Draws all of it; returns changes, events and outcomes of commands.
+    fn effects(self, builder: &StreamsBuilder) -> (Effects<A>, Effects<A>, Effects<A>) {
         let AggregateTopics {
             commands,
             events,
@@ -247,29 +299,30 @@ impl<A: Aggregate> EventSourced<A> {
         let mut effects = decided
             .merge(&folded)
             .named(&self.store_name("effects"))
+            // Keys are aggregate ids, which the records read had as theirs.
+            .mark_as_partitioned()
             .split();
         let appended = effects.branch(|_, effect| matches!(effect, Effect::Appended(_)));
         let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
+        let happened = effects.branch(|_, effect| matches!(effect, Effect::Happened(_)));
+        let ended = effects.branch(|_, effect| matches!(effect, Effect::Ended(_)));
         let changed = effects.default_branch();
         appended
             .flat_map_values(|effect| match effect {
                 Effect::Appended(event) => Some(event),
-                Effect::Changed(_) | Effect::Replied(_) => None,
+                _ => None,
             })
             .to(events, Produced::with(serdes::string(), serdes::bytes()));
         replied
             .flat_map_values(|effect| match effect {
                 Effect::Replied(reply) => Some(reply),
-                Effect::Changed(_) | Effect::Appended(_) => None,
+                _ => None,
             })
             .to(
                 replies,
                 Produced::with(serdes::string(), serdes::json::<Reply>()),
             );
-        changed.flat_map_values(|effect| match effect {
-            Effect::Changed(record) => Some(record),
-            Effect::Appended(_) | Effect::Replied(_) => None,
-        })
+        (changed, happened, ended)
     }
 
     fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
@@ -311,7 +364,7 @@ impl<A: Aggregate> EventSourced<A> {
         let dead_letter = ErrorPolicy::DeadLetter {
             topic: self.topics.dead_letters.clone(),
         };
-        let (memory, replies) = (self.memory, self.replies.clone());
+        let (memory, replies, reports) = (self.memory, self.replies.clone(), self.reports);
         builder
             .stream(
                 &self.topics.commands,
@@ -329,6 +382,7 @@ impl<A: Aggregate> EventSourced<A> {
                     memory,
                     replies: replies.clone(),
                     meter: meter::<A>(setup),
+                    reports,
                     purged_to: None,
                 },
             )
@@ -339,7 +393,7 @@ impl<A: Aggregate> EventSourced<A> {
         builder: &StreamsBuilder,
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
-        let limits = self.slices;
+        let (limits, reports) = (self.slices, self.reports);
         let history_name = self.store_name("history");
         builder
             .stream(
@@ -359,6 +413,7 @@ impl<A: Aggregate> EventSourced<A> {
                         history,
                         limits,
                         meter: meter.clone(),
+                        reports,
                     };
                     EventProcessor::<A> {
                         rebuild,
