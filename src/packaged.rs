@@ -124,7 +124,7 @@ pub type ProcessOf = fn(&CompletedCommand) -> Option<String>;
 #[derive(Clone)]
 pub struct AggregateEndpoint {
     aggregate_type: String,
-    command_topic: String,
+    command_topic: Option<String>,
     store: String,
     replies: ReplyHub,
     check: fn(&[u8]) -> Result<(), CommandError>,
@@ -152,7 +152,7 @@ impl AggregateEndpoint {
     ) -> Self {
         Self {
             aggregate_type: A::TYPE.to_owned(),
-            command_topic: command_topic.into(),
+            command_topic: Some(command_topic.into()),
             store: store.into(),
             replies,
             check: |value| {
@@ -160,6 +160,16 @@ impl AggregateEndpoint {
                 A::Command::read(&envelope).map(drop)
             },
             process: |_| None,
+        }
+    }
+
+    /// Describes an aggregate that takes no commands, such as one that messages of another system come
+    /// to: the store with its current state by aggregate id.
+    #[must_use]
+    pub fn read_only<A: Aggregate>(store: impl Into<String>) -> Self {
+        Self {
+            command_topic: None,
+            ..Self::of::<A>("", store, ReplyHub::new())
         }
     }
 
@@ -177,10 +187,10 @@ impl AggregateEndpoint {
         &self.aggregate_type
     }
 
-    /// Returns the declared name of the command topic.
+    /// Returns the declared name of the command topic; `None` when it takes no commands.
     #[must_use]
-    pub fn command_topic(&self) -> &str {
-        &self.command_topic
+    pub fn command_topic(&self) -> Option<&str> {
+        self.command_topic.as_deref()
     }
 
     /// Returns the name of the store with the current state.

@@ -74,15 +74,16 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
         let (store, topic) = (endpoint.store(), endpoint.command_topic());
         let mut subs = topology.sub_topologies().iter();
         let has_store = subs.any(|sub| sub.stores.iter().any(|spec| spec.name == store));
-        let has_topic = topology
-            .declared_topics()
-            .iter()
-            .any(|known| known.name == topic);
+        let has_topic = topic.is_none_or(|topic| {
+            let mut declared = topology.declared_topics().iter();
+            declared.any(|known| known.name == topic)
+        });
         if !has_store || !has_topic {
             let message = format!(
-                "error: aggregate `{}` names store `{store}` and command topic `{topic}`, which \
+                "error: aggregate `{}` names store `{store}` and command topic `{}`, which \
                  the topology does not have both",
-                endpoint.aggregate_type()
+                endpoint.aggregate_type(),
+                topic.unwrap_or_default()
             );
             return Err(Exit::new(ExitCode::Bug, message));
         }

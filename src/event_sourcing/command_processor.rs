@@ -40,8 +40,7 @@ type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::Stat
 
 impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for CommandProcessor<A> {
     fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
-        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
-        Ok(Init::Ready)
+        self.start(context)
     }
 
     fn process(
@@ -86,16 +85,42 @@ fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
 }
 
 impl<A: Aggregate> CommandProcessor<A> {
-    /// Gives a command seen before its first reply again; returns whether it was.
-    fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
+    /// Begins to forget commands.
+    pub(super) fn start(&self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
+        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
+        Ok(Init::Ready)
+    }
+
+    /// Returns the first reply to a command that is remembered, and counts the repetition.
+    pub(super) fn seen(
+        &self,
+        context: &Context<'_, A>,
+        at: &CommandKey,
+    ) -> Result<Option<Reply>, StateError> {
         let Some(known) = self.commands.get(at)? else {
-            return Ok(false);
+            return Ok(None);
         };
         if self.is_forgotten(&known, context.system_time()) {
-            return Ok(false);
+            return Ok(None);
         }
         self.meter.count(|metrics| &metrics.commands_repeated);
-        self.reply(context, known.reply)?;
+        Ok(Some(known.reply))
+    }
+
+    /// Counts an input that a rule or a limit speaks against.
+    pub(super) fn refused(&self, too_large: bool) {
+        self.meter.outcome(Outcome::Rejected);
+        if too_large {
+            self.meter.count(|metrics| &metrics.refused);
+        }
+    }
+
+    /// Gives a command seen before its first reply again; returns whether it was.
+    fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
+        let Some(reply) = self.seen(context, at)? else {
+            return Ok(false);
+        };
+        self.reply(context, reply)?;
         Ok(true)
     }
 
@@ -127,26 +152,31 @@ impl<A: Aggregate> CommandProcessor<A> {
         self.remember(context, at, decision.reply)
     }
 
+    /// Writes an event into history.
+    pub(super) fn record(&self, event: &Appended) -> Result<(), StateError> {
+        self.meter.count(|metrics| &metrics.appended);
+        let bytes = event.value.len();
+        self.meter
+            .size(event.size, event.event_type, &event.event_id, bytes);
+        self.history.put(
+            event.key.clone(),
+            HistoryEntry {
+                origin: Origin::Native,
+                event: event.value.clone(),
+            },
+        )
+    }
+
     fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
+        self.record(&event)?;
         let Appended {
             key,
-            event_id,
-            event_type,
             value,
             headers,
             timestamp,
-            size,
+            ..
         } = event;
-        self.meter.count(|metrics| &metrics.appended);
-        self.meter.size(size, event_type, &event_id, value.len());
-        let aggregate_id = key.aggregate_id.clone();
-        self.history.put(
-            key,
-            HistoryEntry {
-                origin: Origin::Native,
-                event: value.clone(),
-            },
-        )?;
+        let aggregate_id = key.aggregate_id;
         let effect = Effect::Appended(value);
         context.forward(Record {
             key: aggregate_id,
@@ -163,16 +193,21 @@ impl<A: Aggregate> CommandProcessor<A> {
         at: CommandKey,
         reply: Reply,
     ) -> Result<(), BoxError> {
+        self.memorise(context, at, reply.clone())?;
+        self.reply(context, reply)
+    }
+
+    /// Remembers a command without telling anybody.
+    pub(super) fn memorise(
+        &self,
+        context: &Context<'_, A>,
+        at: CommandKey,
+        reply: Reply,
+    ) -> Result<(), StateError> {
         self.meter.outcome(reply.outcome);
         let decided_at = context.system_time();
-        self.commands.put(
-            at,
-            RememberedCommand {
-                reply: reply.clone(),
-                decided_at,
-            },
-        )?;
-        self.reply(context, reply)
+        self.commands
+            .put(at, RememberedCommand { reply, decided_at })
     }
 
     /// Writes a reply, and tells those who wait for it once it is committed.
@@ -223,7 +258,7 @@ impl<A: Aggregate> CommandProcessor<A> {
     }
 
     /// Deletes forgotten commands, a bounded number of entries per call, round and round.
-    fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
+    pub(super) fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
         let start = self
             .purged_to
             .take()

@@ -27,6 +27,7 @@ mod event_processor;
 mod history;
 mod json;
 mod limits;
+mod message;
 mod meter;
 mod reason;
 mod rebuild;
@@ -42,8 +43,8 @@ pub use command::{
     ReplyReason,
 };
 pub use decision::{
-    AggregateRecord, Appended, Decision, DecisionError, FoldError, ReplayError, decide_command,
-    fold_foreign, replay,
+    AggregateRecord, Appended, Decision, DecisionError, FoldError, Refusal, ReplayError,
+    decide_command, decide_message, fold_foreign, replay,
 };
 pub use envelope::{Envelope, EnvelopeError, Metadata, event_id};
 pub use history::{
@@ -51,6 +52,7 @@ pub use history::{
     history_range, judge,
 };
 pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
+pub use message::{Message, Step, StepEvent};
 pub use reason::{ReasonCode, Rejection, reasons};
 pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;

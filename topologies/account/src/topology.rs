@@ -167,7 +167,7 @@ mod tests {
             panic!("one aggregate")
         };
         assert_eq!(endpoint.aggregate_type(), "Account");
-        assert_eq!(endpoint.command_topic(), COMMANDS);
+        assert_eq!(endpoint.command_topic(), Some(COMMANDS));
         assert_eq!(endpoint.store(), "account-state");
     }
 
