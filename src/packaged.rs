@@ -17,6 +17,12 @@ use crate::event_sourcing::{
 };
 use crate::topology::{Topology, TopologyErrors};
 
+mod feed;
+mod read_model;
+
+pub use feed::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource};
+pub use read_model::{ReadModel, ReadModelError, ReadModelFilter};
+
 /// A topology that a configuration can name.
 ///
 /// ```
@@ -57,6 +63,12 @@ pub trait PackagedTopology: Send + Sync {
     /// # Errors
     /// [`BuildError`]: the parameters do not fit, or the topology has mistakes.
     fn build(&self, parameters: &Parameters, env: &BuildEnv) -> Result<Packaged, BuildError>;
+
+    /// Returns what `millstream feed` can fill the topology's input topics from. Nothing, unless
+    /// overridden.
+    fn feeds(&self) -> Vec<Box<dyn Feed>> {
+        Vec::new()
+    }
 }
 
 /// What a topology may want to know of the process it is built for.
@@ -94,19 +106,28 @@ pub enum BuildError {
 pub struct Packaged {
     /// The topology.
     pub topology: Topology,
-    /// The aggregates that take commands.
+    /// The aggregates that can be asked for, and take commands where they do.
     pub aggregates: Vec<AggregateEndpoint>,
+    /// What is listed over HTTP.
+    pub read_models: Vec<ReadModel>,
 }
 
 impl Packaged {
     /// Packages a topology without aggregates.
     #[must_use]
     pub fn new(topology: Topology) -> Self {
-        let aggregates = Vec::new();
         Self {
             topology,
-            aggregates,
+            aggregates: Vec::new(),
+            read_models: Vec::new(),
         }
+    }
+
+    /// Adds a read model.
+    #[must_use]
+    pub fn with_read_model(mut self, read_model: ReadModel) -> Self {
+        self.read_models.push(read_model);
+        self
     }
 
     /// Adds an aggregate.

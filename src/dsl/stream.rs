@@ -258,6 +258,28 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         self
     }
 
+    /// Promises that the records lie where their keys belong, whatever the operators before have done
+    /// (KIP-759): what follows does not repartition. With a broken promise, records of one key are kept
+    /// by several tasks.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .map(|key, word| (key, word.len().to_string()))
+    ///     .mark_as_partitioned()
+    ///     .group_by_key(Grouped::with("by-key", serdes::string(), serdes::string()))
+    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
+    /// assert_eq!(builder.build()?.sub_topologies().len(), 1);
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use]
+    pub fn mark_as_partitioned(mut self) -> Self {
+        self.parts.repartition_required = false;
+        self
+    }
+
     /// Notes a handle of another builder; returns whether it is one.
     pub(crate) fn is_foreign(&self, other: &SharedDraft, name: &str) -> bool {
         let foreign = !Rc::ptr_eq(&self.draft, other);

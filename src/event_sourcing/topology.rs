@@ -344,6 +344,8 @@ impl<A: Aggregate> EventSourced<A> {
                 Effect::Stepped(step) => Some(step),
                 Effect::Changed(_) | Effect::Appended(_) | Effect::Replied(_) => None,
             })
+            // The key is the message's: it stays.
+            .mark_as_partitioned()
     }
 
     fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
