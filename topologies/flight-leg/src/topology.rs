@@ -15,6 +15,7 @@
 //! - Adapter messages are never read again by a reset: like commands, they have had their effects.
 //! - A message, its events and its sequence are one transaction; the read models follow by the runtime's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream::config::{DurationValue, Parameters};
@@ -66,6 +67,10 @@ pub const CARRIERS: &str = "aodb-analytics-carriers";
 pub const CARRIER_HOURS: &str = "aodb-analytics-carrier-hours";
 /// The declared name of the topic of stand occupancy.
 pub const STAND_OCCUPANCY: &str = "aodb-stands";
+
+/// For how long `aodb-input-adapter` keeps messages: a month that was fed at once, and lies back by that
+/// time, is still there to be read.
+const INPUT_RETENTION: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
 /// For how long `aodb-output-flightleg` keeps events, unless the configuration of the topic says
 /// otherwise.
@@ -186,11 +191,16 @@ fn read_models() -> [ReadModel; 7] {
     ]
 }
 
+fn kept_for(retention: Duration) -> BTreeMap<String, String> {
+    let mut config = expiring_topic();
+    config.insert("retention.ms".to_owned(), retention.as_millis().to_string());
+    config
+}
+
 fn messages(builder: &StreamsBuilder) -> KStream<String, Message<LegInput>> {
     let raw = || serdes::optional(serdes::bytes());
-    for topic in [INPUT, DEAD_LETTERS] {
-        builder.declare_topic(topic, expiring_topic());
-    }
+    builder.declare_topic(INPUT, kept_for(INPUT_RETENTION));
+    builder.declare_topic(DEAD_LETTERS, expiring_topic());
     builder
         .stream(
             INPUT,
@@ -287,12 +297,7 @@ fn enriched(
 }
 
 fn publish(builder: &StreamsBuilder, steps: &Steps, output: Output) {
-    let mut config = expiring_topic();
-    config.insert(
-        "retention.ms".to_owned(),
-        OUTPUT_RETENTION.as_millis().to_string(),
-    );
-    builder.declare_topic(OUTPUT, config);
+    builder.declare_topic(OUTPUT, kept_for(OUTPUT_RETENTION));
     let sequences = builder.add_state_store(
         StoreBuilder::as_store(
             "flight-leg-sequences",

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millstream::event_sourcing::{Aggregate, Envelope, Event, parse_timestamp};
-use millstream::prelude::*;
 use millstream_flight_leg::{
     DEAD_LETTERS, DOCUMENTS, FlightLeg, FlightLegEvent, FlightLegParameters, OUTPUT, Status,
 };

@@ -25,13 +25,13 @@ impl Contribution {
     #[must_use]
     pub fn of(document: &Document) -> Self {
         let has_departed = document.actual_departure.is_some();
+        // The delay of an estimate is not one of an arrival. Where times of arrival cannot be told, the
+        // delay comes with the status.
+        let has_arrived = document.actual_arrival.is_some() || document.status == Status::Arrived;
         Self {
             cancelled: document.status == Status::Cancelled,
             departed: has_departed.then(|| document.departure_delay_minutes.unwrap_or(0)),
-            // An estimate is not an arrival.
-            arrived: matches!(document.status, Status::Landed | Status::Arrived)
-                .then_some(document.arrival_delay_minutes)
-                .flatten(),
+            arrived: document.arrival_delay_minutes.filter(|_| has_arrived),
         }
     }
 }
