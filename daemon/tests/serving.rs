@@ -79,6 +79,7 @@ impl Process {
             metrics: metrics.clone(),
             topology: Arc::clone(&topology),
             aggregates: vec![endpoint(&aggregates[0])],
+            read_models: Vec::new(),
             clock: Arc::clone(&clock),
         };
         let server = HttpServer::start(runtime.handle(), listener, spec).unwrap();

@@ -10,7 +10,7 @@ use super::ExitCode;
 use crate::config::LogKind;
 
 /// Runs stream topologies, exactly once.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "millstream", version, disable_help_subcommand = true, after_help = exit_codes())]
 pub struct Arguments {
     /// What to do.
@@ -19,7 +19,7 @@ pub struct Arguments {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Run a deployment until SIGTERM or SIGINT
     Run(Deployment),
@@ -33,6 +33,8 @@ pub enum Command {
     Topologies,
     /// Rebuild derived state: read rewindable topics again from the beginning
     Reset(Reset),
+    /// Fill a deployment's input topics from a file
+    Feed(Feed),
 }
 
 /// A configuration, what overrides it, and the log it runs on.
@@ -152,6 +154,71 @@ pub struct Reset {
     /// Carry the plan out
     #[arg(long)]
     pub execute: bool,
+}
+
+/// Arguments of `feed`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Feed {
+    /// What is fed; one that the deployment's topology has
+    pub name: String,
+
+    /// The file
+    pub file: PathBuf,
+
+    /// The deployment whose topics are filled
+    #[arg(long, value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// Override a key of the configuration
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+
+    /// Fill the embedded log in DIR, which no process may use at the time, instead of Kafka
+    #[arg(long, value_name = "DIR", require_equals = true)]
+    pub embedded: Option<PathBuf>,
+
+    /// How many times faster than they took place records are written, or `max`: as fast as it goes
+    #[arg(long, value_name = "N|max", default_value = "max")]
+    pub speed: Speed,
+
+    /// Leave times as they are in the file, instead of moving them up to now
+    #[arg(long)]
+    pub keep_times: bool,
+}
+
+impl Feed {
+    /// Returns the deployment.
+    #[must_use]
+    pub fn deployment(&self) -> Deployment {
+        Deployment {
+            config: self.config.clone(),
+            sets: self.sets.clone(),
+            embedded: self.embedded.clone().map(Some),
+        }
+    }
+}
+
+/// How fast a feed goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// As fast as the log takes it.
+    Max,
+    /// So many times faster than it took place.
+    Times(f64),
+}
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.parse() {
+            Ok(times) if times > 0.0 && f64::is_finite(times) => Ok(Self::Times(times)),
+            _ => Err("a positive number, or `max`".to_owned()),
+        }
+    }
 }
 
 impl Arguments {
@@ -306,6 +373,26 @@ mod tests {
         );
         assert_eq!(reset("reset c.yaml --execute"), (false, false, true));
         assert!(parse("reset c.yaml --dry-run --execute").is_err());
+    }
+
+    #[test]
+    fn a_feed_goes_as_fast_as_it_can_or_so_many_times_faster() {
+        let speed = |line: &str| match parse(line) {
+            Ok(Command::Feed(feed)) => Some(feed.speed),
+            _ => None,
+        };
+        let line = "feed flights f.csv --config c.yaml";
+        assert_eq!(speed(line), Some(Speed::Max));
+        assert_eq!(
+            speed(&format!("{line} --speed 2.5")),
+            Some(Speed::Times(2.5))
+        );
+        assert_eq!(speed(&format!("{line} --speed max")), Some(Speed::Max));
+        for wrong in ["0", "-1", "fast", "inf", "NaN"] {
+            assert_eq!(speed(&format!("{line} --speed={wrong}")), None, "{wrong}");
+        }
+        // A log in the memory of the feed would be gone with it.
+        assert_eq!(speed(&format!("{line} --embedded")), None);
     }
 
     #[test]

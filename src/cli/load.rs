@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::outcome::Exit;
 use super::{Deployment, ExitCode};
 use crate::config::Config;
-use crate::packaged::{AggregateEndpoint, BuildEnv, BuildError, PackagedTopology};
+use crate::packaged::{AggregateEndpoint, BuildEnv, BuildError, PackagedTopology, ReadModel};
 use crate::runtime::{RuntimeConfig, TopicOverride};
 use crate::topology::Topology;
 
@@ -16,6 +16,7 @@ pub(super) struct Loaded {
     pub(super) config: Config,
     pub(super) topology: Arc<Topology>,
     pub(super) aggregates: Vec<AggregateEndpoint>,
+    pub(super) read_models: Vec<ReadModel>,
 }
 
 /// Reads the configuration and builds its topology; changes nothing.
@@ -61,10 +62,12 @@ pub(super) fn load(
         .collect();
     config.check_topics(&declared)?;
     check_endpoints(&packaged.topology, &packaged.aggregates)?;
+    check_read_models(&packaged.topology, &packaged.read_models)?;
     Ok(Loaded {
         config,
         topology: Arc::new(packaged.topology),
         aggregates: packaged.aggregates,
+        read_models: packaged.read_models,
     })
 }
 
@@ -74,15 +77,33 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
         let (store, topic) = (endpoint.store(), endpoint.command_topic());
         let mut subs = topology.sub_topologies().iter();
         let has_store = subs.any(|sub| sub.stores.iter().any(|spec| spec.name == store));
-        let has_topic = topology
-            .declared_topics()
-            .iter()
-            .any(|known| known.name == topic);
+        let has_topic = topic.is_none_or(|topic| {
+            let mut declared = topology.declared_topics().iter();
+            declared.any(|known| known.name == topic)
+        });
         if !has_store || !has_topic {
             let message = format!(
-                "error: aggregate `{}` names store `{store}` and command topic `{topic}`, which \
+                "error: aggregate `{}` names store `{store}` and command topic `{}`, which \
                  the topology does not have both",
-                endpoint.aggregate_type()
+                endpoint.aggregate_type(),
+                topic.unwrap_or_default()
+            );
+            return Err(Exit::new(ExitCode::Bug, message));
+        }
+    }
+    Ok(())
+}
+
+/// As an endpoint: a read model of a store that is not there could only fail.
+fn check_read_models(topology: &Topology, models: &[ReadModel]) -> Result<(), Exit> {
+    ReadModel::check(models).map_err(|error| Exit::because(ExitCode::Bug, &error))?;
+    for model in models {
+        let mut subs = topology.sub_topologies().iter();
+        if !subs.any(|sub| sub.stores.iter().any(|spec| spec.name == model.store())) {
+            let message = format!(
+                "error: read model `{}` names store `{}`, which the topology does not have",
+                model.path(),
+                model.store()
             );
             return Err(Exit::new(ExitCode::Bug, message));
         }

@@ -1,4 +1,4 @@
-//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `feed`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -17,6 +17,7 @@
 
 mod args;
 mod exit_code;
+mod feed;
 mod load;
 mod log_choice;
 mod outcome;
@@ -26,7 +27,8 @@ mod run;
 mod signals;
 
 pub use args::{
-    Arguments, Command, Deployment, Describe, Format, LogChoice, Plan, Reset, exit_code_of,
+    Arguments, Command, Deployment, Describe, Feed, Format, LogChoice, Plan, Reset, Speed,
+    exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -102,6 +104,10 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Reset(arguments) => {
             log_to_stderr("warn")?;
             reset::reset(arguments, topologies)
+        }
+        Command::Feed(arguments) => {
+            log_to_stderr("warn")?;
+            feed::feed(arguments, topologies)
         }
     }
 }

@@ -85,6 +85,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         config,
         topology,
         aggregates,
+        read_models,
     } = loaded;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
@@ -106,6 +107,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         metrics: metrics.clone(),
         topology: Arc::clone(&topology),
         aggregates,
+        read_models,
         clock: Arc::clone(&clock),
     };
     let server = HttpServer::start(runtime.handle(), listener, spec)

@@ -45,8 +45,7 @@ type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::Stat
 
 impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for CommandProcessor<A> {
     fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
-        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
-        Ok(Init::Ready)
+        self.start(context)
     }
 
     fn process(
@@ -69,11 +68,8 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Com
                         &command.command_id,
                     ),
                 };
-                let (reply, repeated) = match self.known(&at, context.system_time())? {
-                    Some(reply) => {
-                        self.meter.count(|metrics| &metrics.commands_repeated);
-                        (reply, true)
-                    }
+                let (reply, repeated) = match self.seen(context, &at)? {
+                    Some(reply) => (reply, true),
                     None => (self.decide(context, at, &command)?, false),
                 };
                 if self.reports {
@@ -102,11 +98,34 @@ fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
 }
 
 impl<A: Aggregate> CommandProcessor<A> {
-    /// Returns the first reply to a command seen before.
-    fn known(&self, at: &CommandKey, now: Timestamp) -> Result<Option<Reply>, StateError> {
-        let known = self.commands.get(at)?;
-        let known = known.filter(|known| !self.is_forgotten(known, now));
-        Ok(known.map(|known| known.reply))
+    /// Begins to forget commands.
+    pub(super) fn start(&self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
+        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
+        Ok(Init::Ready)
+    }
+
+    /// Returns the first reply to a command that is remembered, and counts the repetition.
+    pub(super) fn seen(
+        &self,
+        context: &Context<'_, A>,
+        at: &CommandKey,
+    ) -> Result<Option<Reply>, StateError> {
+        let Some(known) = self.commands.get(at)? else {
+            return Ok(None);
+        };
+        if self.is_forgotten(&known, context.system_time()) {
+            return Ok(None);
+        }
+        self.meter.count(|metrics| &metrics.commands_repeated);
+        Ok(Some(known.reply))
+    }
+
+    /// Counts an input that a rule or a limit speaks against.
+    pub(super) fn refused(&self, too_large: bool) {
+        self.meter.outcome(Outcome::Rejected);
+        if too_large {
+            self.meter.count(|metrics| &metrics.refused);
+        }
     }
 
     fn decide(
@@ -145,7 +164,7 @@ impl<A: Aggregate> CommandProcessor<A> {
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, &decision.reply)?;
+        self.remember(context, at, decision.reply.clone())?;
         Ok(decision.reply)
     }
 
@@ -182,26 +201,31 @@ impl<A: Aggregate> CommandProcessor<A> {
         Ok(context.forward(Record::new(key, effect, now))?)
     }
 
+    /// Writes an event into history.
+    pub(super) fn record(&self, event: &Appended) -> Result<(), StateError> {
+        self.meter.count(|metrics| &metrics.appended);
+        let bytes = event.value.len();
+        self.meter
+            .size(event.size, event.event_type, &event.event_id, bytes);
+        self.history.put(
+            event.key.clone(),
+            HistoryEntry {
+                origin: Origin::Native,
+                event: event.value.clone(),
+            },
+        )
+    }
+
     fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
+        self.record(&event)?;
         let Appended {
             key,
-            event_id,
-            event_type,
             value,
             headers,
             timestamp,
-            size,
+            ..
         } = event;
-        self.meter.count(|metrics| &metrics.appended);
-        self.meter.size(size, event_type, &event_id, value.len());
-        let aggregate_id = key.aggregate_id.clone();
-        self.history.put(
-            key,
-            HistoryEntry {
-                origin: Origin::Native,
-                event: value.clone(),
-            },
-        )?;
+        let aggregate_id = key.aggregate_id;
         let effect = Effect::Appended(value);
         context.forward(Record {
             key: aggregate_id,
@@ -212,17 +236,17 @@ impl<A: Aggregate> CommandProcessor<A> {
         Ok(())
     }
 
-    fn remember(
+    /// Remembers how a command ended.
+    pub(super) fn remember(
         &self,
         context: &Context<'_, A>,
         at: CommandKey,
-        reply: &Reply,
-    ) -> Result<(), BoxError> {
+        reply: Reply,
+    ) -> Result<(), StateError> {
         self.meter.outcome(reply.outcome);
         let decided_at = context.system_time();
-        let reply = reply.clone();
-        let remembered = RememberedCommand { reply, decided_at };
-        Ok(self.commands.put(at, remembered)?)
+        self.commands
+            .put(at, RememberedCommand { reply, decided_at })
     }
 
     /// Writes a reply, and tells those who wait for it once it is committed.
@@ -263,8 +287,7 @@ impl<A: Aggregate> CommandProcessor<A> {
             aggregate_id,
             command_id,
         };
-        if let Some(reply) = self.known(&at, context.system_time())? {
-            self.meter.count(|metrics| &metrics.commands_repeated);
+        if let Some(reply) = self.seen(context, &at)? {
             return self.reply(context, None, reply);
         }
         let version = self.state.get_with(&at.aggregate_id, |known| {
@@ -273,7 +296,7 @@ impl<A: Aggregate> CommandProcessor<A> {
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
-        self.remember(context, at, &reply)?;
+        self.remember(context, at, reply.clone())?;
         self.reply(context, None, reply)
     }
 
@@ -283,7 +306,7 @@ impl<A: Aggregate> CommandProcessor<A> {
     }
 
     /// Deletes forgotten commands, a bounded number of entries per call, round and round.
-    fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
+    pub(super) fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
         let start = self
             .purged_to
             .take()

@@ -31,6 +31,7 @@ mod event_processor;
 mod history;
 mod json;
 mod limits;
+mod message;
 mod meter;
 mod process;
 mod reason;
@@ -48,8 +49,8 @@ pub use command::{
     ReplyReason,
 };
 pub use decision::{
-    AggregateRecord, Appended, Decision, DecisionError, FoldError, ReplayError, decide_command,
-    fold_foreign, replay,
+    AggregateRecord, Appended, Decision, DecisionError, FoldError, Refusal, ReplayError,
+    decide_command, decide_message, fold_foreign, replay,
 };
 pub use envelope::{Envelope, EnvelopeError, Metadata, event_id};
 pub use history::{
@@ -57,6 +58,7 @@ pub use history::{
     history_range, judge,
 };
 pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
+pub use message::{Message, Step, StepEvent};
 pub use process::{
     AnswerEvent, Managed, ManagedRejection, Patience, PendingStep, Process, ProcessCommand,
     ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, Trigger,

@@ -15,7 +15,9 @@ use std::ops::Bound;
 
 use super::aggregate::Aggregate;
 use super::decision::{AggregateRecord, replay};
+use super::envelope::Envelope;
 use super::history::{HistoryEntry, HistoryKey};
+use super::message::{Step, StepEvent};
 use super::meter::Meter;
 use super::recorded::{Happened, Occasion};
 use super::stores::{RebuildPosition, RebuildProgress};
@@ -52,6 +54,9 @@ pub(super) struct Rebuild<A: Aggregate> {
     pub(super) meter: Meter,
     /// Whether events are handed downstream beside changes.
     pub(super) reports: bool,
+    /// Whether every event is handed downstream, with the state before and after it, instead of every
+    /// aggregate once.
+    pub(super) steps: bool,
 }
 
 /// An aggregate whose entries are being read.
@@ -91,14 +96,19 @@ impl<A: Aggregate> Rebuild<A> {
                 self.finish(context, current.take())?;
             }
             let before = current.take().map(|current| current.record);
-            let state = match &before {
-                Some(before) if self.reports => Some(before.state.clone()),
-                _ => None,
+            let record = if self.steps {
+                self.step(context, before, &key, &entry)?
+            } else {
+                let state = match &before {
+                    Some(before) if self.reports => Some(before.state.clone()),
+                    _ => None,
+                };
+                let record = replay::<A>(before, &key, &entry)?;
+                if self.reports {
+                    self.happened(context, &entry, state, &record, &key)?;
+                }
+                record
             };
-            let record = replay::<A>(before, &key, &entry)?;
-            if self.reports {
-                self.happened(context, &entry, state, &record, &key)?;
-            }
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
                 record,
@@ -201,6 +211,9 @@ impl<A: Aggregate> Rebuild<A> {
         else {
             return Ok(());
         };
+        if self.steps {
+            return Ok(self.state.put(aggregate_id, record)?);
+        }
         self.state.put(aggregate_id.clone(), record.clone())?;
         // As where events are folded: a foreign clock may run ahead of what a broker takes.
         let timestamp = record.updated_at.min(context.system_time());
@@ -210,6 +223,33 @@ impl<A: Aggregate> Rebuild<A> {
             timestamp,
         ))?;
         Ok(())
+    }
+
+    /// Folds an entry and hands it downstream.
+    fn step(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        before: Option<AggregateRecord<A::State>>,
+        key: &HistoryKey,
+        entry: &HistoryEntry,
+    ) -> Result<AggregateRecord<A::State>, BoxError> {
+        let after = replay::<A>(before.clone(), key, entry)?;
+        let headers = Envelope::parse(&entry.event)?.headers()?;
+        let timestamp = after.updated_at;
+        let step = Step {
+            before,
+            after: after.clone(),
+            events: vec![StepEvent {
+                version: key.version,
+                timestamp,
+                headers,
+                value: entry.event.clone(),
+            }],
+            replayed: true,
+        };
+        let aggregate_id = key.aggregate_id.clone();
+        context.forward(Record::new(aggregate_id, Effect::Stepped(step), timestamp))?;
+        Ok(after)
     }
 
     fn set(&self, progress: RebuildProgress) -> Result<(), BoxError> {

@@ -24,6 +24,7 @@ use super::command_processor::CommandProcessor;
 use super::decision::AggregateRecord;
 use super::event_processor::EventProcessor;
 use super::history::{HistoryEntry, HistoryKey};
+use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
 use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits};
@@ -67,6 +68,8 @@ pub(super) enum Effect<S> {
     Happened(Box<Happened<S>>),
     /// How a command ended, for [`Drawn::outcomes`].
     Ended(Box<CommandOutcome>),
+    /// What a message did, where messages and not commands come in.
+    Stepped(Step<S>),
 }
 
 /// How long commands are remembered, and how forgotten ones are deleted.
@@ -92,7 +95,7 @@ impl Default for CommandMemory {
 }
 
 /// The declared names of an aggregate's topics; a configuration may rename them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AggregateTopics {
     /// Commands, keyed by aggregate id.
     pub commands: String,
@@ -204,7 +207,14 @@ impl<A: Aggregate> EventSourced<A> {
         }
     }
 
-    /// Says how long commands are remembered.
+    /// Describes an aggregate that messages come to instead of commands, to be drawn by
+    /// [`draw_on`](Self::draw_on). Its stores are called `<name>-…`.
+    #[must_use]
+    pub fn of_messages(name: impl Into<String>) -> Self {
+        Self::new(name, AggregateTopics::default())
+    }
+
+    /// Says how long commands, or messages, are remembered.
     #[must_use]
     pub fn command_memory(mut self, memory: CommandMemory) -> Self {
         self.memory = memory;
@@ -245,8 +255,12 @@ impl<A: Aggregate> EventSourced<A> {
     }
 
     /// Returns how the aggregate is reached from outside: its command topic, its state, its replies.
+    /// One that messages come to can only be read.
     #[must_use]
     pub fn endpoint(&self) -> AggregateEndpoint {
+        if self.topics.commands.is_empty() {
+            return AggregateEndpoint::read_only::<A>(self.store_name("state"));
+        }
         AggregateEndpoint::of::<A>(
             self.topics.commands.clone(),
             self.store_name("state"),
@@ -323,6 +337,70 @@ impl<A: Aggregate> EventSourced<A> {
                 Produced::with(serdes::string(), serdes::json::<Reply>()),
             );
         (changed, happened, ended)
+    }
+
+    /// Adds the aggregate to a topology behind a stream of messages, whose key is the aggregate's id.
+    /// Returns what each of them did: one record per message that brought about events, and after a
+    /// reset one per event in history, which has been published before. The stream goes to no topic:
+    /// what is published, and in which form, is drawn from the steps.
+    ///
+    /// The source of the messages must not be rewindable: like commands, they have had their effects.
+    /// Its error policy is met by those that the aggregate rejects.
+    ///
+    /// ```text
+    /// let steps = EventSourced::<FlightLeg>::of_messages("flight-leg").draw_on(&builder, &messages);
+    /// ```
+    #[must_use = "events are published, and read models drawn, from the steps"]
+    pub fn draw_on(
+        self,
+        builder: &StreamsBuilder,
+        messages: &KStream<String, Message<A::Command>>,
+    ) -> KStream<String, Step<A::State>>
+    where
+        A::Command: Clone,
+    {
+        let stores = self.stores(builder);
+        let (memory, limits) = (self.memory, self.slices);
+        messages
+            .process(
+                &self.store_name("decide"),
+                (
+                    &stores.state,
+                    &stores.progress,
+                    &stores.history,
+                    &stores.commands,
+                ),
+                move |setup, (state, progress, history, commands)| {
+                    let meter = meter::<A>(setup);
+                    MessageProcessor::<A> {
+                        rebuild: Rebuild {
+                            state: state.clone(),
+                            progress,
+                            history: history.clone(),
+                            limits,
+                            meter: meter.clone(),
+                            steps: true,
+                            reports: false,
+                        },
+                        commands: CommandProcessor {
+                            state,
+                            history,
+                            commands,
+                            memory,
+                            replies: ReplyHub::new(),
+                            meter,
+                            purged_to: None,
+                            reports: false,
+                        },
+                    }
+                },
+            )
+            .flat_map_values(|effect| match effect {
+                Effect::Stepped(step) => Some(step),
+                _ => None,
+            })
+            // The key is the message's: it stays.
+            .mark_as_partitioned()
     }
 
     fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
@@ -414,6 +492,7 @@ impl<A: Aggregate> EventSourced<A> {
                         limits,
                         meter: meter.clone(),
                         reports,
+                        steps: false,
                     };
                     EventProcessor::<A> {
                         rebuild,

@@ -18,6 +18,7 @@ mod owners;
 mod problem;
 mod producer;
 mod queries;
+mod read_models;
 mod server;
 mod serving;
 

@@ -165,7 +165,7 @@ async fn look_up(
 }
 
 /// Reads from disk do not hold up other requests.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(read).await.map_err(|error| {

@@ -265,8 +265,12 @@ mod tests {
         assert_eq!(
             endpoints,
             [
-                ("Account", COMMANDS, "account-state"),
-                ("Transaction", TRANSACTION_COMMANDS, "transaction-state"),
+                ("Account", Some(COMMANDS), "account-state"),
+                (
+                    "Transaction",
+                    Some(TRANSACTION_COMMANDS),
+                    "transaction-state"
+                ),
             ]
         );
     }
