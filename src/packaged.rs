@@ -15,6 +15,7 @@ use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
     Aggregate, Command, CommandEnvelope, CommandError, CompletedCommand, ReplyHub,
 };
+use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
 
 /// A topology that a configuration can name.
@@ -96,17 +97,26 @@ pub struct Packaged {
     pub topology: Topology,
     /// The aggregates that take commands.
     pub aggregates: Vec<AggregateEndpoint>,
+    /// The sinks that a configuration may turn on.
+    pub sinks: Vec<SinkDeclaration>,
 }
 
 impl Packaged {
     /// Packages a topology without aggregates.
     #[must_use]
     pub fn new(topology: Topology) -> Self {
-        let aggregates = Vec::new();
         Self {
             topology,
-            aggregates,
+            aggregates: Vec::new(),
+            sinks: Vec::new(),
         }
+    }
+
+    /// Adds a sink; it runs where the configuration has a section `sinks.<name>`.
+    #[must_use]
+    pub fn with_sink(mut self, sink: SinkDeclaration) -> Self {
+        self.sinks.push(sink);
+        self
     }
 
     /// Adds an aggregate.

@@ -1,4 +1,5 @@
-//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`,
+//! `rebuild-sink`, `archive`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -24,9 +25,11 @@ mod plan;
 mod reset;
 mod run;
 mod signals;
+mod sinks;
 
 pub use args::{
-    Arguments, Command, Deployment, Describe, Format, LogChoice, Plan, Reset, exit_code_of,
+    Archive, Arguments, Command, Deployment, Describe, Format, LogChoice, Plan, RebuildSink, Reset,
+    exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -102,6 +105,14 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Reset(arguments) => {
             log_to_stderr("warn")?;
             reset::reset(arguments, topologies)
+        }
+        Command::RebuildSink(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::rebuild(arguments, topologies)
+        }
+        Command::Archive(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::archive(arguments, topologies)
         }
     }
 }

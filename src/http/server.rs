@@ -32,13 +32,14 @@ use crate::packaged::AggregateEndpoint;
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 8] = [
-    METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATE, COMMAND,
+const ROUTES: [&str; 9] = [
+    METRICS, LIVE, READY, TOPOLOGY, SINKS, STORES, ENTRY, AGGREGATE, COMMAND,
 ];
 const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
 const TOPOLOGY: &str = "/topology";
+const SINKS: &str = "/sinks";
 const STORES: &str = "/stores";
 const ENTRY: &str = "/stores/{name}/{key}";
 const AGGREGATE: &str = "/aggregates/{aggregateType}/{aggregateId}";
@@ -250,6 +251,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route(LIVE, get(queries::live))
         .route(READY, get(queries::ready))
         .route(TOPOLOGY, get(queries::topology))
+        .route(SINKS, get(queries::sinks))
         .route(STORES, get(queries::stores))
         .route(ENTRY, get(queries::entry))
         .route(AGGREGATE, get(queries::aggregate))
