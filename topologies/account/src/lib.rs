@@ -17,6 +17,7 @@ mod account;
 mod commands;
 mod events;
 mod money;
+mod projections;
 mod read_model;
 mod rejection;
 mod topology;
@@ -30,6 +31,7 @@ pub use events::{
     ChangeType, Status,
 };
 pub use money::{Amount, AmountInput, Currency, MoneyError};
+pub use projections::{POSTGRES, tables};
 pub use read_model::Balance;
 pub use rejection::{AccountRejection, codes};
 pub use topology::{

@@ -22,6 +22,7 @@ use millstream::prelude::*;
 use serde::Deserialize;
 
 use crate::account::Account;
+use crate::projections;
 use crate::read_model::Balance;
 
 /// The declared name of the command topic.
@@ -110,7 +111,9 @@ impl AccountTopology {
         let endpoint = accounts.endpoint();
         let changed = accounts.draw(&builder);
         balances(&builder, &changed);
-        Ok(Packaged::new(builder.build()?).with_aggregate(endpoint))
+        Ok(Packaged::new(builder.build()?)
+            .with_aggregate(endpoint)
+            .with_sink(projections::postgres()))
     }
 }
 
