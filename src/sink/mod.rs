@@ -29,12 +29,14 @@ mod backoff;
 mod catch_up;
 mod error;
 mod intake;
+mod past;
 mod set;
 mod status;
 mod worker;
 
 pub use catch_up::{CatchUp, CatchUpError, catch_up};
 pub use error::SinkError;
+pub use past::{PastError, PastRange, PastReader, PastRecords, Span};
 pub use set::{RunningSinks, SinkSet, SinksSpec, resolve_topics};
 pub use status::{SinkPosition, SinkState, SinkStatus, SinkView};
 
@@ -160,6 +162,11 @@ pub trait Sink: Send + Sync + fmt::Debug {
         })
     }
 
+    /// Returns what reads back what this sink has written, where that is records: an archive.
+    fn past(&self) -> Option<Arc<dyn PastRecords>> {
+        None
+    }
+
     /// Checks what was written against itself; returns what was found to be right, for people.
     ///
     /// # Errors
@@ -184,7 +191,9 @@ pub trait SinkSession: Send {
     /// none is stored, which from now on is.
     fn resume<'a>(&'a mut self, partitions: &'a [SinkPartition]) -> SinkFuture<'a, Vec<Offset>>;
 
-    /// Writes batches of different partitions, all or none, and with them the offsets that follow.
+    /// Writes batches of different partitions, each with the offset that follows it in one atomic step.
+    /// After an error each of them was written whole or not at all, and the partitions ask where they
+    /// stand; after [`SinkError::Refused`] none was.
     ///
     /// Returns how many rows (or files) that made.
     fn write<'a>(&'a mut self, batches: &'a [SinkBatch]) -> SinkFuture<'a, u64>;

@@ -126,8 +126,10 @@ impl SinkSet {
 /// A panic ends the sink, not the process, and is seen.
 fn supervise<L: Log>(spec: WorkerSpec<L>, status: &SinkStatus) {
     let (name, connected) = (spec.name.clone(), spec.metrics.connected.clone());
+    let stop = Arc::clone(&spec.stop);
     let ended = catch_unwind(AssertUnwindSafe(|| Worker::new(spec).run()));
-    if ended.is_err() {
+    // One that was left behind may outlive the runtime that it waits on.
+    if ended.is_err() && !stop.is_set() {
         connected.set(0);
         tracing::error!(sink = name, "the sink has panicked and does not go on");
         let error = SinkError::failed("the sink has panicked: a bug; it goes on with a restart");

@@ -35,8 +35,8 @@ pub use projections::{POSTGRES, tables};
 pub use read_model::Balance;
 pub use rejection::{AccountRejection, codes};
 pub use topology::{
-    AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS, DEAD_LETTERS, EVENTS,
-    REPLIES,
+    ARCHIVE, AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS, DEAD_LETTERS,
+    EVENTS, REPLIES,
 };
 
 /// Returns the packaged topology, for a binary to register.

@@ -19,6 +19,7 @@ use millstream::event_sourcing::{
 };
 use millstream::packaged::{BuildEnv, BuildError, Packaged, PackagedTopology};
 use millstream::prelude::*;
+use millstream_archive::ArchiveSink;
 use serde::Deserialize;
 
 use crate::account::Account;
@@ -35,6 +36,9 @@ pub const REPLIES: &str = "billing.account.replies";
 pub const BALANCES: &str = "billing.account.balances";
 /// The declared name of the dead-letter topic.
 pub const DEAD_LETTERS: &str = "billing.account.dlq";
+
+/// The name of the archive of events in a configuration.
+pub const ARCHIVE: &str = "archive";
 
 /// The topology's own settings: `parameters` of its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -113,7 +117,8 @@ impl AccountTopology {
         balances(&builder, &changed);
         Ok(Packaged::new(builder.build()?)
             .with_aggregate(endpoint)
-            .with_sink(projections::postgres()))
+            .with_sink(projections::postgres())
+            .with_sink(ArchiveSink::declare(ARCHIVE, &[EVENTS])))
     }
 }
 

@@ -144,9 +144,14 @@ impl Database {
     }
 
     pub(crate) fn number(&self, sql: &str) -> i64 {
+        self.try_number(sql).expect("the tables are there")
+    }
+
+    /// `None` as long as there are no tables.
+    pub(crate) fn try_number(&self, sql: &str) -> Option<i64> {
         let client = self.client();
-        let row = self.runtime.block_on(client.query_one(sql, &[])).unwrap();
-        row.get(0)
+        let row = self.runtime.block_on(client.query_one(sql, &[])).ok()?;
+        Some(row.get(0))
     }
 
     /// Returns the table: amount, note and version by id.
@@ -315,10 +320,14 @@ impl<L: Log> Items<L> {
             self.topic
         );
         let deadline = Instant::now() + PATIENCE;
-        while database.number(&sql) < self.ends() {
+        loop {
+            let stored = database.try_number(&sql);
+            if stored == Some(self.ends()) {
+                break;
+            }
             if Instant::now() > deadline {
                 let views: Vec<SinkView> = running.iter().map(|it| it.status.view()).collect();
-                panic!("{} of {}: {views:#?}", database.number(&sql), self.ends());
+                panic!("{stored:?} of {}: {views:#?}", self.ends());
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
