@@ -61,7 +61,7 @@ fn refuse_partial<L: Log>(log: &L, loaded: &Loaded, sink: &ConfiguredSink) -> Re
     let declared = loaded.topology.declared_topics();
     for topic in topics_of(log, loaded, sink)? {
         let config = declared.iter().find(|known| known.name == topic.declared);
-        if config.is_some_and(|known| is_compacted(known)) {
+        if config.is_some_and(is_compacted) {
             continue;
         }
         let partitions: Vec<TopicPartition> = (0..topic.partitions)

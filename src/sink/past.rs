@@ -15,9 +15,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::worker::{record_of, wait};
-use super::{SinkError, SinkFuture, SinkRecord};
+use super::{SinkError, SinkFuture, SinkRecord, SinkTopic};
 use crate::clock::Timestamp;
-use crate::log::{Isolation, Log, LogError, LogReader, Offset, TopicPartition};
+use crate::format::partitioner::partition_for_key;
+use crate::log::{Isolation, Log, LogError, LogReader, Offset, TopicName, TopicPartition};
 
 /// How long one read of the log waits for records that it says are there.
 const READ_WAIT: Duration = Duration::from_millis(200);
@@ -196,7 +197,7 @@ impl<L: Log> PastReader<L> {
                 Some(_) | None => Vec::new(),
             };
             let flow = match next(at, log_start, &ranges) {
-                Next::Topic => match self.read_topic(partition, &mut at, end, span, &mut each) {
+                Next::Topic => match self.read_log(partition, &mut at, end, span, &mut each) {
                     // Retention was faster: what it has deleted is in the archive, or missing.
                     Err(LogError::OffsetOutOfRange { .. }) => ControlFlow::Continue(()),
                     result => result?,
@@ -209,7 +210,7 @@ impl<L: Log> PastReader<L> {
                 Next::Missing(until) => {
                     let following = ranges.iter().find(|range| range.first == until);
                     let starts_earlier = following.zip(span.since);
-                    if !starts_earlier.is_some_and(|(range, since)| range.min_timestamp < since) {
+                    if starts_earlier.is_none_or(|(range, since)| range.min_timestamp >= since) {
                         let partition = partition.clone();
                         return Err(PastError::Missing {
                             partition,
@@ -223,6 +224,54 @@ impl<L: Log> PastReader<L> {
             };
             if flow.is_break() {
                 return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`read`](Self::read), for the records of one key: the events of an aggregate. Reads the
+    /// partition that the key's records go to.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_key(
+        &self,
+        topic: &SinkTopic,
+        key: &[u8],
+        span: Span,
+        mut each: impl FnMut(SinkRecord) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let number = partition_for_key(key, topic.partitions);
+        let partition = TopicPartition::new(TopicName::clone(&topic.name), number);
+        self.read(&partition, span, |record| {
+            if record.key.as_deref() == Some(key) {
+                each(record)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    /// As [`read`](Self::read), for one partition of a topic after the other: the events of all
+    /// aggregates in a period. The order between partitions is not that of time.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_topic(
+        &self,
+        topic: &SinkTopic,
+        span: Span,
+        mut each: impl FnMut(SinkRecord) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let mut flow = ControlFlow::Continue(());
+        for number in 0..topic.partitions {
+            let partition = TopicPartition::new(TopicName::clone(&topic.name), number);
+            self.read(&partition, span, |record| {
+                flow = each(record);
+                flow
+            })?;
+            if flow.is_break() {
+                break;
             }
         }
         Ok(())
@@ -259,7 +308,7 @@ impl<L: Log> PastReader<L> {
     }
 
     /// Reads the log from `at`, which follows what was read, to `end`.
-    fn read_topic(
+    fn read_log(
         &self,
         partition: &TopicPartition,
         at: &mut Offset,

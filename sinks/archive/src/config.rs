@@ -17,8 +17,9 @@ use crate::store::Store;
 
 /// How often an archive that does nothing checks its offsets: each check asks the store.
 const CHECK_INTERVAL: Duration = Duration::from_mins(1);
-/// How long a file may take to be stored.
-const TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a file may take to be stored: within the group's `max.poll.interval.ms` of five minutes,
+/// with what comes before and after.
+const TIMEOUT: Duration = Duration::from_secs(90);
 /// Limits of the settings.
 const FILE_BYTES: (u64, u64) = (64 << 10, 1 << 30);
 const FILE_RECORDS_MAX: usize = 10_000_000;

@@ -1,13 +1,6 @@
 //! The archive on the embedded log and a local directory: every committed record once, whatever was
 //! killed when, and read back across the archive and the topic.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic, in helpers as well"
-)]
-
 mod support;
 
 use std::ops::ControlFlow;
@@ -225,6 +218,40 @@ fn a_period_reads_only_the_files_that_may_have_it() {
     }
     assert_eq!(site.across(0, span).unwrap(), expected);
     assert!(site.across(0, Span::ALL).is_err());
+}
+
+#[test]
+fn the_events_of_one_key_and_of_all_are_read_across_archive_and_topic() {
+    let mut site = Site::new();
+    site.write_by_key(30);
+    let all: Vec<SinkRecord> = topics(&site).concat();
+    let of_key = |it: &&SinkRecord| it.key.as_deref() == Some(b"key-3".as_slice());
+    let expected: Vec<SinkRecord> = all.iter().filter(of_key).cloned().collect();
+    assert!(!expected.is_empty());
+    site.archive(SMALL);
+    for partition in 0..PARTITIONS {
+        site.delete_below(partition, site.manifest(partition).end().unwrap() - 7);
+    }
+    let sink = site.sink("");
+    let (reader, topic) = (site.reader(&sink), site.sink_topic(&sink));
+    let mut found = Vec::new();
+    let keep = |found: &mut Vec<SinkRecord>, record| {
+        found.push(record);
+        ControlFlow::Continue(())
+    };
+    let read = reader.read_key(&topic, b"key-3", Span::ALL, |it| keep(&mut found, it));
+    assert!(read.is_ok(), "{read:?}");
+    assert_eq!(found, expected);
+    found.clear();
+    let read = reader.read_topic(&topic, Span::ALL, |it| keep(&mut found, it));
+    assert!(read.is_ok(), "{read:?}");
+    assert_eq!(found, all);
+    found.clear();
+    let read = reader.read_topic(&topic, Span::ALL, |it| {
+        found.push(it);
+        ControlFlow::Break(())
+    });
+    assert!(read.is_ok() && found.len() == 1, "{read:?}");
 }
 
 #[test]

@@ -15,8 +15,9 @@ use crate::table::is_identifier;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Limits of `batch_rows`.
 const ROWS_MAX: usize = 100_000;
-/// Limits of `timeout`. The longest leaves the group's `max.poll.interval.ms` alone.
-const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+/// Limits of `timeout`. Connecting, asking, writing and finding a refused record may each take as
+/// long, one after the other, within the group's `max.poll.interval.ms` of five minutes.
+const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// The settings of a PostgreSQL sink.
 #[derive(Debug, Deserialize)]
@@ -85,7 +86,7 @@ impl PostgresParameters {
     ) -> Result<(Target, SinkBounds), ConfigErrors> {
         let DurationValue(timeout) = self.timeout;
         if !(TIMEOUT.0..=TIMEOUT.1).contains(&timeout) {
-            return Err(parameters.refuse("`timeout` must be between 1s and 2m"));
+            return Err(parameters.refuse("`timeout` must be between 1s and 1m"));
         }
         if !(1..=ROWS_MAX).contains(&self.batch_rows) {
             return Err(parameters.refuse(format!("`batch_rows` must be between 1 and {ROWS_MAX}")));

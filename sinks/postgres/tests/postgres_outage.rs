@@ -1,7 +1,5 @@
 //! The database goes away in mid-flight, in an orderly way and by `kill -9`, and comes back.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
-
 mod support;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use millstream::log::{
 use millstream::metrics::Metrics;
 use millstream::sink::{
     CatchUp, ConfiguredSink, PastError, PastReader, RunningSinks, SinkContext, SinkRecord, SinkSet,
-    SinksSpec, Span, catch_up, resolve_topics,
+    SinkTopic, SinksSpec, Span, catch_up, resolve_topics,
 };
 use millstream_archive::{ArchiveSink, Manifest};
 use tempfile::TempDir;
@@ -69,6 +69,15 @@ impl Site {
 
     /// Writes records in transactions of ten, every fourth of which is aborted; timestamps rise.
     pub(crate) fn write(&mut self, transactions: i64) {
+        self.write_to(transactions, |number| Some(i32::from(number % 3 == 0)));
+    }
+
+    /// As [`write`](Self::write), where the key decides the partition.
+    pub(crate) fn write_by_key(&mut self, transactions: i64) {
+        self.write_to(transactions, |_| None);
+    }
+
+    fn write_to(&mut self, transactions: i64, partition: impl Fn(i64) -> Option<i32>) {
         for _ in 0..transactions {
             self.producer.begin_transaction().unwrap();
             for _ in 0..10 {
@@ -78,7 +87,7 @@ impl Site {
                 self.producer
                     .send(ProducerRecord {
                         topic: &TOPIC.into(),
-                        partition: Some(i32::from(number % 3 == 0)),
+                        partition: partition(number),
                         key: Some(key.as_bytes()),
                         value: (number % 11 != 0).then_some(value.as_bytes()),
                         timestamp: 1_000_000 + number * 1_000,
@@ -179,6 +188,19 @@ impl Site {
             ControlFlow::Continue(())
         })?;
         Ok(found)
+    }
+
+    pub(crate) fn reader(&self, archive: &ConfiguredSink) -> PastReader<EmbeddedLog> {
+        PastReader::new(
+            &self.log,
+            self.runtime.handle(),
+            archive.sink.past(),
+            PATIENCE,
+        )
+    }
+
+    pub(crate) fn sink_topic(&self, archive: &ConfiguredSink) -> SinkTopic {
+        self.context(archive).topics.remove(0)
     }
 
     pub(crate) fn folder(&self, partition: i32) -> PathBuf {
