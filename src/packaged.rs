@@ -15,6 +15,7 @@ use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
     Aggregate, Command, CommandEnvelope, CommandError, CompletedCommand, ReplyHub,
 };
+use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
 
 mod feed;
@@ -110,6 +111,8 @@ pub struct Packaged {
     pub aggregates: Vec<AggregateEndpoint>,
     /// What is listed over HTTP.
     pub read_models: Vec<ReadModel>,
+    /// The sinks that a configuration may turn on.
+    pub sinks: Vec<SinkDeclaration>,
 }
 
 impl Packaged {
@@ -120,6 +123,7 @@ impl Packaged {
             topology,
             aggregates: Vec::new(),
             read_models: Vec::new(),
+            sinks: Vec::new(),
         }
     }
 
@@ -127,6 +131,13 @@ impl Packaged {
     #[must_use]
     pub fn with_read_model(mut self, read_model: ReadModel) -> Self {
         self.read_models.push(read_model);
+        self
+    }
+
+    /// Adds a sink; it runs where the configuration has a section `sinks.<name>`.
+    #[must_use]
+    pub fn with_sink(mut self, sink: SinkDeclaration) -> Self {
+        self.sinks.push(sink);
         self
     }
 

@@ -35,6 +35,10 @@ pub enum Command {
     Reset(Reset),
     /// Fill a deployment's input topics from a file
     Feed(Feed),
+    /// Empty what a sink has written and fill it again from its topics' start; daemons may run
+    RebuildSink(RebuildSink),
+    /// Archive the events of a deployment up to now, or check its archive
+    Archive(Archive),
 }
 
 /// A configuration, what overrides it, and the log it runs on.
@@ -221,6 +225,34 @@ impl std::str::FromStr for Speed {
     }
 }
 
+/// Arguments of `rebuild-sink`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RebuildSink {
+    /// Whose sink.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// The sink, by its name under `sinks` in the configuration
+    #[arg(value_name = "NAME")]
+    pub sink: String,
+
+    /// Rebuild from what the topics still hold, even where they no longer start at offset 0
+    #[arg(long)]
+    pub partial: bool,
+}
+
+/// Arguments of `archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Archive {
+    /// What is archived.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Read every file of the archive again and check it, instead of archiving
+    #[arg(long)]
+    pub verify: bool,
+}
+
 impl Arguments {
     /// Parses a command line, the program's name first.
     ///
@@ -240,6 +272,9 @@ impl Arguments {
             }
             Command::Plan(plan) if in_memory(&plan.deployment) => {
                 "a log in memory has recorded nothing to compare with: write `--embedded=DIR`"
+            }
+            Command::Archive(archive) if !archive.verify && in_memory(&archive.deployment) => {
+                "a log in memory is gone with its process: write `--embedded=DIR`"
             }
             _ => return Ok(arguments),
         };

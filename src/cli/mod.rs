@@ -1,4 +1,5 @@
-//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `feed`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `feed`,
+//! `rebuild-sink`, `archive`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -25,10 +26,11 @@ mod plan;
 mod reset;
 mod run;
 mod signals;
+mod sinks;
 
 pub use args::{
-    Arguments, Command, Deployment, Describe, Feed, Format, LogChoice, Plan, Reset, Speed,
-    exit_code_of,
+    Archive, Arguments, Command, Deployment, Describe, Feed, Format, LogChoice, Plan, RebuildSink,
+    Reset, Speed, exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -108,6 +110,14 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Feed(arguments) => {
             log_to_stderr("warn")?;
             feed::feed(arguments, topologies)
+        }
+        Command::RebuildSink(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::rebuild(arguments, topologies)
+        }
+        Command::Archive(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::archive(arguments, topologies)
         }
     }
 }

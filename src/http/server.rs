@@ -32,8 +32,8 @@ use crate::packaged::{AggregateEndpoint, ReadModel};
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 8] = [
-    METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATE, COMMAND,
+const ROUTES: [&str; 9] = [
+    METRICS, LIVE, READY, TOPOLOGY, SINKS, STORES, ENTRY, AGGREGATE, COMMAND,
 ];
 /// The label of all read models.
 const READ_MODEL: &str = "/{readModel}";
@@ -41,6 +41,7 @@ const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
 const TOPOLOGY: &str = "/topology";
+const SINKS: &str = "/sinks";
 const STORES: &str = "/stores";
 const ENTRY: &str = "/stores/{name}/{key}";
 const AGGREGATE: &str = "/aggregates/{aggregateType}/{aggregateId}";
@@ -261,6 +262,7 @@ fn router(shared: Arc<Shared>, models: Vec<ReadModel>) -> Router {
         .route(LIVE, get(queries::live))
         .route(READY, get(queries::ready))
         .route(TOPOLOGY, get(queries::topology))
+        .route(SINKS, get(queries::sinks))
         .route(STORES, get(queries::stores))
         .route(ENTRY, get(queries::entry))
         .route(AGGREGATE, get(queries::aggregate))
