@@ -1,8 +1,6 @@
 //! The rules of a transaction, as scenarios: what happened, what is asked or answered, what happens.
 
-use millstream::event_sourcing::{
-    Given, Managed, Process, ProcessCommand, ProcessStep, StepAnswer, given,
-};
+use millstream::event_sourcing::{Given, Managed, Process, ProcessCommand, StepAnswer, given};
 use serde_json::json;
 
 use super::*;
