@@ -258,24 +258,27 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         self
     }
 
-    /// Promises that the records lie where their keys belong, whatever the operators before have done
-    /// (KIP-759): what follows does not repartition. With a broken promise, records of one key are kept
-    /// by several tasks.
+    /// Says that the records are still in the partitions of their keys, although an operator before may
+    /// have changed the keys: a grouping or join that follows repartitions nothing (KIP-759).
+    ///
+    /// Only the author can know. Where it is not so, a key has several aggregates, one for each partition
+    /// that its records lie in.
     ///
     /// ```
     /// # use millstream::prelude::*;
     /// let builder = StreamsBuilder::new();
     /// builder
     ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
-    ///     .map(|key, word| (key, word.len().to_string()))
+    ///     .map(|key, word| (key, word.len() as i64))
     ///     .mark_as_partitioned()
-    ///     .group_by_key(Grouped::with("by-key", serdes::string(), serdes::string()))
-    ///     .count(Materialized::as_store("counts", serdes::string(), serdes::i64()));
-    /// assert_eq!(builder.build()?.sub_topologies().len(), 1);
+    ///     .group_by_key(Grouped::with("by-key", serdes::string(), serdes::i64()))
+    ///     .reduce(|a, b| a + b, Materialized::as_store("lengths", serdes::string(), serdes::i64()));
+    /// let topology = builder.build()?;
+    /// assert_eq!(topology.sub_topologies().len(), 1);
     /// # Ok::<(), TopologyErrors>(())
     /// ```
     #[must_use]
-    pub fn mark_as_partitioned(mut self) -> Self {
+    pub const fn mark_as_partitioned(mut self) -> Self {
         self.parts.repartition_required = false;
         self
     }

@@ -7,6 +7,7 @@
 //! load → own? → expectedVersion? → decide ─▶ events out, history, state, read model
 //!                                        └─▶ reply, remembered; waiters after the commit
 //! ```
+//! A step of a process has a memory of its own: nobody else can take its command id beforehand.
 
 use std::ops::Bound;
 
@@ -15,7 +16,9 @@ use super::command::{CommandEnvelope, CommandError, Outcome, Reply};
 use super::decision::{AggregateRecord, Appended, decide_command};
 use super::history::{HistoryEntry, HistoryKey, Origin};
 use super::meter::Meter;
+use super::process::ProcessRef;
 use super::reason::reasons;
+use super::recorded::{CommandOutcome, Happened};
 use super::reply_hub::ReplyHub;
 use super::stores::{CommandKey, RememberedCommand};
 use super::topology::{CommandMemory, Effect, RawKey, RawValue, reject};
@@ -32,6 +35,8 @@ pub(super) struct CommandProcessor<A: Aggregate> {
     pub(super) memory: CommandMemory,
     pub(super) replies: ReplyHub,
     pub(super) meter: Meter,
+    /// Whether events and outcomes are handed downstream beside changes.
+    pub(super) reports: bool,
     /// Where the purge goes on.
     pub(super) purged_to: Option<CommandKey>,
 }
@@ -53,16 +58,24 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Com
         };
         let key = record.key.as_deref();
         match CommandEnvelope::parse(&bytes) {
-            Ok(command) => {
+            Ok(mut command) => {
                 check_key(key, &command.aggregate_id)?;
+                command.process = ProcessRef::from_headers(&record.headers);
                 let at = CommandKey {
                     aggregate_id: command.aggregate_id.to_string(),
-                    command_id: command.command_id.to_string(),
+                    command_id: ProcessRef::memory_id(
+                        command.process.as_ref(),
+                        &command.command_id,
+                    ),
                 };
-                if !self.repeat(context, &at)? {
-                    self.decide(context, at, &command)?;
+                let (reply, repeated) = match self.seen(context, &at)? {
+                    Some(reply) => (reply, true),
+                    None => (self.decide(context, at, &command)?, false),
+                };
+                if self.reports {
+                    self.report(context, &command, &bytes, &reply, repeated)?;
                 }
-                Ok(())
+                self.reply(context, command.process.as_ref(), reply)
             }
             Err(error) => self.refuse_unreadable(context, key, &bytes, &error),
         }
@@ -115,21 +128,12 @@ impl<A: Aggregate> CommandProcessor<A> {
         }
     }
 
-    /// Gives a command seen before its first reply again; returns whether it was.
-    fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
-        let Some(reply) = self.seen(context, at)? else {
-            return Ok(false);
-        };
-        self.reply(context, reply)?;
-        Ok(true)
-    }
-
     fn decide(
         &self,
         context: &mut Context<'_, A>,
         at: CommandKey,
         command: &CommandEnvelope<'_>,
-    ) -> Result<(), BoxError> {
+    ) -> Result<Reply, BoxError> {
         let now = context.system_time();
         let known = self.state.get(&at.aggregate_id)?;
         let decision = decide_command::<A>(known.as_ref(), command, now)?;
@@ -140,8 +144,19 @@ impl<A: Aggregate> CommandProcessor<A> {
                 bytes = too_large.size, "event refused for its size"
             );
         }
+        let happened = match &decision.record {
+            Some(record) if self.reports => {
+                Happened::decided::<A>(known, &decision.events, record, command.process.as_ref())?
+            }
+            _ => Vec::new(),
+        };
         for event in decision.events {
             self.append(context, event)?;
+        }
+        for happened in happened {
+            let timestamp = happened.after.updated_at;
+            let effect = Effect::Happened(Box::new(happened));
+            context.forward(Record::new(at.aggregate_id.clone(), effect, timestamp))?;
         }
         if let Some(record) = decision.record {
             self.state.put(at.aggregate_id.clone(), record.clone())?;
@@ -149,7 +164,41 @@ impl<A: Aggregate> CommandProcessor<A> {
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, decision.reply)
+        self.remember(context, at, decision.reply.clone())?;
+        Ok(decision.reply)
+    }
+
+    /// Hands downstream how a command ended; for a step of a process, with the events of it: from
+    /// history, so that a repeated command is answered like the first.
+    fn report(
+        &self,
+        context: &mut Context<'_, A>,
+        command: &CommandEnvelope<'_>,
+        bytes: &[u8],
+        reply: &Reply,
+        repeated: bool,
+    ) -> Result<(), BoxError> {
+        let mut events = Vec::new();
+        if command.process.is_some() {
+            let count = u64::try_from(reply.event_ids.len())?;
+            let first = reply.aggregate_version.saturating_sub(count) + 1;
+            for version in first..=reply.aggregate_version {
+                let key = HistoryKey::new(command.aggregate_id.as_ref(), version);
+                let entry = self.history.get(&key)?;
+                events.extend(entry.map(|entry| entry.event));
+            }
+        }
+        let outcome = CommandOutcome {
+            command: bytes.to_vec(),
+            reply: reply.clone(),
+            process: command.process.clone(),
+            events,
+            repeated,
+        };
+        let key = command.aggregate_id.to_string();
+        let now = context.system_time();
+        let effect = Effect::Ended(Box::new(outcome));
+        Ok(context.forward(Record::new(key, effect, now))?)
     }
 
     /// Writes an event into history.
@@ -187,18 +236,8 @@ impl<A: Aggregate> CommandProcessor<A> {
         Ok(())
     }
 
-    fn remember(
-        &self,
-        context: &mut Context<'_, A>,
-        at: CommandKey,
-        reply: Reply,
-    ) -> Result<(), BoxError> {
-        self.memorise(context, at, reply.clone())?;
-        self.reply(context, reply)
-    }
-
-    /// Remembers a command without telling anybody.
-    pub(super) fn memorise(
+    /// Remembers how a command ended.
+    pub(super) fn remember(
         &self,
         context: &Context<'_, A>,
         at: CommandKey,
@@ -211,15 +250,23 @@ impl<A: Aggregate> CommandProcessor<A> {
     }
 
     /// Writes a reply, and tells those who wait for it once it is committed.
-    fn reply(&self, context: &mut Context<'_, A>, reply: Reply) -> Result<(), BoxError> {
+    fn reply(
+        &self,
+        context: &mut Context<'_, A>,
+        process: Option<&ProcessRef>,
+        reply: Reply,
+    ) -> Result<(), BoxError> {
         let now = context.system_time();
-        if self.replies.is_awaited(&reply) {
+        if process.is_none() && self.replies.is_awaited(&reply) {
             let (replies, reply) = (self.replies.clone(), reply.clone());
             context.after_commit(move || replies.deliver(&reply));
         }
         let key = reply.aggregate_id.clone();
-        context.forward(Record::new(key, Effect::Replied(reply), now))?;
-        Ok(())
+        let mut record = Record::new(key, Effect::Replied(reply), now);
+        if let Some(process) = process {
+            process.write(&mut record.headers);
+        }
+        Ok(context.forward(record)?)
     }
 
     /// Answers a command that cannot be read when its ids can; a dead letter otherwise.
@@ -240,8 +287,8 @@ impl<A: Aggregate> CommandProcessor<A> {
             aggregate_id,
             command_id,
         };
-        if self.repeat(context, &at)? {
-            return Ok(());
+        if let Some(reply) = self.seen(context, &at)? {
+            return self.reply(context, None, reply);
         }
         let version = self.state.get_with(&at.aggregate_id, |known| {
             known.map_or(0, |record| record.version)
@@ -249,7 +296,8 @@ impl<A: Aggregate> CommandProcessor<A> {
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
-        self.remember(context, at, reply)
+        self.remember(context, at, reply.clone())?;
+        self.reply(context, None, reply)
     }
 
     fn is_forgotten(&self, command: &RememberedCommand, now: Timestamp) -> bool {

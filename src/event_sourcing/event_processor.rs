@@ -8,6 +8,7 @@ use super::limits::event_size;
 use super::meter::Meter;
 use super::reason::reasons;
 use super::rebuild::Rebuild;
+use super::recorded::{Happened, Occasion};
 use super::topology::{Effect, RawKey, RawValue, reject};
 use crate::processor::{BoxError, Init, Processor, ProcessorContext, Record};
 use crate::state::StateError;
@@ -47,7 +48,7 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Eve
                 Failure::State(error) => error.into(),
             })?;
         match folded {
-            Some((key, after)) => self.write(context, key, bytes, after),
+            Some((key, before, after)) => self.write(context, key, bytes, before, after),
             None => Ok(()),
         }
     }
@@ -65,7 +66,8 @@ impl<E: Into<FoldError>> From<E> for Failure {
     }
 }
 
-type Folded<S> = Option<(HistoryKey, AggregateRecord<S>)>;
+/// The event's place, the state before where it is handed downstream, and the aggregate after it.
+type Folded<S> = Option<(HistoryKey, Option<S>, AggregateRecord<S>)>;
 
 impl<A: Aggregate> EventProcessor<A> {
     /// Judges an event and folds it; `None` for a repetition.
@@ -111,8 +113,12 @@ impl<A: Aggregate> EventProcessor<A> {
         }
         self.meter
             .size(size, &envelope.event_type, &envelope.event_id, bytes.len());
+        let before = match &known {
+            Some(known) if self.rebuild.reports => Some(known.state.clone()),
+            _ => None,
+        };
         let after = fold_foreign::<A>(known, &envelope)?;
-        Ok(Some((at, after)))
+        Ok(Some((at, before, after)))
     }
 
     /// Looks up what history holds at the event's version, and decides.
@@ -164,10 +170,18 @@ impl<A: Aggregate> EventProcessor<A> {
         context: &mut Context<'_, A>,
         at: HistoryKey,
         bytes: Vec<u8>,
+        before: Option<A::State>,
         after: AggregateRecord<A::State>,
     ) -> Result<(), BoxError> {
         self.meter.count(|metrics| &metrics.folded);
         let aggregate_id = at.aggregate_id.clone();
+        let happened = self.rebuild.reports.then(|| Happened {
+            event: bytes.clone(),
+            before,
+            after: after.clone(),
+            occasion: Occasion::Folded,
+            process: None,
+        });
         self.rebuild.history.put(
             at,
             HistoryEntry {
@@ -181,6 +195,10 @@ impl<A: Aggregate> EventProcessor<A> {
         // A foreign clock may run ahead, and a broker refuses records dated far in the future: the
         // read model's record is dated now then. The event's own time stays in its state.
         let timestamp = after.updated_at.min(context.system_time());
+        if let Some(happened) = happened {
+            let effect = Effect::Happened(Box::new(happened));
+            context.forward(Record::new(aggregate_id.clone(), effect, timestamp))?;
+        }
         context.forward(Record::new(aggregate_id, Effect::Changed(after), timestamp))?;
         Ok(())
     }

@@ -5,6 +5,10 @@
 //! [`Aggregate`] (its state, commands, events and rules, all pure); this module brings what every
 //! aggregate needs: the wire forms ([`Envelope`], [`CommandEnvelope`], [`Reply`]), the chain of
 //! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]) and size limits.
+//!
+//! [`EventSourced::draw`] is enough for one aggregate; [`EventSourced::draw_all`] also hands on every
+//! event and every command's outcome, for read models that count events and for a [`Process`]: an
+//! aggregate that moves others, step by step.
 //! # Invariants
 //! - Versions of an aggregate are gapless, and an event once written is never edited.
 //! - A command is answered once: its id is remembered, and repeated it gets its first reply again.
@@ -15,8 +19,8 @@
 //! What cannot be read, does not follow or is unknown carries a [`ReasonCode`]: a command gets a
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
-//! Snapshots, time travel, timelines, projections beside the read model, process managers and the
-//! archive are a later issue; they read the history store that is written here.
+//! Snapshots, time travel, timelines, projections beside the read model and the archive are a later
+//! issue; they read the history store that is written here.
 
 mod aggregate;
 mod command;
@@ -29,8 +33,10 @@ mod json;
 mod limits;
 mod message;
 mod meter;
+mod process;
 mod reason;
 mod rebuild;
+mod recorded;
 mod reply_hub;
 mod stores;
 mod time;
@@ -53,11 +59,18 @@ pub use history::{
 };
 pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
 pub use message::{Message, Step, StepEvent};
+pub use process::{
+    AnswerEvent, Managed, ManagedRejection, Patience, PendingStep, Process, ProcessCommand,
+    ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, Trigger,
+};
 pub use reason::{ReasonCode, Rejection, reasons};
+pub use recorded::{CommandOutcome, Drawn, Occasion, RecordedEvent};
 pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;
-pub use stores::{CommandKey, RebuildPosition, RebuildProgress, RememberedCommand};
+pub use stores::{
+    CommandKey, HistoryKeySerde, RebuildPosition, RebuildProgress, RememberedCommand,
+};
 pub use time::{TimeError, format_timestamp, parse_timestamp};
 pub use topology::{
     AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic, expiring_topic,

@@ -19,6 +19,7 @@ use super::envelope::Envelope;
 use super::history::{HistoryEntry, HistoryKey};
 use super::message::{Step, StepEvent};
 use super::meter::Meter;
+use super::recorded::{Happened, Occasion};
 use super::stores::{RebuildPosition, RebuildProgress};
 use super::topology::Effect;
 use crate::processor::{BoxError, Init, ProcessorContext, Record};
@@ -51,6 +52,8 @@ pub(super) struct Rebuild<A: Aggregate> {
     pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
     pub(super) limits: SliceLimits,
     pub(super) meter: Meter,
+    /// Whether events are handed downstream beside changes.
+    pub(super) reports: bool,
     /// Whether every event is handed downstream, with the state before and after it, instead of every
     /// aggregate once.
     pub(super) steps: bool,
@@ -96,7 +99,15 @@ impl<A: Aggregate> Rebuild<A> {
             let record = if self.steps {
                 self.step(context, before, &key, &entry)?
             } else {
-                replay::<A>(before, &key, &entry)?
+                let state = match &before {
+                    Some(before) if self.reports => Some(before.state.clone()),
+                    _ => None,
+                };
+                let record = replay::<A>(before, &key, &entry)?;
+                if self.reports {
+                    self.happened(context, &entry, state, &record, &key)?;
+                }
+                record
             };
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
@@ -164,6 +175,27 @@ impl<A: Aggregate> Rebuild<A> {
             aggregate_id,
             record,
         }))
+    }
+
+    /// Hands an event downstream, as it was when it was new.
+    fn happened(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        entry: &HistoryEntry,
+        before: Option<A::State>,
+        after: &AggregateRecord<A::State>,
+        key: &HistoryKey,
+    ) -> Result<(), BoxError> {
+        let happened = Happened {
+            event: entry.event.clone(),
+            before,
+            after: after.clone(),
+            occasion: Occasion::Rebuilt,
+            process: None,
+        };
+        let timestamp = after.updated_at.min(context.system_time());
+        let effect = Effect::Happened(Box::new(happened));
+        Ok(context.forward(Record::new(key.aggregate_id.clone(), effect, timestamp))?)
     }
 
     /// Writes an aggregate whose last entry is in, and hands it downstream.

@@ -28,6 +28,7 @@ use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
 use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits};
+use super::recorded::{CommandOutcome, Drawn, Happened};
 use super::reply_hub::ReplyHub;
 use super::stores::{
     CommandKey, CommandKeySerde, HistoryEntrySerde, HistoryKeySerde, RebuildProgress,
@@ -63,6 +64,10 @@ pub(super) enum Effect<S> {
     Changed(AggregateRecord<S>),
     /// The answer to a command.
     Replied(Reply),
+    /// An event with the state around it, for [`Drawn::events`].
+    Happened(Box<Happened<S>>),
+    /// How a command ended, for [`Drawn::outcomes`].
+    Ended(Box<CommandOutcome>),
     /// What a message did, where messages and not commands come in.
     Stepped(Step<S>),
 }
@@ -149,6 +154,8 @@ pub struct EventSourced<A> {
     on_event_error: ErrorPolicy,
     replies: ReplyHub,
     slices: SliceLimits,
+    /// Whether events and outcomes are handed downstream beside changes.
+    reports: bool,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -161,6 +168,17 @@ impl<A> fmt::Debug for EventSourced<A> {
             .field("on_event_error", &self.on_event_error)
             .finish_non_exhaustive()
     }
+}
+
+type Effects<A> = KStream<String, Effect<<A as Aggregate>::State>>;
+
+fn changes<S: Clone + 'static>(
+    changed: &KStream<String, Effect<S>>,
+) -> KStream<String, AggregateRecord<S>> {
+    changed.flat_map_values(|effect| match effect {
+        Effect::Changed(record) => Some(record),
+        _ => None,
+    })
 }
 
 struct Handles<A: Aggregate> {
@@ -184,6 +202,7 @@ impl<A: Aggregate> EventSourced<A> {
             memory: CommandMemory::default(),
             replies: ReplyHub::new(),
             slices: SliceLimits::default(),
+            reports: false,
             aggregate: PhantomData,
         }
     }
@@ -227,6 +246,14 @@ impl<A: Aggregate> EventSourced<A> {
         format!("{}-{what}", self.name)
     }
 
+    pub(super) const fn topics(&self) -> &AggregateTopics {
+        &self.topics
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns how the aggregate is reached from outside: its command topic, its state, its replies.
     /// One that messages come to can only be read.
     #[must_use]
@@ -246,6 +273,31 @@ impl<A: Aggregate> EventSourced<A> {
     /// per aggregate after a rebuild. Read models are drawn from it.
     #[must_use = "read models are drawn from the changes"]
     pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
+        let (changed, _, _) = self.effects(builder);
+        changes(&changed)
+    }
+
+    /// As [`draw`](Self::draw), and hands downstream every event and every command's outcome as well:
+    /// for read models that need each event, and for [processes](super::ProcessManager).
+    #[must_use = "read models are drawn from it"]
+    pub fn draw_all(mut self, builder: &StreamsBuilder) -> Drawn<A> {
+        self.reports = true;
+        let (changed, happened, ended) = self.effects(builder);
+        Drawn {
+            changes: changes(&changed),
+            events: happened.try_flat_map_values(|effect| match effect {
+                Effect::Happened(happened) => Ok(Some(happened.read::<A>()?)),
+                _ => Ok(None),
+            }),
+            outcomes: ended.flat_map_values(|effect| match effect {
+                Effect::Ended(outcome) => Some(*outcome),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Draws all of it; returns changes, events and outcomes of commands.
+    fn effects(self, builder: &StreamsBuilder) -> (Effects<A>, Effects<A>, Effects<A>) {
         let AggregateTopics {
             commands,
             events,
@@ -261,29 +313,30 @@ impl<A: Aggregate> EventSourced<A> {
         let mut effects = decided
             .merge(&folded)
             .named(&self.store_name("effects"))
+            // Keys are aggregate ids, which the records read had as theirs.
+            .mark_as_partitioned()
             .split();
         let appended = effects.branch(|_, effect| matches!(effect, Effect::Appended(_)));
         let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
+        let happened = effects.branch(|_, effect| matches!(effect, Effect::Happened(_)));
+        let ended = effects.branch(|_, effect| matches!(effect, Effect::Ended(_)));
         let changed = effects.default_branch();
         appended
             .flat_map_values(|effect| match effect {
                 Effect::Appended(event) => Some(event),
-                Effect::Changed(_) | Effect::Replied(_) | Effect::Stepped(_) => None,
+                _ => None,
             })
             .to(events, Produced::with(serdes::string(), serdes::bytes()));
         replied
             .flat_map_values(|effect| match effect {
                 Effect::Replied(reply) => Some(reply),
-                Effect::Changed(_) | Effect::Appended(_) | Effect::Stepped(_) => None,
+                _ => None,
             })
             .to(
                 replies,
                 Produced::with(serdes::string(), serdes::json::<Reply>()),
             );
-        changed.flat_map_values(|effect| match effect {
-            Effect::Changed(record) => Some(record),
-            Effect::Appended(_) | Effect::Replied(_) | Effect::Stepped(_) => None,
-        })
+        (changed, happened, ended)
     }
 
     /// Adds the aggregate to a topology behind a stream of messages, whose key is the aggregate's id.
@@ -327,6 +380,7 @@ impl<A: Aggregate> EventSourced<A> {
                             limits,
                             meter: meter.clone(),
                             steps: true,
+                            reports: false,
                         },
                         commands: CommandProcessor {
                             state,
@@ -336,13 +390,14 @@ impl<A: Aggregate> EventSourced<A> {
                             replies: ReplyHub::new(),
                             meter,
                             purged_to: None,
+                            reports: false,
                         },
                     }
                 },
             )
             .flat_map_values(|effect| match effect {
                 Effect::Stepped(step) => Some(step),
-                Effect::Changed(_) | Effect::Appended(_) | Effect::Replied(_) => None,
+                _ => None,
             })
             // The key is the message's: it stays.
             .mark_as_partitioned()
@@ -387,7 +442,7 @@ impl<A: Aggregate> EventSourced<A> {
         let dead_letter = ErrorPolicy::DeadLetter {
             topic: self.topics.dead_letters.clone(),
         };
-        let (memory, replies) = (self.memory, self.replies.clone());
+        let (memory, replies, reports) = (self.memory, self.replies.clone(), self.reports);
         builder
             .stream(
                 &self.topics.commands,
@@ -405,6 +460,7 @@ impl<A: Aggregate> EventSourced<A> {
                     memory,
                     replies: replies.clone(),
                     meter: meter::<A>(setup),
+                    reports,
                     purged_to: None,
                 },
             )
@@ -415,7 +471,7 @@ impl<A: Aggregate> EventSourced<A> {
         builder: &StreamsBuilder,
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
-        let limits = self.slices;
+        let (limits, reports) = (self.slices, self.reports);
         let history_name = self.store_name("history");
         builder
             .stream(
@@ -435,6 +491,7 @@ impl<A: Aggregate> EventSourced<A> {
                         history,
                         limits,
                         meter: meter.clone(),
+                        reports,
                         steps: false,
                     };
                     EventProcessor::<A> {

@@ -265,11 +265,14 @@ impl<L: Log> StreamThread<L> {
         self.stopping = true;
     }
 
-    /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit.
+    /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit. An
+    /// open transaction without results is nothing: a punctuator has looked and found nothing to do.
     #[must_use]
     pub fn is_quiescent(&self) -> bool {
-        self.transaction == TransactionState::Idle
-            && self.events.is_empty()
+        matches!(
+            self.transaction,
+            TransactionState::Idle | TransactionState::Open
+        ) && self.events.is_empty()
             && self.consumer.is_member()
             && self.inputs_dry
             && self.slots.values().all(|slot| match slot {

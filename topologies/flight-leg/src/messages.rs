@@ -320,6 +320,7 @@ impl<'a> AdapterMessage<'a> {
         let timestamp = parse_timestamp(&self.timestamp)
             .map_err(|error| MessageError::Form(format!("`timestamp`: {error}")))?;
         Ok(CommandEnvelope {
+            process: None,
             command_id: self.message_id.clone(),
             command_type: self.message_type.clone(),
             aggregate_id: self.flight_id.clone(),
