@@ -309,7 +309,7 @@ fn answer(
         timestamp: format_timestamp(now)?,
         correlation_id: command.correlation_id(),
         metadata: metadata.as_ref(),
-        data: &*serde_json::value::to_raw_value(&answer)?,
+        data: &serde_json::value::to_raw_value(&answer)?,
     };
     let command = serde_json::to_vec(&command)?;
     Ok(Some((origin, command)))
