@@ -1,12 +1,6 @@
 //! `flight-leg` on the real binary and the embedded log: a slice of real departures is fed, served page by
 //! page, and still there after a reset.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic, in helpers as well"
-)]
-
 mod support;
 
 #[path = "support/flights.rs"]

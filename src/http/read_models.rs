@@ -129,7 +129,10 @@ fn is(value: &Value, fields: &[String], text: &str) -> bool {
     fields.iter().any(|field| match value.get(field) {
         Some(Value::String(found)) => found == text,
         Some(Value::Null) | None => false,
-        Some(found) => found.to_string() == text,
+        Some(found) => {
+            let shown = found.to_string();
+            shown == text
+        }
     })
 }
 

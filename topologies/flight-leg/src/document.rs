@@ -141,7 +141,10 @@ impl Document {
     }
 }
 
-fn fields(document: Option<&Document>) -> Result<Map<String, Value>, serde_json::Error> {
+/// Fields by name.
+type Fields = Map<String, Value>;
+
+fn fields(document: Option<&Document>) -> Result<Fields, serde_json::Error> {
     match document.map(serde_json::to_value).transpose()? {
         Some(Value::Object(fields)) => Ok(fields),
         _ => Ok(Map::new()),
@@ -155,7 +158,7 @@ fn fields(document: Option<&Document>) -> Result<Map<String, Value>, serde_json:
 pub fn differences(
     before: Option<&Document>,
     after: Option<&Document>,
-) -> Result<(Map<String, Value>, Map<String, Value>), serde_json::Error> {
+) -> Result<(Fields, Fields), serde_json::Error> {
     let (before, after) = (fields(before)?, fields(after)?);
     let (mut old, mut new) = (Map::new(), Map::new());
     for (field, value) in after {

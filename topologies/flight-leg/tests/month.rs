@@ -271,6 +271,10 @@ fn synthetic(folder: &Path, seed: u64) -> std::path::PathBuf {
 }
 
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "a failure is to show how to run it again"
+)]
 fn another_month_in_the_format_is_what_a_plain_pass_says_too() {
     let seed = std::env::var("MILLSTREAM_SEED")
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());

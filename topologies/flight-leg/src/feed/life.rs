@@ -224,7 +224,7 @@ impl Leg {
             actor_type: None,
             reason: None,
             correlation_id: Some(self.flight_id.as_str().into()),
-            data: &*data?,
+            data: &data?,
         };
         Ok(serde_json::to_vec(&message)?)
     }
