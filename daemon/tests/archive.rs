@@ -33,7 +33,7 @@ fn fill(daemon: &Daemon, from: usize) {
 
 /// The number of records that `archive --verify` finds.
 fn verified(site: &Site) -> u64 {
-    let output = millstream(&["archive", &site.config(), "--verify"]);
+    let output = millstream(&["archive", &site.config(), "--verify", "--embedded"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     let last = text.lines().last().unwrap();
@@ -75,7 +75,7 @@ fn events_are_archived_all_the_time_and_by_command_and_verified() {
     files.sort();
     let damaged = files.first().unwrap();
     std::fs::write(damaged, b"something else").unwrap();
-    let output = millstream(&["archive", &site.config(), "--verify"]);
+    let output = millstream(&["archive", &site.config(), "--verify", "--embedded"]);
     assert_eq!(output.status.code(), Some(1));
     let name = damaged.file_name().unwrap().to_str().unwrap();
     assert!(stderr(&output).contains(name), "{}", stderr(&output));
@@ -84,15 +84,15 @@ fn events_are_archived_all_the_time_and_by_command_and_verified() {
 #[test]
 fn a_sink_that_the_topology_does_not_offer_is_a_configuration_error() {
     let site = Site::new("sinks: {archve: {directory: /nowhere}}");
-    let output = millstream(&["validate", &site.config()]);
+    let output = millstream(&["validate", &site.config(), "--embedded"]);
     assert_eq!(output.status.code(), Some(78));
     let text = stderr(&output);
     assert!(text.contains("offers no sink `archve`"), "{text}");
     assert!(text.contains("did you mean `archive`?"), "{text}");
     let site = Site::new("sinks: {archive: {}}");
-    let text = stderr(&millstream(&["validate", &site.config()]));
+    let text = stderr(&millstream(&["validate", &site.config(), "--embedded"]));
     assert!(text.contains("`sinks.archive`: say where"), "{text}");
     let site = Site::new("");
-    let output = millstream(&["archive", &site.config(), "--verify"]);
+    let output = millstream(&["archive", &site.config(), "--verify", "--embedded"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }

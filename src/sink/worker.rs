@@ -156,15 +156,11 @@ impl<L: Log> Worker<L> {
         let pauses = [self.log_pause.remaining(), self.target_pause.remaining()];
         let pause = pauses.into_iter().filter(|pause| !pause.is_zero()).min();
         let timeout = pause.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
-        let may_read = self.session.is_some()
-            && pause.is_none()
-            && self
-                .intakes
-                .values()
-                .any(|intake| intake.room(&self.bounds) > 0);
+        let mut intakes = self.intakes.values();
+        let may_read = pause.is_none() && intakes.all(|intake| intake.room(&self.bounds) > 0);
         match &mut self.consumer {
             Some(consumer) if may_read => consumer.wait(timeout),
-            // What waits to be read must not wake it while it cannot read.
+            // What waits to be read must not wake it while there is no room for it.
             _ => self.spec.stop.wait(timeout),
         }
     }

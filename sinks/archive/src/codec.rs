@@ -88,18 +88,11 @@ pub(crate) struct Encoded {
     pub(crate) compressed: Vec<u8>,
 }
 
-/// Returns the name of the file of a range.
-pub(crate) fn file_name(first: Offset, end: Offset) -> String {
-    format!("{}{end:020}{FILE_SUFFIX}", file_prefix(first))
+/// Returns the name of the file that begins at an offset. Its end is not in it: of two processes that
+/// archive from one offset to different ends only one can create the file.
+pub(crate) fn file_name(first: Offset) -> String {
+    format!("{first:020}.ndjson.zst")
 }
-
-/// What the names of all files begin with that start at an offset.
-pub(crate) fn file_prefix(first: Offset) -> String {
-    format!("{first:020}-")
-}
-
-/// What the names of files end with.
-pub(crate) const FILE_SUFFIX: &str = ".ndjson.zst";
 
 /// Makes the file of a range; the same records always make the same content.
 pub(crate) fn encode(
@@ -160,7 +153,7 @@ fn entry_of(
     };
     let digest = Sha256::digest(content);
     Ok(FileEntry {
-        name: file_name(heading.first_offset, heading.end_offset),
+        name: file_name(heading.first_offset),
         first_offset: heading.first_offset,
         end_offset: heading.end_offset,
         records: heading.records,
@@ -276,10 +269,7 @@ mod tests {
         assert_eq!(entry, encoded.entry);
         assert_eq!((heading.topic.as_str(), heading.partition), ("events", 2));
         assert_eq!((entry.min_timestamp, entry.max_timestamp), (984, 990));
-        assert_eq!(
-            entry.name,
-            "00000000000000000010-00000000000000000017.ndjson.zst"
-        );
+        assert_eq!(entry.name, "00000000000000000010.ndjson.zst");
         let again = encode(ORIGIN, (10, 17), &records(), 9).unwrap();
         assert_eq!(
             again.entry.sha256, entry.sha256,

@@ -7,15 +7,16 @@
 //! back through [`PastRecords`](millstream::sink::PastRecords).
 //!
 //! ```text
-//! <topic>/<partition>/00000000000000000000-00000000000000052311.ndjson.zst    records of a range
-//! <topic>/<partition>/manifest-00000000000000000007.json                      all ranges, the latest
+//! <topic>/<partition>/00000000000000052311.ndjson.zst       records from this offset on
+//! <topic>/<partition>/manifest-00000000000000000007.json    all ranges, the latest
 //! ```
 //! # Invariants
-//! - **Each offset is in one file.** A file is created once, under a name that its range decides, and
-//!   never changed; the store refuses a second one. The manifest that lists it is created the same way,
-//!   under the next number: of two processes one wins, the other asks where it stands.
-//! - A file without a manifest that lists it (a process was killed in between) begins where the
-//!   manifest ends: it is adopted before anything else is written.
+//! - **Each offset is in one file.** A file is created once, under the name of its first offset, and
+//!   never changed; the store refuses a second one, whatever its end. The manifest that lists it is
+//!   created the same way, under the next number. Of two processes one wins, the other asks where it
+//!   stands.
+//! - A file that no manifest lists (a process was killed in between) begins where the manifest ends:
+//!   it is checked and adopted before anything else is written.
 //! - Ranges follow each other without a gap. What the manifest says of a file (range, count, times,
 //!   checksum) is what is in it, or the file is named as damaged.
 //! - A topic that was deleted and created again is another one: its records do not join the archive.

@@ -11,7 +11,6 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::codec::{FILE_SUFFIX, file_prefix};
 use crate::manifest::Manifest;
 
 const MANIFEST_PREFIX: &str = "manifest-";
@@ -211,19 +210,6 @@ impl Store {
                 tracing::debug!(%path, %error, "an old manifest stays");
             }
         }
-    }
-
-    /// Returns the names of files that begin at an offset: none or one, unless somebody else put
-    /// more there.
-    pub(crate) async fn files_from(
-        &self,
-        partition: &TopicPartition,
-        first: i64,
-    ) -> Result<Vec<String>, SinkError> {
-        let prefix = file_prefix(first);
-        let mut names = self.names(partition).await?;
-        names.retain(|name| name.starts_with(&prefix) && name.ends_with(FILE_SUFFIX));
-        Ok(names)
     }
 
     /// Returns where an object is, for people.
