@@ -90,6 +90,7 @@ mod store {
                 name: balances::STORE.to_owned(),
                 persistence: Persistence::RocksDb,
                 layout: Layout::KeyValue,
+                keeps_headers: false,
             };
             let budget = MemoryBudget::new(512 * 1024 * 1024);
             let db = TaskDb::open(dir.path(), &[decl], &budget).expect("the database opens");

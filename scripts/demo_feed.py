@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo's feed: opens accounts over HTTP, then tops them up and draws from them at a steady rate.
+"""The demo's feed: opens accounts over HTTP, then moves money to, from and between them at a steady rate.
 
 Prints what came of it once a second. A rejected command (an overdraft) is part of the show. When the
 daemon cannot be reached or is not ready, the feed waits for it and sends the same command again under
@@ -19,7 +19,8 @@ from datetime import datetime, timezone
 
 RETRY_PAUSE_S = 0.5
 TIMEOUT_S = 10
-REASONS = {"TopUp": ["Salary", "Refund", "Gift"], "Withdraw": ["Groceries", "Rent", "Coffee"]}
+REASONS = {"TopUp": ["Salary", "Refund", "Gift"], "Withdraw": ["Groceries", "Rent", "Coffee"],
+           "Transfer": ["Lunch", "Tickets", "Thanks"]}
 
 
 class Stopped(Exception):
@@ -68,10 +69,10 @@ def command(kind, data):
     }
 
 
-def send(daemon, account, body):
+def send(daemon, account, body, aggregate="Account"):
     """Sends a command until it is answered; returns (status, answer)."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": f"demo-{uuid.uuid4()}"}
-    path = f"/commands/Account/{urllib.parse.quote(account, safe='')}"
+    path = f"/commands/{aggregate}/{urllib.parse.quote(account, safe='')}"
     while True:
         try:
             status, answer = daemon.request("POST", path, json.dumps(body), headers)
@@ -118,12 +119,17 @@ def open_accounts(daemon, accounts, tally):
 def move_money(daemon, accounts, rate, rng, tally):
     due = time.monotonic()
     while True:
-        kind = rng.choices(["TopUp", "Withdraw"], weights=[55, 45])[0]
+        between = 20 if len(accounts) > 1 else 0
+        kind = rng.choices(["TopUp", "Withdraw", "Transfer"], weights=[45, 35, between])[0]
         cents = rng.randrange(100, 20_000)
         amount = f"{cents // 100}.{cents % 100:02d}"
         began = time.monotonic()
-        body = command(kind, {"amount": amount, "reason": rng.choice(REASONS[kind])})
-        status, answer = send(daemon, rng.choice(accounts), body)
+        data = {"amount": amount, "reason": rng.choice(REASONS[kind])}
+        if kind == "Transfer":
+            data["fromAccount"], data["toAccount"] = rng.sample(accounts, 2)
+            status, answer = send(daemon, f"demo-{uuid.uuid4()}", command(kind, data), "Transaction")
+        else:
+            status, answer = send(daemon, rng.choice(accounts), command(kind, data))
         if status not in (200, 202, 409, 422):
             raise SystemExit(f"feed: {kind} was answered {status}: {answer}")
         tally.add(status, time.monotonic() - began)

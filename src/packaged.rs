@@ -17,7 +17,14 @@ use crate::event_sourcing::{
     Aggregate, AggregateHistory, Command, CommandEnvelope, CommandError, CompletedCommand,
     HistoryReader, ReplyHub,
 };
+use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
+
+mod feed;
+mod read_model;
+
+pub use feed::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource};
+pub use read_model::{ReadModel, ReadModelError, ReadModelFilter};
 
 /// A topology that a configuration can name.
 ///
@@ -59,6 +66,12 @@ pub trait PackagedTopology: Send + Sync {
     /// # Errors
     /// [`BuildError`]: the parameters do not fit, or the topology has mistakes.
     fn build(&self, parameters: &Parameters, env: &BuildEnv) -> Result<Packaged, BuildError>;
+
+    /// Returns what `millstream feed` can fill the topology's input topics from. Nothing, unless
+    /// overridden.
+    fn feeds(&self) -> Vec<Box<dyn Feed>> {
+        Vec::new()
+    }
 }
 
 /// What a topology may want to know of the process it is built for.
@@ -96,19 +109,38 @@ pub enum BuildError {
 pub struct Packaged {
     /// The topology.
     pub topology: Topology,
-    /// The aggregates that take commands.
+    /// The aggregates that can be asked for, and take commands where they do.
     pub aggregates: Vec<AggregateEndpoint>,
+    /// What is listed over HTTP.
+    pub read_models: Vec<ReadModel>,
+    /// The sinks that a configuration may turn on.
+    pub sinks: Vec<SinkDeclaration>,
 }
 
 impl Packaged {
     /// Packages a topology without aggregates.
     #[must_use]
     pub fn new(topology: Topology) -> Self {
-        let aggregates = Vec::new();
         Self {
             topology,
-            aggregates,
+            aggregates: Vec::new(),
+            read_models: Vec::new(),
+            sinks: Vec::new(),
         }
+    }
+
+    /// Adds a read model.
+    #[must_use]
+    pub fn with_read_model(mut self, read_model: ReadModel) -> Self {
+        self.read_models.push(read_model);
+        self
+    }
+
+    /// Adds a sink; it runs where the configuration has a section `sinks.<name>`.
+    #[must_use]
+    pub fn with_sink(mut self, sink: SinkDeclaration) -> Self {
+        self.sinks.push(sink);
+        self
     }
 
     /// Adds an aggregate.
@@ -126,7 +158,7 @@ pub type ProcessOf = fn(&CompletedCommand) -> Option<String>;
 #[derive(Clone)]
 pub struct AggregateEndpoint {
     aggregate_type: String,
-    command_topic: String,
+    command_topic: Option<String>,
     store: String,
     replies: ReplyHub,
     check: fn(&[u8]) -> Result<(), CommandError>,
@@ -157,7 +189,7 @@ impl AggregateEndpoint {
     ) -> Self {
         Self {
             aggregate_type: A::TYPE.to_owned(),
-            command_topic: command_topic.into(),
+            command_topic: Some(command_topic.into()),
             store: store.into(),
             replies,
             check: |value| {
@@ -176,6 +208,16 @@ impl AggregateEndpoint {
         self
     }
 
+    /// Describes an aggregate that takes no commands, such as one that messages of another system come
+    /// to: the store with its current state by aggregate id.
+    #[must_use]
+    pub fn read_only<A: Aggregate>(store: impl Into<String>) -> Self {
+        Self {
+            command_topic: None,
+            ..Self::of::<A>("", store, ReplyHub::new())
+        }
+    }
+
     /// Sets how to tell commands that only start something (a transfer, a payment request): once
     /// accepted they are answered 202 with their transaction id.
     #[must_use]
@@ -190,10 +232,10 @@ impl AggregateEndpoint {
         &self.aggregate_type
     }
 
-    /// Returns the declared name of the command topic.
+    /// Returns the declared name of the command topic; `None` when it takes no commands.
     #[must_use]
-    pub fn command_topic(&self) -> &str {
-        &self.command_topic
+    pub fn command_topic(&self) -> Option<&str> {
+        self.command_topic.as_deref()
     }
 
     /// Returns the name of the store with the current state.

@@ -5,11 +5,12 @@ pub use crate::dsl::{
     BranchedKStream, BufferConfig, Change, CogroupedKStream, Consumed, ConsumedRecord,
     EmitStrategy, FailOnInvalidTimestamp, FixedKeyProcessor, FixedKeyProcessorContext,
     FixedKeyRecord, GlobalKTable, Grouped, Joined, KGroupedStream, KGroupedTable, KStream, KTable,
-    LogAndSkipOnInvalidTimestamp, Materialized, Printed, ProcessorSetup, Produced, Repartitioned,
-    SessionStoreHandle, SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined,
-    StreamsBuilder, Suppressed, TableJoined, TimeWindowedKStream, TimestampExtractor,
+    LogAndSkipOnInvalidTimestamp, Materialized, Printed, ProcessorSetup, Produced,
+    ReadOnlyStoreHandle, Repartitioned, SessionStoreHandle, SessionWindowedCogroupedKStream,
+    SessionWindowedKStream, StoreBuilder, StoreHandle, StreamJoined, StreamsBuilder, Suppressed,
+    TableJoined, TimeWindowedCogroupedKStream, TimeWindowedKStream, TimestampExtractor,
     UsePartitionTimeOnInvalidTimestamp, VersionedStoreHandle, WallclockTimestampExtractor,
-    WindowStoreHandle,
+    WindowStoreHandle, WithHeaders,
 };
 pub use crate::log::Headers;
 pub use crate::processor::{
@@ -21,7 +22,8 @@ pub use crate::processor::{
 pub use crate::serde as serdes;
 pub use crate::serde::{Serde, TextCodec, VersionedValue};
 pub use crate::state::{
-    SessionStore, StateError, StoreRef, VersionedPut, VersionedRecord, VersionedStore, WindowStore,
+    ReadOnlyStore, SessionStore, StateError, StoreRef, VersionedPut, VersionedRecord,
+    VersionedStore, WindowStore,
 };
 pub use crate::topology::{TaskId, Topology, TopologyError, TopologyErrors};
 pub use crate::window::{

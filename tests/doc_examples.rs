@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The types whose public methods are the DSL.
-const TYPES: [&str; 11] = [
+const TYPES: [&str; 12] = [
     "StreamsBuilder",
     "KStream",
     "KTable",
@@ -26,6 +26,7 @@ const TYPES: [&str; 11] = [
     "TimeWindowedKStream",
     "SessionWindowedKStream",
     "TimeWindowedCogroupedKStream",
+    "SessionWindowedCogroupedKStream",
     "BranchedKStream",
 ];
 

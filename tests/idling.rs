@@ -181,11 +181,3 @@ fn records_that_nobody_may_read_yet_are_not_waited_for() {
     site.pass(300);
     assert_eq!(site.times(), [5, 1]);
 }
-
-#[test]
-fn idling_can_be_switched_off() {
-    let mut site = Site::new(|config| config.task_idle_max = None);
-    site.write("left", [5]);
-    site.pass(50);
-    assert_eq!(site.times(), [5]);
-}

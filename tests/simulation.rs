@@ -146,6 +146,7 @@ const fn home(bug: PlantedBug) -> Scenario {
         PlantedBug::SubscriptionsApartFromOffsets => Scenario::ForeignKey,
         PlantedBug::SequencesBeginAgain | PlantedBug::UnpairedRecordsKept => Scenario::StreamJoins,
         PlantedBug::GraceBufferNotRestored | PlantedBug::PastNotRestored => Scenario::Versions,
+        PlantedBug::SourceRestoredToItsEnd => Scenario::Tables,
         _ => Scenario::Folds,
     }
 }

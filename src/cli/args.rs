@@ -11,7 +11,7 @@ use crate::config::LogKind;
 use crate::event_sourcing::{Point, parse_timestamp};
 
 /// Runs stream topologies, exactly once.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "millstream", version, disable_help_subcommand = true, after_help = exit_codes())]
 pub struct Arguments {
     /// What to do.
@@ -20,7 +20,7 @@ pub struct Arguments {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Run a deployment until SIGTERM or SIGINT
     Run(Deployment),
@@ -40,6 +40,12 @@ pub enum Command {
     Events(Events),
     /// Ask the running daemon whether what it derives from events is what the events add up to
     Verify(Verify),
+    /// Fill a deployment's input topics from a file
+    Feed(Feed),
+    /// Empty what a sink has written and fill it again from its topics' start; daemons may run
+    RebuildSink(RebuildSink),
+    /// Archive the events of a deployment up to now, or check its archive
+    Archive(Archive),
 }
 
 /// The daemon that is asked.
@@ -269,6 +275,99 @@ pub struct Reset {
     pub execute: bool,
 }
 
+/// Arguments of `feed`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Feed {
+    /// What is fed; one that the deployment's topology has
+    pub name: String,
+
+    /// The file
+    pub file: PathBuf,
+
+    /// The deployment whose topics are filled
+    #[arg(long, value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// Override a key of the configuration
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+
+    /// Fill the embedded log in DIR, which no process may use at the time, instead of Kafka
+    #[arg(long, value_name = "DIR", require_equals = true)]
+    pub embedded: Option<PathBuf>,
+
+    /// How many times faster than they took place records are written, or `max`: as fast as it goes
+    #[arg(long, value_name = "N|max", default_value = "max")]
+    pub speed: Speed,
+
+    /// Leave times as they are in the file, instead of moving them up to now
+    #[arg(long)]
+    pub keep_times: bool,
+}
+
+impl Feed {
+    /// Returns the deployment.
+    #[must_use]
+    pub fn deployment(&self) -> Deployment {
+        Deployment {
+            config: self.config.clone(),
+            sets: self.sets.clone(),
+            embedded: self.embedded.clone().map(Some),
+        }
+    }
+}
+
+/// How fast a feed goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// As fast as the log takes it.
+    Max,
+    /// So many times faster than it took place.
+    Times(f64),
+}
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.parse() {
+            Ok(times) if times > 0.0 && f64::is_finite(times) => Ok(Self::Times(times)),
+            _ => Err("a positive number, or `max`".to_owned()),
+        }
+    }
+}
+
+/// Arguments of `rebuild-sink`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RebuildSink {
+    /// Whose sink.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// The sink, by its name under `sinks` in the configuration
+    #[arg(value_name = "NAME")]
+    pub sink: String,
+
+    /// Rebuild from what the topics still hold, even where they no longer start at offset 0
+    #[arg(long)]
+    pub partial: bool,
+}
+
+/// Arguments of `archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Archive {
+    /// What is archived.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Read every file of the archive again and check it, instead of archiving
+    #[arg(long)]
+    pub verify: bool,
+}
+
 impl Arguments {
     /// Parses a command line, the program's name first.
     ///
@@ -288,6 +387,9 @@ impl Arguments {
             }
             Command::Plan(plan) if in_memory(&plan.deployment) => {
                 "a log in memory has recorded nothing to compare with: write `--embedded=DIR`"
+            }
+            Command::Archive(archive) if !archive.verify && in_memory(&archive.deployment) => {
+                "a log in memory is gone with its process: write `--embedded=DIR`"
             }
             _ => return Ok(arguments),
         };
@@ -460,6 +562,26 @@ mod tests {
         assert_eq!(one.event_type.as_deref(), Some("BalanceChanged"));
         assert!(parse("events c.yaml --from yesterday").is_err());
         assert!(parse("events c.yaml --aggregate").is_err());
+    }
+
+    #[test]
+    fn a_feed_goes_as_fast_as_it_can_or_so_many_times_faster() {
+        let speed = |line: &str| match parse(line) {
+            Ok(Command::Feed(feed)) => Some(feed.speed),
+            _ => None,
+        };
+        let line = "feed flights f.csv --config c.yaml";
+        assert_eq!(speed(line), Some(Speed::Max));
+        assert_eq!(
+            speed(&format!("{line} --speed 2.5")),
+            Some(Speed::Times(2.5))
+        );
+        assert_eq!(speed(&format!("{line} --speed max")), Some(Speed::Max));
+        for wrong in ["0", "-1", "fast", "inf", "NaN"] {
+            assert_eq!(speed(&format!("{line} --speed={wrong}")), None, "{wrong}");
+        }
+        // A log in the memory of the feed would be gone with it.
+        assert_eq!(speed(&format!("{line} --embedded")), None);
     }
 
     #[test]

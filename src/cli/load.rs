@@ -6,8 +6,11 @@ use std::sync::Arc;
 use super::outcome::Exit;
 use super::{Deployment, ExitCode};
 use crate::config::Config;
-use crate::packaged::{AggregateEndpoint, BuildEnv, BuildError, PackagedTopology};
+use crate::packaged::{
+    AggregateEndpoint, BuildEnv, BuildError, Packaged, PackagedTopology, ReadModel,
+};
 use crate::runtime::{RuntimeConfig, TopicOverride};
+use crate::sink::{ConfiguredSink, SinkDeclaration};
 use crate::topology::Topology;
 
 /// A deployment that can be run.
@@ -16,6 +19,9 @@ pub(super) struct Loaded {
     pub(super) config: Config,
     pub(super) topology: Arc<Topology>,
     pub(super) aggregates: Vec<AggregateEndpoint>,
+    pub(super) read_models: Vec<ReadModel>,
+    /// Those that the configuration turns on.
+    pub(super) sinks: Vec<ConfiguredSink>,
 }
 
 /// Reads the configuration and builds its topology; changes nothing.
@@ -61,11 +67,45 @@ pub(super) fn load(
         .collect();
     config.check_topics(&declared)?;
     check_endpoints(&packaged.topology, &packaged.aggregates)?;
+    check_read_models(&packaged.topology, &packaged.read_models)?;
+    let sinks = make_sinks(&config, &packaged, &declared)?;
     Ok(Loaded {
         config,
         topology: Arc::new(packaged.topology),
         aggregates: packaged.aggregates,
+        read_models: packaged.read_models,
+        sinks,
     })
+}
+
+/// Makes the sinks that the configuration turns on.
+fn make_sinks(
+    config: &Config,
+    packaged: &Packaged,
+    declared: &[&str],
+) -> Result<Vec<ConfiguredSink>, Exit> {
+    let offered: Vec<&str> = packaged.sinks.iter().map(SinkDeclaration::name).collect();
+    config.check_sinks(&offered)?;
+    let mut sinks = Vec::new();
+    for declaration in &packaged.sinks {
+        let Some(parameters) = config.sinks.get(declaration.name()) else {
+            continue;
+        };
+        let made = declaration.make(parameters)?;
+        let topics = made.sink.topics();
+        if let Some(topic) = topics
+            .iter()
+            .find(|topic| !declared.contains(&topic.as_str()))
+        {
+            let name = declaration.name();
+            let message = format!(
+                "error: sink `{name}` reads topic `{topic}`, which the topology does not declare"
+            );
+            return Err(Exit::new(ExitCode::Bug, message));
+        }
+        sinks.push(made);
+    }
+    Ok(sinks)
 }
 
 /// An endpoint that names what is not there would answer every request with an error.
@@ -74,15 +114,33 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
         let (store, topic) = (endpoint.store(), endpoint.command_topic());
         let mut subs = topology.sub_topologies().iter();
         let has_store = subs.any(|sub| sub.stores.iter().any(|spec| spec.name == store));
-        let has_topic = topology
-            .declared_topics()
-            .iter()
-            .any(|known| known.name == topic);
+        let has_topic = topic.is_none_or(|topic| {
+            let mut declared = topology.declared_topics().iter();
+            declared.any(|known| known.name == topic)
+        });
         if !has_store || !has_topic {
             let message = format!(
-                "error: aggregate `{}` names store `{store}` and command topic `{topic}`, which \
+                "error: aggregate `{}` names store `{store}` and command topic `{}`, which \
                  the topology does not have both",
-                endpoint.aggregate_type()
+                endpoint.aggregate_type(),
+                topic.unwrap_or_default()
+            );
+            return Err(Exit::new(ExitCode::Bug, message));
+        }
+    }
+    Ok(())
+}
+
+/// As an endpoint: a read model of a store that is not there could only fail.
+fn check_read_models(topology: &Topology, models: &[ReadModel]) -> Result<(), Exit> {
+    ReadModel::check(models).map_err(|error| Exit::because(ExitCode::Bug, &error))?;
+    for model in models {
+        let mut subs = topology.sub_topologies().iter();
+        if !subs.any(|sub| sub.stores.iter().any(|spec| spec.name == model.store())) {
+            let message = format!(
+                "error: read model `{}` names store `{}`, which the topology does not have",
+                model.path(),
+                model.store()
             );
             return Err(Exit::new(ExitCode::Bug, message));
         }

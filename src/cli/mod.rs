@@ -1,5 +1,5 @@
 //! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `inspect`, `events`,
-//! `verify`.
+//! `verify`, `feed`, `rebuild-sink`, `archive`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -20,6 +20,7 @@ mod args;
 mod ask;
 mod events;
 mod exit_code;
+mod feed;
 mod inspect;
 mod load;
 mod log_choice;
@@ -28,11 +29,12 @@ mod plan;
 mod reset;
 mod run;
 mod signals;
+mod sinks;
 mod verify;
 
 pub use args::{
-    Arguments, Asked, Command, Deployment, Describe, Events, Format, Inspect, LogChoice, Plan,
-    Reset, Verify, exit_code_of,
+    Archive, Arguments, Asked, Command, Deployment, Describe, Events, Feed, Format, Inspect,
+    LogChoice, Plan, RebuildSink, Reset, Speed, Verify, exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -112,6 +114,18 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Inspect(arguments) => inspect::inspect(arguments),
         Command::Events(arguments) => events::events(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
+        Command::Feed(arguments) => {
+            log_to_stderr("warn")?;
+            feed::feed(arguments, topologies)
+        }
+        Command::RebuildSink(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::rebuild(arguments, topologies)
+        }
+        Command::Archive(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::archive(arguments, topologies)
+        }
     }
 }
 

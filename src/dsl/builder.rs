@@ -67,6 +67,9 @@ impl Draft {
                 "nothing else has what is in a record store; leave `ttl` out",
             );
         }
+        if store.source_changelog.is_none() {
+            store.refuse_source_changelog(self, "its entries do not come from a topic as they are");
+        }
         let Materialized {
             name,
             key_serde,
@@ -79,6 +82,8 @@ impl Draft {
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: store.keeps_headers,
+            source_changelog: store.source_changelog,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
             layout: ttl.map_or(Layout::KeyValue, Layout::Expiring),

@@ -9,13 +9,96 @@ use super::group::KGroupedStream;
 use super::stream::Lineage;
 use super::table::KTable;
 use super::table_store::Stateful;
+use super::window::{self, Drawn, Input};
 use crate::processor::BoxError;
+use crate::state::{SessionStore, WindowStore};
 use crate::topology::NodeId;
+use crate::window::SessionWindows;
 
-type Initializer<A> = Arc<dyn Fn() -> A + Send + Sync>;
+pub(super) type Initializer<A> = Arc<dyn Fn() -> A + Send + Sync>;
 
-/// Attaches one of the streams to the store, once that is known.
-type Attach<K, A> = Box<dyn FnOnce(&Stateful<K, A>, &Initializer<A>)>;
+/// Makes one session of two that a record joins.
+pub(super) type Merger<K, A> = Arc<dyn Fn(&K, A, A) -> A + Send + Sync>;
+
+/// One of the streams, whose values and aggregator are its own.
+pub(super) trait Cogrouped<K: StoreKey, A> {
+    /// Attaches it to a store.
+    fn attach(self: Box<Self>, target: &Stateful<K, A>, initializer: &Initializer<A>);
+
+    /// Attaches it, as the `index`th stream, to a store of windows.
+    fn attach_windows(
+        self: Box<Self>,
+        target: &Drawn<K, A, WindowStore<K, A>>,
+        windows: window::Kind,
+        index: usize,
+        initializer: &Initializer<A>,
+    );
+
+    /// Attaches it, as the `index`th stream, to a store of sessions.
+    fn attach_sessions(
+        self: Box<Self>,
+        target: &Drawn<K, A, SessionStore<K, A>>,
+        windows: SessionWindows,
+        index: usize,
+        start: (&Initializer<A>, &Merger<K, A>),
+    );
+}
+
+struct WithAggregator<K, V, F> {
+    grouped: KGroupedStream<K, V>,
+    aggregator: F,
+}
+
+/// Makes an aggregator one that starts by itself.
+fn starting<K, V, A>(
+    initializer: Initializer<A>,
+    aggregator: impl Fn(&K, V, A) -> Result<Option<A>, BoxError> + Send + Sync,
+) -> impl Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync {
+    move |key, value, aggregate| aggregator(key, value, aggregate.unwrap_or_else(|| initializer()))
+}
+
+impl<K, V, A, F> Cogrouped<K, A> for WithAggregator<K, V, F>
+where
+    K: StoreKey,
+    V: Clone + 'static,
+    A: Clone + 'static,
+    F: Fn(&K, V, A) -> Result<Option<A>, BoxError> + Send + Sync + 'static,
+{
+    fn attach(self: Box<Self>, target: &Stateful<K, A>, initializer: &Initializer<A>) {
+        let fold = starting(Arc::clone(initializer), self.aggregator);
+        self.grouped.fold_into(target, Arc::new(fold));
+    }
+
+    fn attach_windows(
+        self: Box<Self>,
+        target: &Drawn<K, A, WindowStore<K, A>>,
+        windows: window::Kind,
+        index: usize,
+        initializer: &Initializer<A>,
+    ) {
+        let stream = self.grouped.partitioned();
+        let input = Input::nth(&stream, index);
+        let fold = starting(Arc::clone(initializer), self.aggregator);
+        windows.attach(target, &input, fold);
+    }
+
+    fn attach_sessions(
+        self: Box<Self>,
+        target: &Drawn<K, A, SessionStore<K, A>>,
+        windows: SessionWindows,
+        index: usize,
+        (initializer, merger): (&Initializer<A>, &Merger<K, A>),
+    ) {
+        let stream = self.grouped.partitioned();
+        let input = Input::nth(&stream, index);
+        let (initial, merger) = (Arc::clone(initializer), Arc::clone(merger));
+        let merge = move |key: &K, one: Option<A>, other: A| {
+            Ok(merger(key, one.unwrap_or_else(|| initial()), other))
+        };
+        let fold = starting(Arc::clone(initializer), self.aggregator);
+        window::attach_sessions(target, &input, windows, fold, merge);
+    }
+}
 
 impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
     /// Starts an aggregate that several grouped streams make together, each with an aggregator of its
@@ -54,21 +137,21 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
             draft: SharedDraft::clone(&self.stream.draft),
             lineage: self.stream.parts.lineage.clone(),
             parents: Vec::new(),
-            attach: Vec::new(),
+            streams: Vec::new(),
         };
         start.try_cogroup(self, aggregator)
     }
 }
 
 /// Grouped streams that are to be aggregated together.
-pub struct CogroupedKStream<K, A> {
-    draft: SharedDraft,
-    lineage: Lineage,
-    parents: Vec<NodeId>,
-    attach: Vec<Attach<K, A>>,
+pub struct CogroupedKStream<K: StoreKey, A> {
+    pub(super) draft: SharedDraft,
+    pub(super) lineage: Lineage,
+    pub(super) parents: Vec<NodeId>,
+    pub(super) streams: Vec<Box<dyn Cogrouped<K, A>>>,
 }
 
-impl<K, A> fmt::Debug for CogroupedKStream<K, A> {
+impl<K: StoreKey, A> fmt::Debug for CogroupedKStream<K, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CogroupedKStream")
             .field("parents", &self.parents)
@@ -119,13 +202,9 @@ impl<K: StoreKey, A: Clone + 'static> CogroupedKStream<K, A> {
         self.parents.push(stream.parts.node);
         self.lineage.rewindable &= stream.parts.lineage.rewindable;
         let grouped = grouped.clone();
-        let aggregator = Arc::new(aggregator);
-        self.attach.push(Box::new(move |target, initializer| {
-            let initializer = Arc::clone(initializer);
-            let fold = move |key: &K, value: V, aggregate: Option<A>| {
-                aggregator(key, value, aggregate.unwrap_or_else(|| initializer()))
-            };
-            grouped.fold_into(target, Arc::new(fold));
+        self.streams.push(Box::new(WithAggregator {
+            grouped,
+            aggregator,
         }));
         self
     }
@@ -160,8 +239,8 @@ impl<K: StoreKey, A: Clone + 'static> CogroupedKStream<K, A> {
             &self.lineage,
         );
         let initializer: Initializer<A> = Arc::new(initializer);
-        for attach in self.attach {
-            attach(&target, &initializer);
+        for stream in self.streams {
+            stream.attach(&target, &initializer);
         }
         target.table
     }

@@ -10,7 +10,7 @@ use super::sink::Partitions;
 use super::timestamp::{SharedExtractor, TimestampExtractor};
 use crate::processor::{ErrorPolicy, Stage};
 use crate::serde::{Serde, TextCodec};
-use crate::topology::{Durability, Persistence};
+use crate::topology::{Durability, Persistence, SourceChangelog};
 
 /// A serde that is shared by the tasks of a topology.
 pub type SharedSerde<T> = Arc<dyn Serde<T>>;
@@ -358,6 +358,12 @@ pub struct Materialized<K, V> {
     /// Of a versioned store.
     pub(crate) history: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
+    /// Whether values begin with headers.
+    pub(crate) keeps_headers: bool,
+    /// Whether the table's topic is to be the changelog.
+    pub(crate) reuses_source: bool,
+    /// The topic, once it is known.
+    pub(crate) source_changelog: Option<SourceChangelog>,
 }
 
 /// Describes a store for [`add_state_store`](super::StreamsBuilder::add_state_store): the same as
@@ -384,6 +390,9 @@ impl<K, V> Materialized<K, V> {
             retention: None,
             history: None,
             ttl: None,
+            keeps_headers: false,
+            reuses_source: false,
+            source_changelog: None,
         }
     }
 

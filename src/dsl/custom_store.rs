@@ -265,12 +265,19 @@ impl StreamsBuilder {
             &mut draft,
             "what a custom store forgets is up to it; leave `ttl` out",
         );
+        store.refuse_headers(&mut draft);
+        store.refuse_source_changelog(
+            &mut draft,
+            "what a custom store makes of a topic is up to it",
+        );
         let (key_serde, value_serde) = (store.key_serde, store.value_serde);
         let id = draft.graph.add_store(StoreSpec {
             name: name.clone(),
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: false,
+            source_changelog: None,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
             layout: Layout::KeyValue,

@@ -110,6 +110,7 @@ impl StreamsBuilder {
         let mut materialized = materialized;
         // The topic itself brings the entries back.
         materialized.changelog = None;
+        materialized.reuses_source = false;
         let global = GlobalKTable {
             draft: Rc::clone(&self.draft),
             store: materialized.name.clone(),
@@ -199,6 +200,7 @@ impl StreamsBuilder {
         let mut store = store;
         // The topic itself brings the entries back.
         store.changelog = None;
+        store.reuses_source = false;
         let global = GlobalKTable {
             draft: Rc::clone(&self.draft),
             store: store.name.clone(),

@@ -109,6 +109,9 @@ pub(super) fn buffer_store<K: 'static, V: 'static>(
         retention: None,
         history: None,
         ttl: None,
+        keeps_headers: false,
+        reuses_source: false,
+        source_changelog: None,
     }
 }
 

@@ -33,6 +33,7 @@ mod print;
 mod process;
 mod sink;
 mod source;
+mod source_changelog;
 mod stream;
 mod stream_join;
 mod stream_table_join;
@@ -44,6 +45,7 @@ mod table_store;
 mod timestamp;
 mod versioned;
 mod window;
+mod with_headers;
 
 pub use builder::{StoreHandle, StoreKey, StreamsBuilder};
 pub use cogroup::CogroupedKStream;
@@ -58,6 +60,7 @@ pub use group::KGroupedStream;
 pub use merge::BranchedKStream;
 pub use print::Printed;
 pub use process::{ProcessorSetup, Store, Stores};
+pub use source_changelog::ReadOnlyStoreHandle;
 pub use stream::KStream;
 pub use stream_join::{StreamJoined, StreamWithKey};
 pub use suppress::{BufferBounds, BufferConfig, EagerBufferConfig, StrictBufferConfig, Suppressed};
@@ -69,9 +72,10 @@ pub use timestamp::{
 };
 pub use versioned::VersionedStoreHandle;
 pub use window::{
-    EmitStrategy, SessionStoreHandle, SessionWindowedKStream, TimeWindowedKStream,
-    WindowStoreHandle, WindowedBy,
+    EmitStrategy, SessionStoreHandle, SessionWindowedCogroupedKStream, SessionWindowedKStream,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, WindowStoreHandle, WindowedBy,
 };
+pub use with_headers::WithHeaders;
 
 #[cfg(test)]
 mod tests;

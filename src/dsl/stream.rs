@@ -258,6 +258,31 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         self
     }
 
+    /// Says that the records are still in the partitions of their keys, although an operator before may
+    /// have changed the keys: a grouping or join that follows repartitions nothing (KIP-759).
+    ///
+    /// Only the author can know. Where it is not so, a key has several aggregates, one for each partition
+    /// that its records lie in.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// let builder = StreamsBuilder::new();
+    /// builder
+    ///     .stream("words", Consumed::with(serdes::string(), serdes::string()))
+    ///     .map(|key, word| (key, word.len() as i64))
+    ///     .mark_as_partitioned()
+    ///     .group_by_key(Grouped::with("by-key", serdes::string(), serdes::i64()))
+    ///     .reduce(|a, b| a + b, Materialized::as_store("lengths", serdes::string(), serdes::i64()));
+    /// let topology = builder.build()?;
+    /// assert_eq!(topology.sub_topologies().len(), 1);
+    /// # Ok::<(), TopologyErrors>(())
+    /// ```
+    #[must_use]
+    pub const fn mark_as_partitioned(mut self) -> Self {
+        self.parts.repartition_required = false;
+        self
+    }
+
     /// Notes a handle of another builder; returns whether it is one.
     pub(crate) fn is_foreign(&self, other: &SharedDraft, name: &str) -> bool {
         let foreign = !Rc::ptr_eq(&self.draft, other);

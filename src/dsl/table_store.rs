@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::assembly::Children;
-use super::builder::{SharedDraft, StoreHandle, StoreKey};
-use super::config::{Consumed, Materialized, Repartitioned};
+use super::builder::{Draft, SharedDraft, StoreHandle, StoreKey};
+use super::config::{Consumed, Materialized, Repartitioned, SharedSerde};
 use super::getter::Getter;
 use super::nulls::Nulls;
 use super::source::TableSource;
@@ -116,13 +116,71 @@ impl<K: StoreKey, V: Clone + 'static> Node<K, Change<V>> for MaterializedNode<K,
     }
 }
 
-/// What a node with a store is drawn with.
+/// A node with a store whose updates are a table; it lacks its instances.
 pub(crate) struct Stateful<K, V> {
     pub(crate) node: NodeId,
     pub(crate) store: StoreId,
     pub(crate) table: KTable<K, V>,
     pub(crate) children: Children<K, Change<V>>,
     pub(crate) old_values: OldValues,
+}
+
+/// Where a [`Stateful`] node stands in the drawing, and what its updates are written with.
+pub(crate) struct Place<'a, K, V> {
+    pub(crate) draft: &'a SharedDraft,
+    /// Of the node's generated name.
+    pub(crate) prefix: &'a str,
+    pub(crate) parents: Vec<NodeId>,
+    pub(crate) lineage: Lineage,
+    pub(crate) key_serde: SharedSerde<K>,
+    pub(crate) value_serde: SharedSerde<V>,
+}
+
+impl<K: StoreKey, V: Clone + 'static> Stateful<K, V> {
+    /// Draws the node with the store that `add_store` adds and `getter` reads.
+    pub(crate) fn draw(
+        place: Place<'_, K, V>,
+        add_store: impl FnOnce(&mut Draft) -> StoreId,
+        getter: impl FnOnce(StoreId) -> Getter<K, V>,
+    ) -> Self {
+        let Place {
+            draft,
+            prefix,
+            parents,
+            lineage,
+            key_serde,
+            value_serde,
+        } = place;
+        let mut borrowed = draft.borrow_mut();
+        // ORDER: the counter of generated names runs in the order of drawing.
+        let name = borrowed.graph.generate_name(prefix);
+        let store = add_store(&mut borrowed);
+        let node = borrowed.graph.add(GraphNode {
+            name,
+            named: false,
+            kind: NodeKind::Operator { processor: false },
+            parents,
+            stores: vec![store],
+        });
+        drop(borrowed);
+        let children = Children::new();
+        let keeps = Keeps {
+            key_serde: Some(Arc::clone(&key_serde)),
+            value_serde: None,
+            repartition_required: false,
+        };
+        let updates = KStream::new(draft, node, children.clone(), keeps, lineage);
+        let old_values = OldValues::default();
+        let (key, value) = (Some(key_serde), Some(value_serde));
+        let table = KTable::derived(updates, key, value, &old_values, getter(store));
+        Self {
+            node,
+            store,
+            table,
+            children,
+            old_values,
+        }
+    }
 }
 
 impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
@@ -134,45 +192,23 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         materialized: Materialized<K, V>,
         lineage: &Lineage,
     ) -> Stateful<K, V> {
-        let key_serde = Some(Arc::clone(&materialized.key_serde));
-        let value_serde = Some(Arc::clone(&materialized.value_serde));
-        let mut borrowed = draft.borrow_mut();
-        materialized.refuse_versions(&mut borrowed);
-        let store_name = materialized.name.clone();
-        let name = borrowed.graph.generate_name(prefix);
-        let store = borrowed.add_store(materialized);
-        let node = borrowed.graph.add(GraphNode {
-            name,
-            named: false,
-            kind: NodeKind::Operator { processor: false },
+        let place = Place {
+            draft,
+            prefix,
             parents,
-            stores: vec![store],
-        });
-        drop(borrowed);
-        let children = Children::new();
-        let keeps = Keeps {
-            key_serde: key_serde.clone(),
-            value_serde: None,
-            repartition_required: false,
+            lineage: lineage.clone(),
+            key_serde: Arc::clone(&materialized.key_serde),
+            value_serde: Arc::clone(&materialized.value_serde),
         };
-        let updates = KStream::new(draft, node, children.clone(), keeps, lineage.clone());
-        let old_values = OldValues::default();
-        let table = Self {
-            updates,
-            key_serde,
-            value_serde,
-            old_values: old_values.clone(),
-            store: Some(StoreHandle::new(draft, store, store_name)),
-            getter: Getter::of_store(store),
-            skips_unseen: false,
+        let store_name = materialized.name.clone();
+        let add_store = |draft: &mut Draft| {
+            materialized.refuse_versions(draft);
+            draft.add_store(materialized)
         };
-        Stateful {
-            node,
-            store,
-            table,
-            children,
-            old_values,
-        }
+        let mut stateful = Stateful::draw(place, add_store, Getter::of_store);
+        let handle = StoreHandle::new(draft, stateful.store, store_name);
+        stateful.table.store = Some(handle);
+        stateful
     }
 
     pub(crate) fn from_source(
@@ -181,6 +217,8 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         consumed: Consumed<K, V>,
         materialized: Materialized<K, V>,
     ) -> Self {
+        let mut materialized = materialized;
+        materialized.reuse_source(&mut draft.borrow_mut(), topic, &consumed);
         let Consumed {
             key_serde,
             value_serde,

@@ -7,11 +7,11 @@
 //! - Versions pass through `filter` and `map_values`; a table that keeps what they make in a store that
 //!   is not versioned, or that joins or aggregates, is not versioned.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fmt, mem};
 
 use super::assembly::{Assembly, Children, StoreFactory, StoreInstance};
 use super::builder::{Draft, SharedDraft, StoreKey, StreamsBuilder};
@@ -19,11 +19,12 @@ use super::config::{Materialized, StoreBuilder};
 use super::getter::Getter;
 use super::nulls::Nulls;
 use super::process::sealed;
-use super::stream::{KStream, Keeps, Lineage};
-use super::table::{Change, KTable, OldValues};
+use super::stream::Lineage;
+use super::table::{Change, KTable};
+use super::table_store::{Place, Stateful};
 use crate::processor::{Downstream, Node, ProcessError, Record, TaskContext};
 use crate::state::{Layout, VersionedPut, VersionedStore};
-use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, StoreSpec, TopologyError};
+use crate::topology::{NodeId, StoreId, StoreSpec, TopologyError};
 use crate::window::millis;
 
 impl<K, V> Materialized<K, V> {
@@ -81,6 +82,8 @@ impl Draft {
             self,
             "versions live as long as the store's history; leave `ttl` out",
         );
+        store.refuse_headers(self);
+        store.refuse_source_changelog(self, "a topic that is compacted has no versions");
         let Materialized {
             name,
             key_serde,
@@ -92,6 +95,8 @@ impl Draft {
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: false,
+            source_changelog: None,
             key_codec: store.key_codec,
             value_codec: store.value_codec,
             layout: Layout::Versioned(history),
@@ -221,11 +226,7 @@ impl<K, T, N: Node<K, Latest<T>>> Node<K, T> for LatestNode<N> {
 
 /// A versioned table that lacks its instance.
 pub(crate) struct VersionedTable<K, V> {
-    node: NodeId,
-    store: StoreId,
-    table: KTable<K, V>,
-    children: Children<K, Change<V>>,
-    old_values: OldValues,
+    drawn: Stateful<K, V>,
     skips_unseen: bool,
 }
 
@@ -240,49 +241,32 @@ impl<K: StoreKey, V: Clone + 'static> VersionedTable<K, V> {
         lineage: &Lineage,
     ) -> Self {
         materialized.history = None;
-        let key_serde = Some(Arc::clone(&materialized.key_serde));
-        let value_serde = Some(Arc::clone(&materialized.value_serde));
-        let mut borrowed = draft.borrow_mut();
-        let name = borrowed.graph.generate_name(prefix);
-        let store = borrowed.add_versioned_store(materialized, millis(history));
-        let node = borrowed.graph.add(GraphNode {
-            name,
-            named: false,
-            kind: NodeKind::Operator { processor: false },
+        let place = Place {
+            draft,
+            prefix,
             parents,
-            stores: vec![store],
-        });
-        drop(borrowed);
-        let children = Children::new();
-        let keeps = Keeps {
-            key_serde: key_serde.clone(),
-            value_serde: None,
-            repartition_required: false,
+            lineage: lineage.clone(),
+            key_serde: Arc::clone(&materialized.key_serde),
+            value_serde: Arc::clone(&materialized.value_serde),
         };
-        let updates = KStream::new(draft, node, children.clone(), keeps, lineage.clone());
-        let old_values = OldValues::default();
-        let getter = Getter::of_versioned_store(store);
-        let table = KTable::derived(updates, key_serde, value_serde, &old_values, getter);
+        let add_store =
+            |draft: &mut Draft| draft.add_versioned_store(materialized, millis(history));
         Self {
-            node,
-            store,
-            table,
-            children,
-            old_values,
+            drawn: Stateful::draw(place, add_store, Getter::of_versioned_store),
             skips_unseen: false,
         }
     }
 
     /// Attaches it below the records of a stream.
     pub(crate) fn attach_latest<T: Into<Option<V>> + 'static>(
-        mut self,
+        self,
         parent: &Children<K, T>,
     ) -> KTable<K, V> {
         let make = self.instance();
-        parent.add(self.node, move |assembly| {
+        parent.add(self.drawn.node, move |assembly| {
             Ok(Box::new(LatestNode(make(assembly)?)))
         });
-        self.table
+        self.drawn.table
     }
 
     /// Attaches it below another table.
@@ -292,21 +276,29 @@ impl<K: StoreKey, V: Clone + 'static> VersionedTable<K, V> {
         skips_unseen: bool,
     ) -> KTable<K, V> {
         self.skips_unseen = skips_unseen;
-        self.table.skips_unseen = skips_unseen;
+        self.drawn.table.skips_unseen = skips_unseen;
         let make = self.instance();
-        parent.add(self.node, move |assembly| Ok(Box::new(make(assembly)?)));
-        self.table
+        parent.add(self.drawn.node, move |assembly| {
+            Ok(Box::new(make(assembly)?))
+        });
+        self.drawn.table
     }
 
     fn instance(
-        &mut self,
+        &self,
     ) -> impl Fn(&mut Assembly<'_>) -> Result<VersionedTableNode<K, V>, crate::state::StateError>
     + Send
     + Sync
     + use<K, V> {
-        let children = mem::replace(&mut self.children, Children::new());
-        let (store, old_values) = (self.store, self.old_values.clone());
-        let nulls = Nulls::new(self.table.key_serde.clone(), None);
+        let Stateful {
+            store,
+            table,
+            children,
+            old_values,
+            ..
+        } = &self.drawn;
+        let (store, children, old_values) = (*store, children.clone(), old_values.clone());
+        let nulls = Nulls::new(table.key_serde.clone(), None);
         let skips_unseen = self.skips_unseen;
         move |assembly| {
             Ok(VersionedTableNode {
@@ -342,6 +334,16 @@ impl<K, V> Materialized<K, V> {
             draft.graph.mistakes.push(TopologyError::IllegalStore {
                 store: self.name.clone(),
                 reason,
+            });
+        }
+    }
+
+    /// Notes that this store was asked to keep headers where it cannot.
+    pub(super) fn refuse_headers(&self, draft: &mut Draft) {
+        if self.keeps_headers {
+            draft.graph.mistakes.push(TopologyError::IllegalStore {
+                store: self.name.clone(),
+                reason: "versioned and custom stores keep no headers; use `as_store`",
             });
         }
     }

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::{Text, is_object};
 use super::json::{self, JsonProblem};
+use super::process::ProcessRef;
 use super::reason::{ReasonCode, reasons};
 use super::time::{TimeError, format_timestamp, parse_timestamp};
 use crate::clock::Timestamp;
@@ -42,6 +43,9 @@ pub struct CommandEnvelope<'a> {
     pub metadata: Option<&'a RawValue>,
     /// The command's own fields.
     pub data: &'a RawValue,
+    /// The process whose step it is, as the record's headers say; `None` after
+    /// [`parse`](Self::parse), which sees no headers.
+    pub process: Option<ProcessRef>,
 }
 
 /// Why a record is not a command.
@@ -79,6 +83,12 @@ pub enum CommandError {
         /// What is wrong.
         problem: String,
     },
+    /// A command that only a process may give.
+    #[error("`{command_type}` is a command that only a process may give")]
+    OfProcess {
+        /// The type.
+        command_type: String,
+    },
     /// The record has no key.
     #[error("the record has no key; it must be the aggregate's id")]
     MissingKey,
@@ -104,6 +114,7 @@ impl CommandError {
             Self::NotJson(_) => reasons::NOT_JSON,
             Self::MissingKey => reasons::MISSING_KEY,
             Self::KeyMismatch { .. } => reasons::KEY_MISMATCH,
+            Self::OfProcess { .. } => reasons::PROCESS_COMMAND,
             Self::Form(_)
             | Self::Field { .. }
             | Self::Timestamp(_)
@@ -186,6 +197,7 @@ impl<'a> CommandEnvelope<'a> {
             correlation_id: wire.correlation_id.map(|Text(text)| text),
             metadata: wire.metadata,
             data: wire.data,
+            process: None,
         })
     }
 
@@ -287,6 +299,10 @@ fn complete(
 
 /// The `data` of one command type.
 pub trait CommandData: DeserializeOwned {
+    /// Whether only a [process](super::Process) may give it: as a step of its own. From anybody else,
+    /// such as a caller over HTTP, it is refused `PROCESS_COMMAND`.
+    const OF_PROCESS: bool = false;
+
     /// Fills in what the envelope says where the data is silent, such as an id made from the
     /// command's. Does nothing unless overridden.
     #[expect(unused_variables, reason = "names for implementors")]
@@ -295,8 +311,13 @@ pub trait CommandData: DeserializeOwned {
     /// Reads the data of `envelope`.
     ///
     /// # Errors
-    /// [`CommandError::Data`].
+    /// [`CommandError::Data`], [`CommandError::OfProcess`].
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError> {
+        if Self::OF_PROCESS && envelope.process.is_none() {
+            return Err(CommandError::OfProcess {
+                command_type: envelope.command_type.to_string(),
+            });
+        }
         let mut data: Self =
             json::read_raw(envelope.data).map_err(|problem| CommandError::Data {
                 command_type: envelope.command_type.to_string(),
@@ -312,7 +333,7 @@ pub trait Command: Sized {
     /// Reads a command.
     ///
     /// # Errors
-    /// [`CommandError::UnknownType`], [`CommandError::Data`].
+    /// [`CommandError::UnknownType`], [`CommandError::Data`], [`CommandError::OfProcess`].
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError>;
 }
 

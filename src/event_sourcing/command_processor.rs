@@ -7,6 +7,7 @@
 //! load → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
 //!                                        └─▶ reply, remembered; waiters after the commit
 //! ```
+//! A step of a process has a memory of its own: nobody else can take its command id beforehand.
 
 use std::ops::Bound;
 
@@ -15,9 +16,11 @@ use super::command::{CommandEnvelope, CommandError, Outcome, Reply};
 use super::decision::{Appended, Decision, decide_command};
 use super::envelope::Attribution;
 use super::event_index::IndexedEvent;
-use super::history::{HistoryEntry, Origin};
+use super::history::{HistoryEntry, HistoryKey, Origin};
 use super::meter::Meter;
+use super::process::ProcessRef;
 use super::reason::reasons;
+use super::recorded::{CommandOutcome, Happened};
 use super::reply_hub::ReplyHub;
 use super::repository::{NewEvent, Repository};
 use super::stores::{CommandKey, RememberedCommand};
@@ -34,6 +37,8 @@ pub(super) struct CommandProcessor<A: Aggregate> {
     pub(super) memory: CommandMemory,
     pub(super) replies: ReplyHub,
     pub(super) meter: Meter,
+    /// Whether events and outcomes are handed downstream beside changes.
+    pub(super) reports: bool,
     /// Where the purge goes on.
     pub(super) purged_to: Option<CommandKey>,
 }
@@ -42,8 +47,7 @@ type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::Stat
 
 impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for CommandProcessor<A> {
     fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
-        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
-        Ok(Init::Ready)
+        self.start(context)
     }
 
     fn process(
@@ -56,16 +60,24 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Com
         };
         let key = record.key.as_deref();
         match CommandEnvelope::parse(&bytes) {
-            Ok(command) => {
+            Ok(mut command) => {
                 check_key(key, &command.aggregate_id)?;
+                command.process = ProcessRef::from_headers(&record.headers);
                 let at = CommandKey {
                     aggregate_id: command.aggregate_id.to_string(),
-                    command_id: command.command_id.to_string(),
+                    command_id: ProcessRef::memory_id(
+                        command.process.as_ref(),
+                        &command.command_id,
+                    ),
                 };
-                if !self.repeat(context, &at)? {
-                    self.decide(context, at, &command)?;
+                let (reply, repeated) = match self.seen(context, &at)? {
+                    Some(reply) => (reply, true),
+                    None => (self.decide(context, at, &command)?, false),
+                };
+                if self.reports {
+                    self.report(context, &command, &bytes, &reply, repeated)?;
                 }
-                Ok(())
+                self.reply(context, command.process.as_ref(), reply)
             }
             Err(error) => self.refuse_unreadable(context, key, &bytes, &error),
         }
@@ -88,17 +100,34 @@ fn check_key(key: Option<&[u8]>, aggregate_id: &str) -> Result<(), BoxError> {
 }
 
 impl<A: Aggregate> CommandProcessor<A> {
-    /// Gives a command seen before its first reply again; returns whether it was.
-    fn repeat(&self, context: &mut Context<'_, A>, at: &CommandKey) -> Result<bool, BoxError> {
+    /// Begins to forget commands.
+    pub(super) fn start(&self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
+        context.schedule(self.memory.purge_interval, PunctuationType::WallClockTime);
+        Ok(Init::Ready)
+    }
+
+    /// Returns the first reply to a command that is remembered, and counts the repetition.
+    pub(super) fn seen(
+        &self,
+        context: &Context<'_, A>,
+        at: &CommandKey,
+    ) -> Result<Option<Reply>, StateError> {
         let Some(known) = self.commands.get(at)? else {
-            return Ok(false);
+            return Ok(None);
         };
         if self.is_forgotten(&known, context.system_time()) {
-            return Ok(false);
+            return Ok(None);
         }
         self.meter.count(|metrics| &metrics.commands_repeated);
-        self.reply(context, known.reply)?;
-        Ok(true)
+        Ok(Some(known.reply))
+    }
+
+    /// Counts an input that a rule or a limit speaks against.
+    pub(super) fn refused(&self, too_large: bool) {
+        self.meter.outcome(Outcome::Rejected);
+        if too_large {
+            self.meter.count(|metrics| &metrics.refused);
+        }
     }
 
     fn decide(
@@ -106,7 +135,7 @@ impl<A: Aggregate> CommandProcessor<A> {
         context: &mut Context<'_, A>,
         at: CommandKey,
         command: &CommandEnvelope<'_>,
-    ) -> Result<(), BoxError> {
+    ) -> Result<Reply, BoxError> {
         let now = context.system_time();
         let known = self.aggregates.load(&at.aggregate_id)?;
         let Decision {
@@ -123,42 +152,94 @@ impl<A: Aggregate> CommandProcessor<A> {
             );
         }
         if let Some(record) = record {
+            let happened = if self.reports {
+                Happened::decided::<A>(known.clone(), &events, &record, command.process.as_ref())?
+            } else {
+                Vec::new()
+            };
             let actor = Attribution::of(command.metadata).actor;
             let mut written = Vec::with_capacity(events.len());
             for event in events {
-                written.push(self.announce(context, event, actor.clone())?);
+                written.push(self.recorded(&event, actor.clone()));
+                self.announce(context, event)?;
+            }
+            for happened in happened {
+                let timestamp = happened.after.updated_at;
+                let effect = Effect::Happened(Box::new(happened));
+                context.forward(Record::new(at.aggregate_id.clone(), effect, timestamp))?;
             }
             self.aggregates.append(known, written, record.clone())?;
             let timestamp = record.updated_at;
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, reply)
+        self.remember(context, at, reply.clone())?;
+        Ok(reply)
     }
 
-    /// Sends an event to its topic; returns it as history keeps it.
-    fn announce(
+    /// Hands downstream how a command ended; for a step of a process, with the events of it: from
+    /// history, so that a repeated command is answered like the first.
+    fn report(
         &self,
         context: &mut Context<'_, A>,
-        event: Appended,
-        actor: Option<String>,
-    ) -> Result<NewEvent, BoxError> {
+        command: &CommandEnvelope<'_>,
+        bytes: &[u8],
+        reply: &Reply,
+        repeated: bool,
+    ) -> Result<(), BoxError> {
+        let mut events = Vec::new();
+        if command.process.is_some() {
+            let count = u64::try_from(reply.event_ids.len())?;
+            let first = reply.aggregate_version.saturating_sub(count) + 1;
+            for version in first..=reply.aggregate_version {
+                let key = HistoryKey::new(command.aggregate_id.as_ref(), version);
+                let event = |entry: Option<&HistoryEntry>| entry.map(|entry| entry.event.clone());
+                events.extend(self.aggregates.event_with(&key, event)?);
+            }
+        }
+        let outcome = CommandOutcome {
+            command: bytes.to_vec(),
+            reply: reply.clone(),
+            process: command.process.clone(),
+            events,
+            repeated,
+        };
+        let key = command.aggregate_id.to_string();
+        let now = context.system_time();
+        let effect = Effect::Ended(Box::new(outcome));
+        Ok(context.forward(Record::new(key, effect, now))?)
+    }
+
+    /// Counts an event of ours, and returns it as history keeps it.
+    pub(super) fn recorded(&self, event: &Appended, actor: Option<String>) -> NewEvent {
+        self.meter.count(|metrics| &metrics.appended);
+        let bytes = event.value.len();
+        self.meter
+            .size(event.size, event.event_type, &event.event_id, bytes);
+        NewEvent {
+            key: event.key.clone(),
+            entry: HistoryEntry {
+                origin: Origin::Native,
+                event: event.value.clone(),
+            },
+            timestamp: event.timestamp,
+            indexed: IndexedEvent {
+                event_type: event.event_type.to_owned(),
+                actor,
+            },
+        }
+    }
+
+    /// Sends an event to its topic.
+    fn announce(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
         let Appended {
             key,
-            event_id,
-            event_type,
             value,
             headers,
             timestamp,
-            size,
+            ..
         } = event;
-        self.meter.count(|metrics| &metrics.appended);
-        self.meter.size(size, event_type, &event_id, value.len());
-        let aggregate_id = key.aggregate_id.clone();
-        let entry = HistoryEntry {
-            origin: Origin::Native,
-            event: value.clone(),
-        };
+        let aggregate_id = key.aggregate_id;
         let effect = Effect::Appended(value);
         context.forward(Record {
             key: aggregate_id,
@@ -166,45 +247,40 @@ impl<A: Aggregate> CommandProcessor<A> {
             timestamp,
             headers,
         })?;
-        Ok(NewEvent {
-            key,
-            entry,
-            timestamp,
-            indexed: IndexedEvent {
-                event_type: event_type.to_owned(),
-                actor,
-            },
-        })
+        Ok(())
     }
 
-    fn remember(
+    /// Remembers how a command ended.
+    pub(super) fn remember(
         &self,
-        context: &mut Context<'_, A>,
+        context: &Context<'_, A>,
         at: CommandKey,
         reply: Reply,
-    ) -> Result<(), BoxError> {
+    ) -> Result<(), StateError> {
         self.meter.outcome(reply.outcome);
         let decided_at = context.system_time();
-        self.commands.put(
-            at,
-            RememberedCommand {
-                reply: reply.clone(),
-                decided_at,
-            },
-        )?;
-        self.reply(context, reply)
+        self.commands
+            .put(at, RememberedCommand { reply, decided_at })
     }
 
     /// Writes a reply, and tells those who wait for it once it is committed.
-    fn reply(&self, context: &mut Context<'_, A>, reply: Reply) -> Result<(), BoxError> {
+    fn reply(
+        &self,
+        context: &mut Context<'_, A>,
+        process: Option<&ProcessRef>,
+        reply: Reply,
+    ) -> Result<(), BoxError> {
         let now = context.system_time();
-        if self.replies.is_awaited(&reply) {
+        if process.is_none() && self.replies.is_awaited(&reply) {
             let (replies, reply) = (self.replies.clone(), reply.clone());
             context.after_commit(move || replies.deliver(&reply));
         }
         let key = reply.aggregate_id.clone();
-        context.forward(Record::new(key, Effect::Replied(reply), now))?;
-        Ok(())
+        let mut record = Record::new(key, Effect::Replied(reply), now);
+        if let Some(process) = process {
+            process.write(&mut record.headers);
+        }
+        Ok(context.forward(record)?)
     }
 
     /// Answers a command that cannot be read when its ids can; a dead letter otherwise.
@@ -225,14 +301,15 @@ impl<A: Aggregate> CommandProcessor<A> {
             aggregate_id,
             command_id,
         };
-        if self.repeat(context, &at)? {
-            return Ok(());
+        if let Some(reply) = self.seen(context, &at)? {
+            return self.reply(context, None, reply);
         }
         let version = self.aggregates.version(&at.aggregate_id)?;
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
-        self.remember(context, at, reply)
+        self.remember(context, at, reply.clone())?;
+        self.reply(context, None, reply)
     }
 
     fn is_forgotten(&self, command: &RememberedCommand, now: Timestamp) -> bool {
@@ -241,7 +318,7 @@ impl<A: Aggregate> CommandProcessor<A> {
     }
 
     /// Deletes forgotten commands, a bounded number of entries per call, round and round.
-    fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
+    pub(super) fn purge(&mut self, now: Timestamp) -> Result<(), StateError> {
         let start = self
             .purged_to
             .take()

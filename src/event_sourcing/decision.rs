@@ -10,6 +10,7 @@ use super::command::{Command, CommandEnvelope, Outcome, Reply};
 use super::envelope::{Envelope, EnvelopeError, Metadata, event_id};
 use super::history::{HistoryEntry, HistoryKey, Known, Origin, Verdict};
 use super::limits::{EventSize, EventTooLarge, event_size};
+use super::message::Message;
 use super::reason::{ReasonCode, Rejection, reasons};
 use super::time::{TimeError, format_timestamp};
 use super::upcast::{Event, EventError};
@@ -44,7 +45,7 @@ impl<S> AggregateRecord<S> {
     }
 }
 
-/// An event that a command brought about, ready to be written.
+/// An event that a command or a message brought about, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
     /// Its place in history; the id is also the record's key.
@@ -149,7 +150,13 @@ pub fn decide_command<A: Aggregate>(
         Ok(events) => events,
         Err(rejection) => return Ok(refuse(rejection.code(), rejection.to_string())),
     };
-    match append::<A>(record, command, &events, now)? {
+    let cause = Cause {
+        id: &command.command_id,
+        aggregate_id: &command.aggregate_id,
+        correlation_id: command.correlation_id(),
+        metadata: &command_metadata(command)?,
+    };
+    match append::<A>(record, &cause, &events, now)? {
         Ok(decision) => Ok(decision),
         Err(too_large) => {
             let mut decision = refuse(reasons::EVENT_TOO_LARGE, too_large.to_string());
@@ -159,10 +166,69 @@ pub fn decide_command<A: Aggregate>(
     }
 }
 
-/// Writes down the events of an accepted command and applies them.
+/// Why a message is not carried out: what its dead letter says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code for programs.
+    pub code: ReasonCode,
+    /// What is wrong, for people.
+    pub message: String,
+    /// Whether an event would have been over the size limit.
+    pub too_large: bool,
+}
+
+/// Decides a message, read already, against an aggregate's record (`None`: unseen).
+///
+/// The events happened when the message says, but never before their predecessor; where that moves
+/// them, the message's own time is kept in `metadata.messageTimestamp`.
+///
+/// # Errors
+/// [`DecisionError`]. A message against a rule is no error but a [`Refusal`].
+pub fn decide_message<A: Aggregate>(
+    record: Option<&AggregateRecord<A::State>>,
+    aggregate_id: &str,
+    message: Message<A::Command>,
+) -> Result<Result<Decision<A::State>, Refusal>, DecisionError> {
+    let metadata = message_metadata(record.map(|record| record.updated_at), &message)?;
+    let unseen = A::State::default();
+    let state = record.map_or(&unseen, |record| &record.state);
+    let events = match A::decide(state, message.content) {
+        Ok(events) => events,
+        Err(rejection) => {
+            return Ok(Err(Refusal {
+                code: rejection.code(),
+                message: rejection.to_string(),
+                too_large: false,
+            }));
+        }
+    };
+    let correlation_id = message.correlation_id.as_deref();
+    let cause = Cause {
+        id: &message.message_id,
+        aggregate_id,
+        correlation_id: correlation_id.unwrap_or(&message.message_id),
+        metadata: &metadata,
+    };
+    let appended = append::<A>(record, &cause, &events, message.timestamp)?;
+    Ok(appended.map_err(|too_large| Refusal {
+        code: reasons::EVENT_TOO_LARGE,
+        message: too_large.to_string(),
+        too_large: true,
+    }))
+}
+
+/// What brought events about.
+struct Cause<'a> {
+    id: &'a str,
+    aggregate_id: &'a str,
+    correlation_id: &'a str,
+    metadata: &'a RawValue,
+}
+
+/// Writes down the events of an accepted command or message and applies them.
 fn append<A: Aggregate>(
     record: Option<&AggregateRecord<A::State>>,
-    command: &CommandEnvelope<'_>,
+    cause: &Cause<'_>,
     events: &[A::Event],
     now: Timestamp,
 ) -> Result<Result<Decision<A::State>, EventTooLarge>, DecisionError> {
@@ -171,15 +237,14 @@ fn append<A: Aggregate>(
     let mut state = record
         .map(|record| record.state.clone())
         .unwrap_or_default();
-    let metadata = event_metadata(command)?;
     let mut appended = Vec::with_capacity(events.len());
     for event in events {
         version = version
             .checked_add(1)
             .ok_or_else(|| DecisionError::VersionsExhausted {
-                aggregate_id: command.aggregate_id.to_string(),
+                aggregate_id: cause.aggregate_id.to_owned(),
             })?;
-        let written = write_event::<A>(command, event, version, timestamp, &metadata)?;
+        let written = write_event::<A>(cause, event, version, timestamp)?;
         match written {
             Ok(event) => appended.push(event),
             Err(too_large) => return Ok(Err(too_large)),
@@ -187,9 +252,9 @@ fn append<A: Aggregate>(
         A::apply(&mut state, event);
     }
     let reply = Reply {
-        command_id: command.command_id.to_string(),
+        command_id: cause.id.to_owned(),
         aggregate_type: A::TYPE.into(),
-        aggregate_id: command.aggregate_id.to_string(),
+        aggregate_id: cause.aggregate_id.to_owned(),
         outcome: Outcome::Accepted,
         aggregate_version: version,
         event_ids: appended
@@ -214,35 +279,29 @@ fn append<A: Aggregate>(
 }
 
 fn write_event<A: Aggregate>(
-    command: &CommandEnvelope<'_>,
+    cause: &Cause<'_>,
     event: &A::Event,
     version: u64,
     timestamp: Timestamp,
-    metadata: &RawValue,
 ) -> Result<Result<Appended, EventTooLarge>, DecisionError> {
     let event_type = event.event_type();
     let unwritable = |problem| DecisionError::Unwritable {
         event_type,
-        command_id: command.command_id.to_string(),
+        command_id: cause.id.to_owned(),
         problem,
     };
     let data = event.data().map_err(unwritable)?;
-    let event_id = event_id(
-        timestamp,
-        &command.aggregate_id,
-        version,
-        &command.command_id,
-    );
+    let event_id = event_id(timestamp, cause.aggregate_id, version, cause.id);
     let envelope = Envelope {
         event_id: event_id.as_str().into(),
         event_type: event_type.into(),
-        aggregate_id: command.aggregate_id.as_ref().into(),
+        aggregate_id: cause.aggregate_id.into(),
         aggregate_type: A::TYPE.into(),
         aggregate_version: version,
         timestamp,
-        correlation_id: command.correlation_id().into(),
-        causation_id: Some(command.command_id.as_ref().into()),
-        metadata: Some(metadata),
+        correlation_id: cause.correlation_id.into(),
+        causation_id: Some(cause.id.into()),
+        metadata: Some(cause.metadata),
         data: &data,
         schema_version: event.schema_version(),
     };
@@ -252,7 +311,7 @@ fn write_event<A: Aggregate>(
         Ok(size) => size,
         Err(too_large) => return Ok(Err(too_large)),
     };
-    let key = HistoryKey::new(command.aggregate_id.as_ref(), version);
+    let key = HistoryKey::new(cause.aggregate_id, version);
     Ok(Ok(Appended {
         key,
         event_id,
@@ -264,15 +323,19 @@ fn write_event<A: Aggregate>(
     }))
 }
 
-/// Returns the command's metadata with its own time, which the events do not carry elsewhere.
-fn event_metadata(command: &CommandEnvelope<'_>) -> Result<Box<RawValue>, DecisionError> {
-    let unwritable = |problem| DecisionError::Unwritable {
+fn unwritable_metadata(cause_id: &str) -> impl Fn(serde_json::Error) -> DecisionError {
+    move |problem| DecisionError::Unwritable {
         event_type: "metadata",
-        command_id: command.command_id.to_string(),
+        command_id: cause_id.to_owned(),
         problem,
-    };
+    }
+}
+
+/// Returns the command's metadata with its own time, which the events do not carry elsewhere.
+fn command_metadata(command: &CommandEnvelope<'_>) -> Result<Box<RawValue>, DecisionError> {
+    let unwritable = unwritable_metadata(&command.command_id);
     let mut metadata: Metadata = match command.metadata {
-        Some(raw) => serde_json::from_str(raw.get()).map_err(unwritable)?,
+        Some(raw) => serde_json::from_str(raw.get()).map_err(&unwritable)?,
         None => Metadata::new(),
     };
     metadata.insert(
@@ -280,6 +343,22 @@ fn event_metadata(command: &CommandEnvelope<'_>) -> Result<Box<RawValue>, Decisi
         format_timestamp(command.timestamp)?.into(),
     );
     serde_json::value::to_raw_value(&metadata).map_err(unwritable)
+}
+
+/// Returns the message's metadata, with its own time where its events get a later one.
+fn message_metadata<C>(
+    last: Option<Timestamp>,
+    message: &Message<C>,
+) -> Result<Box<RawValue>, DecisionError> {
+    let raw = if last.is_some_and(|last| last > message.timestamp) {
+        let mut metadata = message.metadata.clone();
+        let own = format_timestamp(message.timestamp)?;
+        metadata.insert("messageTimestamp".into(), own.into());
+        serde_json::value::to_raw_value(&metadata)
+    } else {
+        serde_json::value::to_raw_value(&message.metadata)
+    };
+    raw.map_err(unwritable_metadata(&message.message_id))
 }
 
 /// Why an event does not become part of its aggregate.

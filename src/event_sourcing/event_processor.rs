@@ -9,6 +9,7 @@ use super::limits::event_size;
 use super::meter::Meter;
 use super::reason::reasons;
 use super::rebuild::Rebuild;
+use super::recorded::{Happened, Occasion};
 use super::repository::NewEvent;
 use super::topology::{Effect, RawKey, RawValue, reject};
 use crate::clock::Timestamp;
@@ -190,6 +191,13 @@ impl<A: Aggregate> EventProcessor<A> {
         } = folded;
         self.meter.count(|metrics| &metrics.folded);
         let aggregate_id = key.aggregate_id.clone();
+        let happened = self.rebuild.reports.then(|| Happened {
+            event: bytes.clone(),
+            before: before.as_ref().map(|before| before.state.clone()),
+            after: after.clone(),
+            occasion: Occasion::Folded,
+            process: None,
+        });
         let entry = HistoryEntry {
             origin: Origin::Foreign,
             event: bytes,
@@ -206,6 +214,10 @@ impl<A: Aggregate> EventProcessor<A> {
         // A foreign clock may run ahead, and a broker refuses records dated far in the future: the
         // read model's record is dated now then. The event's own time stays in its state.
         let timestamp = after.updated_at.min(context.system_time());
+        if let Some(happened) = happened {
+            let effect = Effect::Happened(Box::new(happened));
+            context.forward(Record::new(aggregate_id.clone(), effect, timestamp))?;
+        }
         context.forward(Record::new(aggregate_id, Effect::Changed(after), timestamp))?;
         Ok(())
     }

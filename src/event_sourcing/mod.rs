@@ -6,6 +6,10 @@
 //! aggregate needs: the wire forms ([`Envelope`], [`CommandEnvelope`], [`Reply`]), the chain of
 //! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]), size limits, and
 //! the stores with all that is derived from events.
+//!
+//! [`EventSourced::draw`] is enough for one aggregate; [`EventSourced::draw_all`] also hands on every
+//! event and every command's outcome, for read models that count events and for a [`Process`]: an
+//! aggregate that moves others, step by step.
 //! # Invariants
 //! - Versions of an aggregate are gapless, and an event once written is never edited.
 //! - A command is answered once: its id is remembered, and repeated it gets its first reply again.
@@ -17,8 +21,7 @@
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
 //! The past is read through [`AggregateHistory`]: states at any time or version, timelines, differences,
-//! the events of a period. Projections beside the read model, process managers and the archive are a
-//! later issue; they read the history store that is written here.
+//! the events of a period. Projections that are rebuilt beside the one that serves are a later issue.
 
 mod aggregate;
 mod aggregate_history;
@@ -32,9 +35,12 @@ mod event_processor;
 mod history;
 mod json;
 mod limits;
+mod message;
 mod meter;
+mod process;
 mod reason;
 mod rebuild;
+mod recorded;
 mod reply_hub;
 mod repository;
 mod snapshot;
@@ -55,8 +61,8 @@ pub use command::{
     ReplyReason,
 };
 pub use decision::{
-    AggregateRecord, Appended, Decision, DecisionError, FoldError, ReplayError, decide_command,
-    fold_foreign, replay,
+    AggregateRecord, Appended, Decision, DecisionError, FoldError, Refusal, ReplayError,
+    decide_command, decide_message, fold_foreign, replay,
 };
 pub use envelope::{Attribution, Envelope, EnvelopeError, Metadata, event_id};
 pub use history::{
@@ -64,11 +70,19 @@ pub use history::{
     history_range, judge,
 };
 pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, event_size};
+pub use message::{Message, Step, StepEvent};
+pub use process::{
+    AnswerEvent, Managed, ManagedRejection, Patience, PendingStep, Process, ProcessCommand,
+    ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, Trigger,
+};
 pub use reason::{ReasonCode, Rejection, reasons};
+pub use recorded::{CommandOutcome, Drawn, Occasion, RecordedEvent};
 pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;
-pub use stores::{CommandKey, DerivedForm, RebuildPosition, RebuildProgress, RememberedCommand};
+pub use stores::{
+    CommandKey, DerivedForm, HistoryKeySerde, RebuildPosition, RebuildProgress, RememberedCommand,
+};
 pub use time::{TimeError, format_timestamp, parse_timestamp};
 pub use topology::{
     AggregateTopics, CommandMemory, EventSourced, SNAPSHOT_INTERVAL, TOPIC_RETENTION,

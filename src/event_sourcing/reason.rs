@@ -91,6 +91,12 @@ pub mod reasons {
     pub const FOREIGN_OWNED: ReasonCode = ReasonCode::new("FOREIGN_OWNED");
     /// The command cannot be read: envelope, type or data.
     pub const INVALID_COMMAND: ReasonCode = ReasonCode::new("INVALID_COMMAND");
+    /// A command that only a process may give, from somebody else.
+    pub const PROCESS_COMMAND: ReasonCode = ReasonCode::new("PROCESS_COMMAND");
+    /// The answer to a step that a process does not wait for.
+    pub const STEP_NOT_PENDING: ReasonCode = ReasonCode::new("STEP_NOT_PENDING");
+    /// A command of another aggregate type.
+    pub const WRONG_AGGREGATE: ReasonCode = ReasonCode::new("WRONG_AGGREGATE");
     /// A known command that this version does not carry out yet.
     pub const NOT_IMPLEMENTED: ReasonCode = ReasonCode::new("NOT_IMPLEMENTED");
 }

@@ -18,9 +18,12 @@ use std::ops::Bound;
 
 use super::aggregate::Aggregate;
 use super::decision::{AggregateRecord, ReadEntry};
+use super::envelope::Envelope;
 use super::event_index::IndexedEvent;
-use super::history::HistoryKey;
+use super::history::{HistoryEntry, HistoryKey};
+use super::message::{Step, StepEvent};
 use super::meter::Meter;
+use super::recorded::{Happened, Occasion};
 use super::repository::Repository;
 use super::snapshot;
 use super::stores::{DerivedForm, RebuildPosition, RebuildProgress};
@@ -54,6 +57,11 @@ pub(super) struct Rebuild<A: Aggregate> {
     pub(super) progress: StoreRef<String, RebuildProgress>,
     pub(super) limits: SliceLimits,
     pub(super) meter: Meter,
+    /// Whether events are handed downstream beside changes.
+    pub(super) reports: bool,
+    /// Whether every event is handed downstream, with the state before and after it, instead of every
+    /// aggregate once.
+    pub(super) steps: bool,
 }
 
 /// An aggregate whose entries are being read.
@@ -94,6 +102,8 @@ impl<A: Aggregate> Rebuild<A> {
                 self.finish(context, current.take(), quiet)?;
             }
             let before = current.take().map(|current| current.record);
+            let told = !quiet && (self.reports || self.steps);
+            let known = before.clone().filter(|_| told);
             let read = ReadEntry::<A>::parse(&key, &entry)?;
             let mut record = read.before(before)?;
             read.apply(&mut record);
@@ -102,6 +112,12 @@ impl<A: Aggregate> Rebuild<A> {
             let indexed = IndexedEvent::of(&read.envelope);
             self.aggregates
                 .index(&key, read.envelope.timestamp, indexed)?;
+            if told && self.steps {
+                self.step(context, known, &record, &read.envelope, &entry)?;
+            } else if told {
+                let state = known.map(|known| known.state);
+                self.happened(context, &entry, state, &record, &key)?;
+            }
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
                 record,
@@ -189,6 +205,27 @@ impl<A: Aggregate> Rebuild<A> {
         }))
     }
 
+    /// Hands an event downstream, as it was when it was new.
+    fn happened(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        entry: &HistoryEntry,
+        before: Option<A::State>,
+        after: &AggregateRecord<A::State>,
+        key: &HistoryKey,
+    ) -> Result<(), BoxError> {
+        let happened = Happened {
+            event: entry.event.clone(),
+            before,
+            after: after.clone(),
+            occasion: Occasion::Rebuilt,
+            process: None,
+        };
+        let timestamp = after.updated_at.min(context.system_time());
+        let effect = Effect::Happened(Box::new(happened));
+        Ok(context.forward(Record::new(key.aggregate_id.clone(), effect, timestamp))?)
+    }
+
     /// Writes an aggregate whose last entry is in, and hands it downstream.
     fn finish(
         &self,
@@ -204,7 +241,7 @@ impl<A: Aggregate> Rebuild<A> {
             return Ok(());
         };
         self.aggregates.set(aggregate_id.clone(), record.clone())?;
-        if quiet {
+        if quiet || self.steps {
             return Ok(());
         }
         // As where events are folded: a foreign clock may run ahead of what a broker takes.
@@ -215,6 +252,31 @@ impl<A: Aggregate> Rebuild<A> {
             timestamp,
         ))?;
         Ok(())
+    }
+
+    /// Hands an event of history downstream, with the aggregate around it.
+    fn step(
+        &self,
+        context: &mut ProcessorContext<'_, String, Effect<A::State>>,
+        before: Option<AggregateRecord<A::State>>,
+        after: &AggregateRecord<A::State>,
+        envelope: &Envelope<'_>,
+        entry: &HistoryEntry,
+    ) -> Result<(), BoxError> {
+        let timestamp = after.updated_at;
+        let step = Step {
+            before,
+            after: after.clone(),
+            events: vec![StepEvent {
+                version: envelope.aggregate_version,
+                timestamp: envelope.timestamp,
+                headers: envelope.headers()?,
+                value: entry.event.clone(),
+            }],
+            replayed: true,
+        };
+        let aggregate_id = envelope.aggregate_id.to_string();
+        Ok(context.forward(Record::new(aggregate_id, Effect::Stepped(step), timestamp))?)
     }
 
     fn set(

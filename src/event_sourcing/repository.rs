@@ -40,6 +40,29 @@ pub(super) struct Repository<A: Aggregate> {
     pub(super) meter: Meter,
 }
 
+/// What a processor is handed of an aggregate's stores: state, history, snapshots, and the index where
+/// there is one.
+pub(super) type RepositoryStores<S> = (
+    StoreRef<String, CurrentState<S>>,
+    StoreRef<HistoryKey, HistoryEntry>,
+    StoreRef<HistoryKey, Vec<u8>>,
+    Option<StoreRef<EventIndexKey, IndexedEvent>>,
+);
+
+/// Two processors of a task share its stores.
+impl<A: Aggregate> Clone for Repository<A> {
+    fn clone(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            history: self.history.clone(),
+            snapshots: self.snapshots.clone(),
+            index: self.index.clone(),
+            snapshot_interval: self.snapshot_interval,
+            meter: self.meter.clone(),
+        }
+    }
+}
+
 /// An event that joins history.
 pub(super) struct NewEvent {
     pub(super) key: HistoryKey,
@@ -58,6 +81,21 @@ impl IndexedEvent {
 }
 
 impl<A: Aggregate> Repository<A> {
+    pub(super) fn new(
+        (state, history, snapshots, index): RepositoryStores<A::State>,
+        snapshot_interval: NonZeroU64,
+        meter: &Meter,
+    ) -> Self {
+        Self {
+            state,
+            history,
+            snapshots,
+            index,
+            snapshot_interval,
+            meter: meter.clone(),
+        }
+    }
+
     /// Loads an aggregate as it is now.
     pub(super) fn load(
         &self,

@@ -95,9 +95,10 @@ fn parts(text: &str) -> Result<(&str, &str), BoxError> {
         .ok_or_else(|| format!("`{text}` has no form `<aggregate id>@<rest>`").into())
 }
 
-/// The serde of [`HistoryKey`].
+/// The serde of [`HistoryKey`]; also for stores of read models with a row for each event. In text,
+/// `account-123@5`.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct HistoryKeySerde;
+pub struct HistoryKeySerde;
 
 impl Serde<HistoryKey> for HistoryKeySerde {
     fn serialize(&self, key: &HistoryKey, out: &mut Vec<u8>) -> Result<bool, BoxError> {

@@ -30,9 +30,11 @@ use super::decision::AggregateRecord;
 use super::event_index::{EventIndexKey, EventIndexKeySerde, IndexedEvent};
 use super::event_processor::EventProcessor;
 use super::history::{HistoryEntry, HistoryKey};
+use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
 use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits};
+use super::recorded::{CommandOutcome, Drawn, Happened};
 use super::reply_hub::ReplyHub;
 use super::repository::Repository;
 use super::snapshot::SnapshotSerde;
@@ -70,6 +72,12 @@ pub(super) enum Effect<S> {
     Changed(AggregateRecord<S>),
     /// The answer to a command.
     Replied(Reply),
+    /// An event with the state around it, for [`Drawn::events`].
+    Happened(Box<Happened<S>>),
+    /// How a command ended, for [`Drawn::outcomes`].
+    Ended(Box<CommandOutcome>),
+    /// What a message did, where messages and not commands come in.
+    Stepped(Step<S>),
 }
 
 /// How long commands are remembered, and how forgotten ones are deleted.
@@ -95,7 +103,7 @@ impl Default for CommandMemory {
 }
 
 /// The declared names of an aggregate's topics; a configuration may rename them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AggregateTopics {
     /// Commands, keyed by aggregate id.
     pub commands: String,
@@ -170,6 +178,8 @@ pub struct EventSourced<A> {
     slices: SliceLimits,
     snapshot_interval: NonZeroU64,
     index_by_time: bool,
+    /// Whether events and outcomes are handed downstream beside changes.
+    reports: bool,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -185,6 +195,17 @@ impl<A> fmt::Debug for EventSourced<A> {
             .field("on_event_error", &self.on_event_error)
             .finish_non_exhaustive()
     }
+}
+
+type Effects<A> = KStream<String, Effect<<A as Aggregate>::State>>;
+
+fn changes<S: Clone + 'static>(
+    changed: &KStream<String, Effect<S>>,
+) -> KStream<String, AggregateRecord<S>> {
+    changed.flat_map_values(|effect| match effect {
+        Effect::Changed(record) => Some(record),
+        _ => None,
+    })
 }
 
 struct Handles<A: Aggregate> {
@@ -212,11 +233,19 @@ impl<A: Aggregate> EventSourced<A> {
             slices: SliceLimits::default(),
             snapshot_interval: SNAPSHOT_INTERVAL,
             index_by_time: true,
+            reports: false,
             aggregate: PhantomData,
         }
     }
 
-    /// Says how long commands are remembered.
+    /// Describes an aggregate that messages come to instead of commands, to be drawn by
+    /// [`draw_on`](Self::draw_on). Its stores are called `<name>-…`.
+    #[must_use]
+    pub fn of_messages(name: impl Into<String>) -> Self {
+        Self::new(name, AggregateTopics::default())
+    }
+
+    /// Says how long commands, or messages, are remembered.
     #[must_use]
     pub fn command_memory(mut self, memory: CommandMemory) -> Self {
         self.memory = memory;
@@ -266,10 +295,22 @@ impl<A: Aggregate> EventSourced<A> {
         format!("{}-{what}", self.name)
     }
 
+    pub(super) const fn topics(&self) -> &AggregateTopics {
+        &self.topics
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns how the aggregate is reached from outside: its command topic, its state and history, its
-    /// replies.
+    /// replies. One that messages come to can only be read.
     #[must_use]
     pub fn endpoint(&self) -> AggregateEndpoint {
+        if self.topics.commands.is_empty() {
+            let state = self.store_name("state");
+            return AggregateEndpoint::read_only::<A>(state).with_history(self.history());
+        }
         AggregateEndpoint::of::<A>(
             self.topics.commands.clone(),
             self.store_name("state"),
@@ -296,6 +337,31 @@ impl<A: Aggregate> EventSourced<A> {
     /// per aggregate after a rebuild. Read models are drawn from it.
     #[must_use = "read models are drawn from the changes"]
     pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
+        let (changed, _, _) = self.effects(builder);
+        changes(&changed)
+    }
+
+    /// As [`draw`](Self::draw), and hands downstream every event and every command's outcome as well:
+    /// for read models that need each event, and for [processes](super::ProcessManager).
+    #[must_use = "read models are drawn from it"]
+    pub fn draw_all(mut self, builder: &StreamsBuilder) -> Drawn<A> {
+        self.reports = true;
+        let (changed, happened, ended) = self.effects(builder);
+        Drawn {
+            changes: changes(&changed),
+            events: happened.try_flat_map_values(|effect| match effect {
+                Effect::Happened(happened) => Ok(Some(happened.read::<A>()?)),
+                _ => Ok(None),
+            }),
+            outcomes: ended.flat_map_values(|effect| match effect {
+                Effect::Ended(outcome) => Some(*outcome),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Draws all of it; returns changes, events and outcomes of commands.
+    fn effects(self, builder: &StreamsBuilder) -> (Effects<A>, Effects<A>, Effects<A>) {
         let AggregateTopics {
             commands,
             events,
@@ -311,29 +377,96 @@ impl<A: Aggregate> EventSourced<A> {
         let mut effects = decided
             .merge(&folded)
             .named(&self.store_name("effects"))
+            // Keys are aggregate ids, which the records read had as theirs.
+            .mark_as_partitioned()
             .split();
         let appended = effects.branch(|_, effect| matches!(effect, Effect::Appended(_)));
         let replied = effects.branch(|_, effect| matches!(effect, Effect::Replied(_)));
+        let happened = effects.branch(|_, effect| matches!(effect, Effect::Happened(_)));
+        let ended = effects.branch(|_, effect| matches!(effect, Effect::Ended(_)));
         let changed = effects.default_branch();
         appended
             .flat_map_values(|effect| match effect {
                 Effect::Appended(event) => Some(event),
-                Effect::Changed(_) | Effect::Replied(_) => None,
+                _ => None,
             })
             .to(events, Produced::with(serdes::string(), serdes::bytes()));
         replied
             .flat_map_values(|effect| match effect {
                 Effect::Replied(reply) => Some(reply),
-                Effect::Changed(_) | Effect::Appended(_) => None,
+                _ => None,
             })
             .to(
                 replies,
                 Produced::with(serdes::string(), serdes::json::<Reply>()),
             );
-        changed.flat_map_values(|effect| match effect {
-            Effect::Changed(record) => Some(record),
-            Effect::Appended(_) | Effect::Replied(_) => None,
-        })
+        (changed, happened, ended)
+    }
+
+    /// Adds the aggregate to a topology behind a stream of messages, whose key is the aggregate's id.
+    /// Returns what each of them did: one record per message that brought about events, and after a
+    /// reset one per event in history, which has been published before. The stream goes to no topic:
+    /// what is published, and in which form, is drawn from the steps.
+    ///
+    /// The source of the messages must not be rewindable: like commands, they have had their effects.
+    /// Its error policy is met by those that the aggregate rejects.
+    ///
+    /// ```text
+    /// let steps = EventSourced::<FlightLeg>::of_messages("flight-leg").draw_on(&builder, &messages);
+    /// ```
+    #[must_use = "events are published, and read models drawn, from the steps"]
+    pub fn draw_on(
+        self,
+        builder: &StreamsBuilder,
+        messages: &KStream<String, Message<A::Command>>,
+    ) -> KStream<String, Step<A::State>>
+    where
+        A::Command: Clone,
+    {
+        let stores = self.stores(builder);
+        let (memory, limits, interval) = (self.memory, self.slices, self.snapshot_interval);
+        messages
+            .process(
+                &self.store_name("decide"),
+                (
+                    &stores.state,
+                    &stores.history,
+                    &stores.snapshots,
+                    stores.index.as_ref(),
+                    &stores.progress,
+                    &stores.commands,
+                ),
+                move |setup, (state, history, snapshots, index, progress, commands)| {
+                    let meter = meter::<A>(setup);
+                    let stores = (state, history, snapshots, index);
+                    let aggregates = Repository::new(stores, interval, &meter);
+                    MessageProcessor::<A> {
+                        rebuild: Rebuild {
+                            aggregates: aggregates.clone(),
+                            progress,
+                            limits,
+                            meter: meter.clone(),
+                            steps: true,
+                            reports: false,
+                        },
+                        commands: CommandProcessor {
+                            aggregates,
+                            commands,
+                            memory,
+                            replies: ReplyHub::new(),
+                            meter,
+                            purged_to: None,
+                            reports: false,
+                        },
+                    }
+                },
+            )
+            .flat_map_values(|effect| match effect {
+                Effect::Stepped(step) => Some(step),
+                _ => None,
+            })
+            // The key is the message's: it stays.
+            .mark_as_partitioned()
     }
 
     fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
@@ -387,8 +520,8 @@ impl<A: Aggregate> EventSourced<A> {
         let dead_letter = ErrorPolicy::DeadLetter {
             topic: self.topics.dead_letters.clone(),
         };
-        let (memory, replies) = (self.memory, self.replies.clone());
-        let snapshot_interval = self.snapshot_interval;
+        let (memory, replies, reports) = (self.memory, self.replies.clone(), self.reports);
+        let interval = self.snapshot_interval;
         builder
             .stream(
                 &self.topics.commands,
@@ -407,20 +540,14 @@ impl<A: Aggregate> EventSourced<A> {
                 ),
                 move |setup, (state, history, snapshots, index, commands)| {
                     let meter = meter::<A>(setup);
-                    let aggregates = Repository {
-                        state,
-                        history,
-                        snapshots,
-                        index,
-                        snapshot_interval,
-                        meter: meter.clone(),
-                    };
+                    let stores = (state, history, snapshots, index);
                     CommandProcessor::<A> {
-                        aggregates,
+                        aggregates: Repository::new(stores, interval, &meter),
                         commands,
                         memory,
                         replies: replies.clone(),
                         meter,
+                        reports,
                         purged_to: None,
                     }
                 },
@@ -432,7 +559,8 @@ impl<A: Aggregate> EventSourced<A> {
         builder: &StreamsBuilder,
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
-        let (limits, snapshot_interval) = (self.slices, self.snapshot_interval);
+        let (limits, reports) = (self.slices, self.reports);
+        let interval = self.snapshot_interval;
         let history_name = self.store_name("history");
         builder
             .stream(
@@ -452,19 +580,14 @@ impl<A: Aggregate> EventSourced<A> {
                 ),
                 move |setup, (state, history, snapshots, index, progress)| {
                     let meter = meter::<A>(setup);
-                    let aggregates = Repository {
-                        state,
-                        history,
-                        snapshots,
-                        index,
-                        snapshot_interval,
-                        meter: meter.clone(),
-                    };
+                    let stores = (state, history, snapshots, index);
                     let rebuild = Rebuild {
-                        aggregates,
+                        aggregates: Repository::new(stores, interval, &meter),
                         progress,
                         limits,
                         meter: meter.clone(),
+                        reports,
+                        steps: false,
                     };
                     EventProcessor::<A> {
                         rebuild,

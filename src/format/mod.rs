@@ -10,6 +10,7 @@
 pub(crate) mod bytes;
 pub mod change;
 pub mod checkpoint;
+pub(crate) mod fields;
 pub mod foreign_key;
 pub mod grace_buffer;
 pub mod join_buffer;
@@ -21,5 +22,6 @@ pub mod topic_config;
 pub mod value;
 pub mod version_key;
 pub mod window_key;
+pub mod with_headers;
 
 pub use bytes::DecodeError;

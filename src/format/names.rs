@@ -81,6 +81,18 @@ pub fn client_id(identity: &str, advertised: Option<&str>) -> String {
     )
 }
 
+/// Returns `<application_id>-<sink>`: the group of a sink, and the name of its offsets in the target.
+#[must_use]
+pub fn sink_group(application_id: &str, sink: &str) -> String {
+    format!("{application_id}-{sink}")
+}
+
+/// Returns `<application_id>-<sink>-<process id>`: who a process is in a sink's group.
+#[must_use]
+pub fn sink_identity(application_id: &str, sink: &str, process_id: &str) -> String {
+    format!("{}-{process_id}", sink_group(application_id, sink))
+}
+
 /// Returns the HTTP address that a member's `client.id` carries.
 #[must_use]
 pub fn advertised_address(client_id: &str) -> Option<&str> {
@@ -151,6 +163,19 @@ pub fn versioned_column_family(store: &str) -> String {
     format!("versions.{store}")
 }
 
+/// Returns the column family of a store whose values keep headers. Without them it is another family:
+/// values of one form are never taken for those of the other.
+#[must_use]
+pub fn headers_column_family(store: &str) -> String {
+    format!("headers.{store}")
+}
+
+/// Returns the column family of a store of windows or sessions whose values keep headers.
+#[must_use]
+pub fn segmented_headers_column_family(store: &str, interval: i64) -> String {
+    format!("segments-headers.{interval}.{store}")
+}
+
 /// Returns the column family of the index by time of a store whose entries expire.
 #[must_use]
 pub fn expiry_column_family(store: &str) -> String {
@@ -160,11 +185,17 @@ pub fn expiry_column_family(store: &str) -> String {
 /// Returns whether a column family is one of `store`, of whatever layout.
 #[must_use]
 pub fn is_column_family_of(family: &str, store: &str) -> bool {
-    if family == store_column_family(store) || family == versioned_column_family(store) {
+    let whole = [
+        store_column_family,
+        headers_column_family,
+        versioned_column_family,
+    ];
+    if whole.iter().any(|name_of| family == name_of(store)) {
         return true;
     }
-    let segmented = family
-        .strip_prefix("segments.")
+    let segmented = ["segments.", "segments-headers."]
+        .iter()
+        .find_map(|prefix| family.strip_prefix(prefix))
         .and_then(|rest| rest.split_once('.'));
     segmented.is_some_and(|(interval, name)| name == store && interval.parse::<i64>().is_ok())
 }
@@ -246,6 +277,11 @@ mod tests {
         assert_eq!(segmented_column_family("a.b", 60), "segments.60.a.b");
         assert!(is_column_family_of("store.a.b", "a.b"));
         assert!(is_column_family_of("segments.60.a.b", "a.b"));
+        assert!(is_column_family_of(&headers_column_family("a.b"), "a.b"));
+        assert!(is_column_family_of(
+            &segmented_headers_column_family("a.b", 60),
+            "a.b"
+        ));
         assert!(!is_column_family_of("segments.60.a.b", "b"));
         assert!(!is_column_family_of("store.b", "a.b"));
     }

@@ -3,19 +3,19 @@
 //! ```text
 //! key      int64 time (sign flipped) ‖ key of the table
 //! value    byte 1 ‖ int64 timestamp ‖ byte flags ‖ [int32 length ‖ new] ‖ [int32 length ‖ prior]
-//!          ‖ int32 n ‖ n × (int32 length ‖ name ‖ int32 length or −1 ‖ value)
+//!          ‖ headers, as in [`fields`](super::fields)
 //! ```
-//! Flag 1: there is a new value; flag 2: there is a prior one, what readers downstream know. The rest
-//! are the record's headers. Ours alone: Kafka Streams' buffer is a topic-internal format as well.
+//! Flag 1: there is a new value; flag 2: there is a prior one, what readers downstream know. The headers
+//! are the record's. Ours alone: Kafka Streams' buffer is a topic-internal format as well.
 
 use super::bytes::{DecodeError, Reader};
+use super::fields::{headers, put_bytes, put_headers, some_bytes};
 use crate::clock::Timestamp;
 use crate::log::Headers;
 
 const VERSION: u8 = 1;
 const NEW: u8 = 1;
 const PRIOR: u8 = 2;
-const ABSENT: i32 = -1;
 const WHAT: &str = "suppressed update";
 
 /// A suppressed update, its values still bytes.
@@ -56,14 +56,7 @@ pub fn encode(update: &Update<'_>, out: &mut Vec<u8>) {
     for value in [update.new, update.prior].into_iter().flatten() {
         put_bytes(out, value);
     }
-    put_len(out, update.headers.len());
-    for (name, value) in update.headers.iter() {
-        put_bytes(out, name.as_bytes());
-        match value {
-            Some(value) => put_bytes(out, value),
-            None => out.extend_from_slice(&ABSENT.to_be_bytes()),
-        }
-    }
+    put_headers(out, &update.headers);
 }
 
 /// Reads an update.
@@ -88,13 +81,7 @@ pub fn decode(bytes: &[u8]) -> Result<Update<'_>, DecodeError> {
     } else {
         some_bytes(&mut reader)?
     };
-    let mut headers = Headers::new();
-    for _ in 0..reader.i32()? {
-        let name = some_bytes(&mut reader)?.unwrap_or_default().to_vec();
-        let name =
-            String::from_utf8(name).map_err(|_| reader.error("a header's name is not UTF-8"))?;
-        headers.push(name, some_bytes(&mut reader)?.map(<[u8]>::to_vec));
-    }
+    let headers = headers(&mut reader)?;
     reader.end()?;
     Ok(Update {
         timestamp,
@@ -102,26 +89,6 @@ pub fn decode(bytes: &[u8]) -> Result<Update<'_>, DecodeError> {
         prior,
         headers,
     })
-}
-
-fn some_bytes<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, DecodeError> {
-    match reader.i32()? {
-        ABSENT => Ok(None),
-        len => match usize::try_from(len) {
-            Ok(len) => reader.bytes(len).map(Some),
-            Err(_) => Err(reader.error(format!("a field of {len} bytes"))),
-        },
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_len(out, bytes.len());
-    out.extend_from_slice(bytes);
-}
-
-fn put_len(out: &mut Vec<u8>, len: usize) {
-    // A record has 16 MiB at most.
-    out.extend_from_slice(&i32::try_from(len).unwrap_or(i32::MAX).to_be_bytes());
 }
 
 #[cfg(test)]

@@ -47,9 +47,13 @@ pub(super) async fn command(
     body: Body,
 ) -> Result<Response, Problem> {
     let endpoint = shared.endpoint(&aggregate_type)?;
+    let command_topic = endpoint.command_topic().ok_or_else(|| {
+        let message = format!("{aggregate_type} takes no commands");
+        Problem::not_found("NO_COMMANDS", message)
+    })?;
     let serving = shared.accepting()?;
     let place = serving
-        .command_place(endpoint.command_topic(), &aggregate_id)
+        .command_place(command_topic, &aggregate_id)
         .ok_or_else(|| Problem::internal("the command topic is not part of the topology"))?;
     if !serving.queries().serves(place.task) {
         return Err(serving.not_here(place.task, &path_and_query(&uri)).await);

@@ -20,6 +20,7 @@ mod parameters;
 mod problem;
 mod producer;
 mod queries;
+mod read_models;
 mod server;
 mod serving;
 

@@ -16,6 +16,7 @@ use super::server::{Segments, Shared};
 use super::serving::Serving;
 use crate::query::{Found, QueryError};
 use crate::runtime::error_chain as chain;
+use crate::sink::{SinkStatus, SinkView};
 use crate::topology::TaskId;
 
 /// Prometheus' text format.
@@ -67,6 +68,12 @@ pub(super) async fn stores(State(shared): State<Arc<Shared>>) -> Result<Response
     let serving = shared.serving()?;
     let stores = blocking(move || serving.queries().stores()).await?;
     Ok(Json(stores).into_response())
+}
+
+pub(super) async fn sinks(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let serving = shared.serving()?;
+    let views: Vec<SinkView> = serving.sinks().iter().map(SinkStatus::view).collect();
+    Ok(Json(views).into_response())
 }
 
 #[derive(Serialize)]

@@ -25,21 +25,24 @@ use tokio::task::JoinHandle;
 
 use super::problem::Problem;
 use super::serving::Serving;
-use super::{commands, history, queries};
+use super::{commands, history, queries, read_models};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::packaged::AggregateEndpoint;
+use crate::packaged::{AggregateEndpoint, ReadModel};
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 14] = [
-    METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATES, AGGREGATE, TIMELINE, DIFF, EVENTS,
-    PERIOD, VERIFY, COMMAND,
+const ROUTES: [&str; 15] = [
+    METRICS, LIVE, READY, TOPOLOGY, SINKS, STORES, ENTRY, AGGREGATES, AGGREGATE, TIMELINE, DIFF,
+    EVENTS, PERIOD, VERIFY, COMMAND,
 ];
+/// The label of all read models.
+const READ_MODEL: &str = "/{readModel}";
 const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
 const TOPOLOGY: &str = "/topology";
+const SINKS: &str = "/sinks";
 const STORES: &str = "/stores";
 const ENTRY: &str = "/stores/{name}/{key}";
 const AGGREGATE: &str = "/aggregates/{aggregateType}/{aggregateId}";
@@ -62,6 +65,8 @@ pub struct HttpSpec {
     pub topology: Arc<Topology>,
     /// The aggregates that take commands.
     pub aggregates: Vec<AggregateEndpoint>,
+    /// What is listed at paths of its own; [`ReadModel::check`] holds.
+    pub read_models: Vec<ReadModel>,
     /// The time that a command without a timestamp gets.
     pub clock: Arc<dyn Clock>,
 }
@@ -193,8 +198,9 @@ impl HttpServer {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         drop(within);
         let until = Arc::clone(&shared);
+        let read_models = spec.read_models;
         let task = runtime.spawn(async move {
-            let service = axum::serve(listener, router(shared));
+            let service = axum::serve(listener, router(shared, read_models));
             let served = service
                 .with_graceful_shutdown(async move { until.stopped().await })
                 .await;
@@ -253,12 +259,19 @@ impl HttpServer {
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+fn router(shared: Arc<Shared>, models: Vec<ReadModel>) -> Router {
+    let listed = models.into_iter().fold(Router::new(), |routes, model| {
+        let path = model.path().to_owned();
+        let model = Arc::new(model);
+        let list = move |state, query| read_models::list(state, Arc::clone(&model), query);
+        routes.route(&path, get(list))
+    });
+    listed
         .route(METRICS, get(queries::metrics))
         .route(LIVE, get(queries::live))
         .route(READY, get(queries::ready))
         .route(TOPOLOGY, get(queries::topology))
+        .route(SINKS, get(queries::sinks))
         .route(STORES, get(queries::stores))
         .route(ENTRY, get(queries::entry))
         .route(AGGREGATES, get(history::aggregate_types))
@@ -279,9 +292,12 @@ fn router(shared: Arc<Shared>) -> Router {
 async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let matched = request.extensions().get::<MatchedPath>();
-    let route = matched
-        .and_then(|path| ROUTES.into_iter().find(|route| *route == path.as_str()))
-        .unwrap_or(NO_ROUTE);
+    let route = matched.map_or(NO_ROUTE, |path| {
+        let mut routes = ROUTES.into_iter();
+        routes
+            .find(|route| *route == path.as_str())
+            .unwrap_or(READ_MODEL)
+    });
     let method = request.method().clone();
     let response = next.run(request).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());

@@ -103,6 +103,15 @@ pub enum LogError {
         /// Key and value, in bytes.
         size: usize,
     },
+    /// The metadata of a committed offset is larger than the log takes (`offset.metadata.max.bytes`),
+    /// and will be so again: the transaction is lost, and so is the next one.
+    #[error("{operation}: {message}")]
+    OffsetMetadataTooLarge {
+        /// What was attempted.
+        operation: &'static str,
+        /// What the log said.
+        message: String,
+    },
     /// This client can do nothing more: close it and create another.
     #[error("{operation}: {message}")]
     Fatal {

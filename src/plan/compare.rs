@@ -123,6 +123,13 @@ pub enum TopologyChange {
         /// The store.
         store: String,
     },
+    /// A store is restored from its source topic from now on, and has no changelog of its own.
+    ChangelogIsSource {
+        /// The store.
+        store: String,
+        /// The topic.
+        topic: String,
+    },
     /// A topic that is read from now on.
     SourceAdded {
         /// The topic.
@@ -220,6 +227,7 @@ impl TopologyChange {
             | Self::RetentionChanged { .. }
             | Self::PersistenceChanged { .. }
             | Self::ChangelogRemoved { .. }
+            | Self::ChangelogIsSource { .. }
             | Self::SourceAdded { .. }
             | Self::SourceRemoved { .. }
             | Self::DriverRenamed { .. }
@@ -427,6 +435,15 @@ fn stores(old: &Parts<'_>, new: &Parts<'_>, changes: &mut Vec<TopologyChange>) {
             changes.push(TopologyChange::DurabilityChanged { store: store(), to });
         }
         match (&running.changelog, &planned.changelog) {
+            (_, None) if running.source_changelog != planned.source_changelog => {
+                changes.push(match planned.source_changelog.clone() {
+                    Some(topic) => TopologyChange::ChangelogIsSource {
+                        store: store(),
+                        topic,
+                    },
+                    None => TopologyChange::ChangelogRemoved { store: store() },
+                });
+            }
             (None, Some(_)) => changes.push(TopologyChange::ChangelogAdded { store: store() }),
             (Some(_), None) => changes.push(TopologyChange::ChangelogRemoved { store: store() }),
             (Some(from), Some(to)) if from != to => {

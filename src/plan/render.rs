@@ -110,6 +110,10 @@ impl fmt::Display for TopologyChange {
                     "store `{store}` gets a changelog, and what it holds is not in it"
                 )
             }
+            Self::ChangelogIsSource { store, topic } => write!(
+                f,
+                "store `{store}` is restored from `{topic}`, its source, from now on"
+            ),
             Self::ChangelogRemoved { store } => write!(
                 f,
                 "store `{store}` loses its changelog: its state ends with the local disk"

@@ -6,13 +6,18 @@
 //! # Invariants
 //! - Answers come from committed state (invariant 4), never from a thread's overlay.
 
+mod page;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+
+pub use page::{Page, PageLimits, Position};
 
 use crate::clock::Timestamp;
 use crate::format::value;
 use crate::processor::BoxError;
 use crate::runtime::ResolvedTopology;
+use crate::serde::TextCodec;
 use crate::state::{CommittedEntry, Layout, ReadHandle, StateError};
 use crate::topology::{StoreSpec, TaskId};
 
@@ -113,6 +118,8 @@ impl StoreHandles {
     }
 }
 
+type Handles = (BTreeMap<TaskId, ReadHandle>, Arc<dyn TextCodec>, i32);
+
 /// The stores of this process's running tasks.
 #[derive(Debug, Default)]
 pub struct QueryRegistry {
@@ -198,6 +205,16 @@ impl QueryRegistry {
             .collect()
     }
 
+    /// Returns a store's tasks here, how its values are read, and the number of its partitions.
+    fn handles(&self, store: &str) -> Result<Handles, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        let codec = Arc::clone(&entry.spec.value_codec);
+        Ok((entry.tasks.clone(), codec, entry.partitions))
+    }
+
     /// Returns all committed entries of a store's tasks here: key, and value with its timestamp as
     /// stored. For tests and tools: a large store has many.
     ///
@@ -268,7 +285,7 @@ impl QueryRegistry {
     ///
     /// # Errors
     /// [`QueryError::UnknownStore`].
-    pub fn handles(&self, store: &str) -> Result<StoreHandles, QueryError> {
+    pub fn store_handles(&self, store: &str) -> Result<StoreHandles, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let entry = stores
             .get(store)

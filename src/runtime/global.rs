@@ -425,6 +425,7 @@ impl<L: Log> GlobalThread<L> {
             | LogError::RecordRefused { .. }
             | LogError::Fenced { .. }
             | LogError::MemberUnknown { .. }
+            | LogError::OffsetMetadataTooLarge { .. }
             | LogError::Fatal { .. } => Err(ThreadError::Log(error)),
         }
     }

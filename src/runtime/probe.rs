@@ -116,11 +116,13 @@ pub enum PlantedBug {
     GraceBufferNotRestored,
     /// A restore passes over versions older than one it has read.
     PastNotRestored,
+    /// A store whose changelog is an input is restored past what the task has processed.
+    SourceRestoredToItsEnd,
 }
 
 impl PlantedBug {
     /// Every bug.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RestoreStopsAtLastStableOffset,
         Self::RestoreReadsUncommitted,
         Self::RestoreSkipsTombstones,
@@ -144,6 +146,7 @@ impl PlantedBug {
         Self::UnpairedRecordsKept,
         Self::GraceBufferNotRestored,
         Self::PastNotRestored,
+        Self::SourceRestoredToItsEnd,
     ];
 }
 

@@ -239,9 +239,9 @@ impl TransactionEvent {
     #[must_use]
     pub fn of_error(error: &LogError) -> Option<Self> {
         match error {
-            LogError::AbortRequired { .. } | LogError::RecordRefused { .. } => {
-                Some(Self::AbortRequired)
-            }
+            LogError::AbortRequired { .. }
+            | LogError::RecordRefused { .. }
+            | LogError::OffsetMetadataTooLarge { .. } => Some(Self::AbortRequired),
             LogError::UnknownOutcome { .. } => Some(Self::CommitUnknown),
             LogError::Fenced { .. } | LogError::MemberUnknown { .. } => Some(Self::Fenced),
             LogError::Fatal { .. } => Some(Self::Fatal),

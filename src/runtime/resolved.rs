@@ -19,6 +19,8 @@ pub struct Changelog {
     pub topic: TopicName,
     /// Unique per creation.
     pub id: [u8; 16],
+    /// Whether it is one of the task's inputs: read by the task, and never written to.
+    pub is_source: bool,
 }
 
 /// A sub-topology with its physical topics.

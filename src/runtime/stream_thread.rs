@@ -265,10 +265,10 @@ impl<L: Log> StreamThread<L> {
         self.stopping = true;
     }
 
-    /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit.
+    /// Returns whether nothing is under way: all tasks run, nothing is buffered or waits for a commit. An
+    /// open transaction without results is nothing: a punctuator has looked and found nothing to do.
     #[must_use]
     pub fn is_quiescent(&self) -> bool {
-        // Open without results or positions: a punctuator has found nothing to do.
         matches!(
             self.transaction,
             TransactionState::Idle | TransactionState::Open

@@ -50,6 +50,7 @@ impl Refused {
             | LogError::MemberUnknown { .. }
             | LogError::OffsetOutOfRange { .. }
             | LogError::UnknownTopic { .. }
+            | LogError::OffsetMetadataTooLarge { .. }
             | LogError::Fatal { .. } => None,
         }
     }

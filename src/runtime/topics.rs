@@ -514,13 +514,13 @@ pub fn resolve_topics(
         let mut changelogs = BTreeMap::new();
         for store in sub.stores.iter().filter(|store| store.changelog.is_some()) {
             let found = find(names::changelog_topic(&config.application_id, &store.name))?;
-            changelogs.insert(
-                store.name.clone(),
-                Changelog {
-                    topic: found.name,
-                    id: found.id,
-                },
-            );
+            changelogs.insert(store.name.clone(), changelog(&found, false));
+        }
+        for store in &sub.stores {
+            if let Some(source) = &store.source_changelog {
+                let found = find(physical_name(config, &source.topic))?;
+                changelogs.insert(store.name.clone(), changelog(&found, true));
+            }
         }
         sub_topologies.push(ResolvedSubTopology {
             id: sub.id,
@@ -545,6 +545,14 @@ pub fn resolve_topics(
         globals,
         topics,
     })
+}
+
+fn changelog(found: &TopicDescription, is_source: bool) -> Changelog {
+    Changelog {
+        topic: TopicName::clone(&found.name),
+        id: found.id,
+        is_source,
+    }
 }
 
 fn resolved(found: &TopicDescription) -> ResolvedTopic {
@@ -577,10 +585,7 @@ fn resolve_global(
         });
     };
     let found = find(physical_name(config, &source.topic))?;
-    let changelog = Changelog {
-        topic: TopicName::clone(&found.name),
-        id: found.id,
-    };
+    let changelog = changelog(&found, true);
     let stores = part.stores.iter().map(|store| store.name.clone());
     Ok(ResolvedSubTopology {
         id: part.id,

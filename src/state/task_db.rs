@@ -36,8 +36,9 @@ use super::{BytesStore, Layout, MemoryBudget, MemoryStore, StateError};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{
-    OFFSETS_COLUMN_FAMILY, expiry_column_family, is_column_family_of, segmented_column_family,
-    store_column_family, versioned_column_family,
+    OFFSETS_COLUMN_FAMILY, expiry_column_family, headers_column_family, is_column_family_of,
+    segmented_column_family, segmented_headers_column_family, store_column_family,
+    versioned_column_family,
 };
 use crate::format::value;
 use crate::format::window_key::SEGMENT_LEN;
@@ -55,13 +56,19 @@ pub struct StoreDecl {
     pub persistence: Persistence,
     /// How its entries lie there.
     pub layout: Layout,
+    /// Whether its values begin with headers.
+    pub keeps_headers: bool,
 }
 
 impl StoreDecl {
     fn column_family(&self) -> String {
         match (self.layout, self.layout.segments()) {
             (Layout::Versioned(_), _) => versioned_column_family(&self.name),
+            (_, None) if self.keeps_headers => headers_column_family(&self.name),
             (_, None) => store_column_family(&self.name),
+            (_, Some(segments)) if self.keeps_headers => {
+                segmented_headers_column_family(&self.name, segments.interval())
+            }
             (_, Some(segments)) => segmented_column_family(&self.name, segments.interval()),
         }
     }
@@ -80,6 +87,7 @@ impl From<&StoreSpec> for StoreDecl {
             name: spec.name.clone(),
             persistence: spec.persistence,
             layout: spec.layout,
+            keeps_headers: spec.keeps_headers,
         }
     }
 }

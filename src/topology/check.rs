@@ -264,6 +264,11 @@ impl Graph {
                     persistence: store.persistence,
                     durability: store.durability,
                     changelog: store.changelog.clone(),
+                    source_changelog: store
+                        .source_changelog
+                        .as_ref()
+                        .map(|source| source.topic.to_string()),
+                    keeps_headers: store.keeps_headers,
                     windows: WindowsDescription::of(&store.layout),
                     value_versions: store.value_codec.versions(),
                     ttl_ms: store.layout.time_to_live().map(TimeToLive::millis),

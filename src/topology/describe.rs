@@ -104,6 +104,12 @@ pub struct StoreDescription {
     pub durability: Durability,
     /// Configs of the changelog topic; `None`: no changelog.
     pub changelog: Option<BTreeMap<String, String>>,
+    /// The source topic that is the changelog, where it has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_changelog: Option<String>,
+    /// Whether its values keep headers; absent where they do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_headers: bool,
     /// What its entries are; absent for keys and values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsDescription>,

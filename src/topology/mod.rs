@@ -106,6 +106,27 @@ pub enum Persistence {
     InMemory,
 }
 
+/// Tells whether a table takes a record of this key and value.
+pub type Takes = dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync;
+
+/// A source topic that is a store's changelog: it is replayed up to the committed input offset, and
+/// nothing is written to it.
+#[derive(Clone)]
+pub struct SourceChangelog {
+    /// The topic.
+    pub topic: TopicRef,
+    /// What the source cannot read never reached the store.
+    pub takes: Arc<Takes>,
+}
+
+impl fmt::Debug for SourceChangelog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceChangelog")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A store's description, and how to make its typed front for a task.
 #[derive(Clone)]
 pub struct StoreSpec {
@@ -117,6 +138,11 @@ pub struct StoreSpec {
     pub durability: Durability,
     /// Whether there is a changelog, and topic configs beyond the defaults.
     pub changelog: Option<BTreeMap<String, String>>,
+    /// The source topic that is the changelog, where there is no topic of the store's own.
+    pub source_changelog: Option<SourceChangelog>,
+    /// Whether values begin with headers, which are the record's in the changelog
+    /// ([`format::with_headers`](crate::format::with_headers)).
+    pub keeps_headers: bool,
     /// How entries lie on disk, and how long they live.
     pub layout: Layout,
     /// How queries turn text into key bytes, and key and value bytes into JSON.

@@ -465,6 +465,7 @@ macro_rules! conformance_suite {
             groups::unsubscribed_partitions_can_be_assigned_too,
             groups::members_show_client_id_and_assignment,
             groups::offsets_keep_their_metadata,
+            transactions::metadata_beyond_the_limit_is_refused,
             groups::offsets_are_altered_only_without_members,
             groups::a_consumer_reads_in_order_from_its_offset,
             groups::a_consumer_sees_committed_records_only,

@@ -164,6 +164,38 @@ pub(crate) fn offsets_commit_with_the_transaction<L: Log, F: Fixture<L>>(f: &mut
     );
 }
 
+pub(crate) fn metadata_beyond_the_limit_is_refused<L: Log, F: Fixture<L>>(f: &mut F) {
+    let (input, output) = (topic(f, 1, &[]), tp(&topic(f, 1, &[]), 0));
+    let spec = member_spec(&unique("group"), "client", None);
+    let mut member = Member::join(f, &spec, std::slice::from_ref(&input));
+    await_balance(f, &mut [&mut member], 1);
+    let mut producer = transactional(f, &unique("id"));
+    for (len, taken) in [(4096, true), (4097, false), (10, true)] {
+        producer.begin_transaction().unwrap();
+        send(&mut producer, &output, "k", &format!("{len}"), f.now()).unwrap();
+        let offset = CommittedOffset {
+            offset: 7,
+            metadata: "m".repeat(len),
+        };
+        let group = member.consumer.group_metadata().unwrap();
+        let sent = settle(f, "send offsets", || {
+            producer.send_offsets(&[(tp(&input, 0), offset.clone())], &group)
+        });
+        if taken {
+            sent.unwrap();
+            commit(f, &mut producer);
+        } else {
+            let error = sent.unwrap_err();
+            assert!(
+                matches!(error, LogError::OffsetMetadataTooLarge { .. }),
+                "{error:?}"
+            );
+            settle(f, "abort", || producer.abort_transaction()).unwrap();
+        }
+    }
+    await_values(f, &output, &["4096", "10"]);
+}
+
 pub(crate) fn offsets_of_an_aborted_transaction_are_forgotten<L: Log, F: Fixture<L>>(f: &mut F) {
     let input = topic(f, 1, &[]);
     let group = unique("group");

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use millstream::prelude::*;
 
+use crate::aggregations::store as nullable_store;
 use crate::cases;
+use crate::stateless::{Text, nullable, reads};
 
 cases![
     window_tumbling,
@@ -20,6 +22,12 @@ cases![
     window_count,
     window_reduce,
     window_session_count,
+    window_null_keys,
+    window_sliding_nulls,
+    window_session_nulls,
+    window_cogroup,
+    window_cogroup_sliding,
+    window_cogroup_session,
     window_close_tumbling,
     window_close_hopping,
     window_close_jump,
@@ -194,6 +202,95 @@ fn window_session_count(builder: &StreamsBuilder) {
                 serdes::optional(serdes::i64()),
             ),
         );
+}
+
+fn text(value: Text) -> String {
+    value.unwrap_or_default()
+}
+
+fn texts() -> Materialized<Text, String> {
+    nullable_store("store", serdes::string())
+}
+
+fn write_nullable(table: &KTable<Windowed<Text>, String>, key: impl Serde<Windowed<Text>>) {
+    table.to_stream().to(
+        "out",
+        Produced::with(key, serdes::optional(serdes::string())),
+    );
+}
+
+fn keys_of(size: Duration) -> impl Serde<Windowed<Text>> {
+    serdes::time_windowed(serdes::optional(serdes::string()), size)
+}
+
+fn session_keys() -> impl Serde<Windowed<Text>> {
+    serdes::session_windowed(serdes::optional(serdes::string()))
+}
+
+fn nullable_by_key(builder: &StreamsBuilder) -> KGroupedStream<Text, Text> {
+    nullable(builder).group_by_key(Grouped::as_name("by-key"))
+}
+
+fn window_null_keys(builder: &StreamsBuilder) {
+    let table = nullable_by_key(builder).windowed_by(tumbling()).aggregate(
+        String::new,
+        |_, value, aggregate| aggregate + &text(value),
+        texts(),
+    );
+    write_nullable(&table, keys_of(SIZE));
+}
+
+fn window_sliding_nulls(builder: &StreamsBuilder) {
+    let table = nullable_by_key(builder).windowed_by(sliding()).aggregate(
+        String::new,
+        |_, value, aggregate| aggregate + &text(value),
+        texts(),
+    );
+    write_nullable(&table, keys_of(DIFFERENCE));
+}
+
+fn window_session_nulls(builder: &StreamsBuilder) {
+    let table = nullable_by_key(builder).windowed_by(sessions()).aggregate(
+        String::new,
+        |_, value, aggregate| aggregate + &text(value),
+        |_, one, other| one + "+" + &other,
+        texts(),
+    );
+    write_nullable(&table, session_keys());
+}
+
+fn cogrouped(builder: &StreamsBuilder) -> CogroupedKStream<Text, String> {
+    let more = builder
+        .stream("more", reads())
+        .group_by_key(Grouped::as_name("more"));
+    nullable_by_key(builder)
+        .cogroup(|_, value, aggregate| format!("{aggregate}({})", text(value)))
+        .cogroup(&more, |_, value, aggregate| {
+            format!("{aggregate}[{}]", text(value))
+        })
+}
+
+fn window_cogroup(builder: &StreamsBuilder) {
+    let table = cogrouped(builder)
+        .windowed_by(hopping())
+        .aggregate(String::new, texts());
+    write_nullable(&table, keys_of(SIZE));
+}
+
+fn window_cogroup_sliding(builder: &StreamsBuilder) {
+    let table = cogrouped(builder)
+        .windowed_by(sliding())
+        .aggregate(String::new, texts());
+    write_nullable(&table, keys_of(DIFFERENCE));
+}
+
+fn window_cogroup_session(builder: &StreamsBuilder) {
+    let table = cogrouped(builder).windowed_by(sessions()).aggregate(
+        String::new,
+        |_, one, other| one + "+" + &other,
+        texts(),
+    );
+    write_nullable(&table, session_keys());
 }
 
 fn closing(builder: &StreamsBuilder, windows: TimeWindows) {

@@ -9,7 +9,10 @@
 
 mod emit_per_commit;
 mod key_ranges;
+mod offset_metadata;
+mod source_changelog;
 mod support;
 mod time_index;
 mod time_to_live;
 mod value_versions;
+mod with_headers;

@@ -10,6 +10,7 @@ fn open(dir: &Path, layout: Layout) -> TaskDb {
         name: "entries".to_owned(),
         persistence: Persistence::RocksDb,
         layout,
+        keeps_headers: false,
     };
     TaskDb::open(dir, &[decl], &MemoryBudget::new(64 << 20)).unwrap()
 }

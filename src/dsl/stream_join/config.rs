@@ -112,6 +112,9 @@ impl<K, V, W> StreamJoined<K, V, W> {
             retention: None,
             history: None,
             ttl: None,
+            keeps_headers: false,
+            reuses_source: false,
+            source_changelog: None,
         }
     }
 }

@@ -320,6 +320,9 @@ impl<K> Suppressed<K> {
             retention: None,
             history: None,
             ttl: None,
+            keeps_headers: false,
+            reuses_source: false,
+            source_changelog: None,
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use super::draw::{Drawing, Drawn, Input};
+use super::session::Merge;
 use super::{Fold, Kind, SessionWindowedKStream, TimeWindowedKStream, session, sliding, time};
 use crate::dsl::builder::StoreKey;
 use crate::dsl::config::Materialized;
 use crate::dsl::table::KTable;
 use crate::processor::BoxError;
+use crate::state::WindowStore;
 use crate::window::Windowed;
 
 fn counted<K, V>(_: &K, _: V, count: Option<i64>) -> Result<Option<i64>, BoxError> {
@@ -143,9 +146,36 @@ impl<K: StoreKey, V: Clone + 'static> TimeWindowedKStream<K, V> {
         materialized: Materialized<K, A>,
         fold: impl Fold<K, V, A>,
     ) -> KTable<Windowed<K>, A> {
-        match self.windows {
-            Kind::Fixed(windows) => time::draw(self, windows, prefix, materialized, fold),
-            Kind::Sliding(windows) => sliding::draw(self, windows, prefix, materialized, fold),
+        let stream = self.grouped.partitioned();
+        let drawing = Drawing::of(&stream, self.emit, prefix);
+        let drawn = self.windows.draw(drawing, materialized);
+        let input = Input::of(&stream, self.late.as_ref());
+        self.windows.attach(&drawn, &input, fold);
+        drawn.stateful.table
+    }
+}
+
+impl Kind {
+    pub(super) fn draw<K: StoreKey, A: Clone + 'static>(
+        self,
+        drawing: Drawing<'_>,
+        materialized: Materialized<K, A>,
+    ) -> Drawn<K, A, WindowStore<K, A>> {
+        match self {
+            Self::Fixed(windows) => time::draw(drawing, windows, materialized),
+            Self::Sliding(windows) => sliding::draw(drawing, windows, materialized),
+        }
+    }
+
+    pub(in crate::dsl) fn attach<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
+        self,
+        drawn: &Drawn<K, A, WindowStore<K, A>>,
+        input: &Input<'_, K, V>,
+        fold: impl Fold<K, V, A>,
+    ) {
+        match self {
+            Self::Fixed(windows) => time::attach(drawn, input, windows, fold),
+            Self::Sliding(windows) => sliding::attach(drawn, input, windows, fold),
         }
     }
 }
@@ -167,8 +197,7 @@ impl<K: StoreKey, V: Clone + 'static> SessionWindowedKStream<K, V> {
     /// # Ok::<(), TopologyErrors>(())
     /// ```
     pub fn count(&self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
-        session::draw(
-            self,
+        self.fold(
             "KSTREAM-AGGREGATE-",
             materialized,
             counted,
@@ -209,8 +238,7 @@ impl<K: StoreKey, V: Clone + 'static> SessionWindowedKStream<K, V> {
     ) -> KTable<Windowed<K>, V> {
         let reducer = Arc::new(reducer);
         let merger = Arc::clone(&reducer);
-        session::draw(
-            self,
+        self.fold(
             "KSTREAM-REDUCE-",
             materialized,
             move |_: &K, value, aggregate: Option<V>| {
@@ -261,8 +289,7 @@ impl<K: StoreKey, V: Clone + 'static> SessionWindowedKStream<K, V> {
     ) -> KTable<Windowed<K>, A> {
         let initializer = Arc::new(initializer);
         let initial = Arc::clone(&initializer);
-        session::draw(
-            self,
+        self.fold(
             "KSTREAM-AGGREGATE-",
             materialized,
             move |key: &K, value, aggregate: Option<A>| {
@@ -273,5 +300,20 @@ impl<K: StoreKey, V: Clone + 'static> SessionWindowedKStream<K, V> {
                 Ok(merger(key, one.unwrap_or_else(|| initial()), other))
             },
         )
+    }
+
+    fn fold<A: Clone + 'static>(
+        &self,
+        prefix: &str,
+        materialized: Materialized<K, A>,
+        fold: impl Fold<K, V, A>,
+        merge: impl Merge<K, A>,
+    ) -> KTable<Windowed<K>, A> {
+        let stream = self.grouped.partitioned();
+        let drawing = Drawing::of(&stream, self.emit, prefix);
+        let drawn = session::draw(drawing, self.windows, materialized);
+        let input = Input::of(&stream, self.late.as_ref());
+        session::attach(&drawn, &input, self.windows, fold, merge);
+        drawn.stateful.table
     }
 }

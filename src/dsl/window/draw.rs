@@ -12,17 +12,17 @@ use crate::dsl::assembly::{Assembly, Children, StoreFactory, StoreInstance};
 use crate::dsl::builder::{Draft, SharedDraft, StoreKey, StreamsBuilder};
 use crate::dsl::config::{Materialized, SharedSerde, StoreBuilder};
 use crate::dsl::getter::Getter;
-use crate::dsl::group::KGroupedStream;
+use crate::dsl::nulls::Nulls;
 use crate::dsl::process::sealed;
-use crate::dsl::stream::{KStream, Keeps};
-use crate::dsl::table::{Change, KTable, OldValues};
+use crate::dsl::stream::{KStream, Lineage};
+use crate::dsl::table_store::{Place, Stateful};
 use crate::processor::{Downstream, Node};
 use crate::serde::{
     SessionStoreCodec, SessionWindowedSerde, TextCodec, TimeWindowedSerde, WindowStoreCodec,
     session_windowed,
 };
 use crate::state::{Layout, Segments, SessionStore, StateError, WindowStore};
-use crate::topology::{GraphNode, NodeId, NodeKind, StoreId, StoreSpec, TopologyError};
+use crate::topology::{NodeId, StoreId, StoreSpec, TopologyError};
 use crate::window::{Windowed, millis};
 
 impl Draft {
@@ -37,6 +37,10 @@ impl Draft {
             "windows and sessions live as long as the store's retention; leave `ttl` out",
         );
         store.refuse_versions(self);
+        store.refuse_source_changelog(
+            self,
+            "windows and sessions do not come from a topic as they are",
+        );
         let Materialized {
             name,
             key_serde,
@@ -48,6 +52,8 @@ impl Draft {
             persistence: store.persistence,
             durability: store.durability,
             changelog: store.changelog,
+            keeps_headers: store.keeps_headers,
+            source_changelog: None,
             key_codec,
             value_codec: store.value_codec,
             layout,
@@ -105,7 +111,7 @@ impl Draft {
 }
 
 /// What the windows are, as far as drawing cares.
-pub(super) struct WindowSpec {
+pub(in crate::dsl) struct WindowSpec {
     /// For the serde of windowed keys.
     pub(super) size: i64,
     /// How far stream time passes a window's end before it closes.
@@ -116,39 +122,43 @@ pub(super) struct WindowSpec {
 }
 
 /// A windowed aggregation before it has a store.
-pub(super) struct Drawing<K, V> {
-    stream: KStream<K, V>,
-    emit: EmitStrategy,
-    late: Option<LateConsumer<K, V>>,
-    prefix: String,
+pub(in crate::dsl) struct Drawing<'a> {
+    pub(in crate::dsl) draft: &'a SharedDraft,
+    /// Of the node's generated name.
+    pub(in crate::dsl) prefix: &'a str,
+    /// The streams that are aggregated.
+    pub(in crate::dsl) parents: Vec<NodeId>,
+    pub(in crate::dsl) lineage: Lineage,
+    pub(in crate::dsl) emit: EmitStrategy,
 }
 
 /// Reads a window's value and its time.
 type Get<S, K, A> = fn(&S, &Windowed<K>) -> Result<Option<(A, Timestamp)>, StateError>;
 
-impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
-    pub(super) fn new(
-        grouped: &KGroupedStream<K, V>,
+impl<'a> Drawing<'a> {
+    /// Of one stream.
+    pub(super) fn of<K: StoreKey, V>(
+        stream: &'a KStream<K, V>,
         emit: EmitStrategy,
-        late: Option<LateConsumer<K, V>>,
-        prefix: &str,
+        prefix: &'a str,
     ) -> Self {
         Self {
-            stream: grouped.partitioned(),
+            draft: &stream.draft,
+            prefix,
+            parents: vec![stream.parts.node],
+            lineage: stream.parts.lineage.clone(),
             emit,
-            late,
-            prefix: prefix.to_owned(),
         }
     }
 
     /// Adds a window store.
-    pub(super) fn windows<A: Clone + 'static>(
+    pub(super) fn windows<K: StoreKey, A: Clone + 'static>(
         self,
         materialized: Materialized<K, A>,
-        spec: WindowSpec,
+        spec: &WindowSpec,
         layout: impl FnOnce(i64) -> Layout,
-    ) -> Drawn<K, V, A, WindowStore<K, A>> {
-        let layout = layout(self.retention(&materialized, &spec));
+    ) -> Drawn<K, A, WindowStore<K, A>> {
+        let layout = layout(self.retention(&materialized, spec));
         let key = Arc::clone(&materialized.key_serde);
         let key: SharedSerde<Windowed<K>> = Arc::new(
             TimeWindowedSerde::<SharedSerde<K>>::of_millis(key, spec.size),
@@ -156,7 +166,7 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         let add = |draft: &mut Draft, store| draft.add_window_store(store, layout);
         self.draw(
             materialized,
-            &spec,
+            spec,
             key,
             add,
             |store: &WindowStore<K, A>, key| {
@@ -166,20 +176,20 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
     }
 
     /// Adds a session store.
-    pub(super) fn sessions<A: Clone + 'static>(
+    pub(super) fn sessions<K: StoreKey, A: Clone + 'static>(
         self,
         materialized: Materialized<K, A>,
-        spec: WindowSpec,
+        spec: &WindowSpec,
         layout: impl FnOnce(i64) -> Layout,
-    ) -> Drawn<K, V, A, SessionStore<K, A>> {
-        let layout = layout(self.retention(&materialized, &spec));
+    ) -> Drawn<K, A, SessionStore<K, A>> {
+        let layout = layout(self.retention(&materialized, spec));
         let key = Arc::clone(&materialized.key_serde);
         let key: SharedSerde<Windowed<K>> =
             Arc::new(session_windowed::<SharedSerde<K>>(key) as SessionWindowedSerde<_>);
         let add = |draft: &mut Draft, store| draft.add_session_store(store, layout);
         self.draw(
             materialized,
-            &spec,
+            spec,
             key,
             add,
             |store: &SessionStore<K, A>, key| {
@@ -190,8 +200,8 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
     }
 
     /// Returns how long the store keeps windows; notes what is wrong with them.
-    fn retention<A>(&self, materialized: &Materialized<K, A>, spec: &WindowSpec) -> i64 {
-        let mistakes = &mut self.stream.draft.borrow_mut().graph.mistakes;
+    fn retention<K, A>(&self, materialized: &Materialized<K, A>, spec: &WindowSpec) -> i64 {
+        let mistakes = &mut self.draft.borrow_mut().graph.mistakes;
         let mut mistake = |reason: String| {
             mistakes.push(TopologyError::IllegalWindows {
                 store: materialized.name.clone(),
@@ -213,70 +223,104 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
         retention
     }
 
-    fn draw<A: Clone + 'static, S: Clone + 'static>(
+    fn draw<K: StoreKey, A: Clone + 'static, S: Clone + 'static>(
         self,
         materialized: Materialized<K, A>,
         spec: &WindowSpec,
         key_serde: SharedSerde<Windowed<K>>,
         add_store: impl FnOnce(&mut Draft, Materialized<K, A>) -> StoreId,
         get: Get<S, K, A>,
-    ) -> Drawn<K, V, A, S> {
-        let value_serde = Arc::clone(&materialized.value_serde);
+    ) -> Drawn<K, A, S> {
         let store_name = materialized.name.clone();
-        let mut draft = self.stream.draft.borrow_mut();
-        let name = draft.graph.generate_name(&self.prefix);
-        let store = add_store(&mut draft, materialized);
-        let node = draft.graph.add(GraphNode {
-            name,
-            named: false,
-            kind: NodeKind::Operator { processor: false },
-            parents: vec![self.stream.parts.node],
-            stores: vec![store],
-        });
-        drop(draft);
-        let children = Children::new();
-        let keeps = Keeps {
-            key_serde: Some(Arc::clone(&key_serde)),
-            value_serde: None,
-            repartition_required: false,
-        };
-        let mut lineage = self.stream.parts.lineage.clone();
+        let keys = Arc::clone(&materialized.key_serde);
+        let mut lineage = self.lineage;
         lineage.window_grace = Some(spec.grace);
-        let updates = KStream::new(&self.stream.draft, node, children.clone(), keeps, lineage);
-        let old_values = OldValues::default();
-        let getter = Getter::new(vec![store], move |assembly| {
-            let store: S = assembly.store(store);
-            Box::new(move |key| get(&store, key))
-        });
-        let (key, value) = (Some(key_serde), Some(value_serde));
-        let table = KTable::derived(updates, key, value, &old_values, getter);
+        let place = Place {
+            draft: self.draft,
+            prefix: self.prefix,
+            parents: self.parents,
+            lineage,
+            key_serde,
+            value_serde: Arc::clone(&materialized.value_serde),
+        };
+        let stateful = Stateful::draw(
+            place,
+            |draft| add_store(draft, materialized),
+            |store| {
+                Getter::new(vec![store], move |assembly| {
+                    let store: S = assembly.store(store);
+                    Box::new(move |key| get(&store, key))
+                })
+            },
+        );
         Drawn {
-            late: self.draw_late(node),
-            stream: self.stream,
+            stateful,
             emit: self.emit,
-            node,
-            store,
+            keys,
             store_name,
-            table,
-            children,
-            old_values,
             types: PhantomData,
+        }
+    }
+}
+
+/// A windowed aggregation that lacks its instances: one for each stream that is aggregated.
+pub(in crate::dsl) struct Drawn<K, A, S> {
+    pub(in crate::dsl) stateful: Stateful<Windowed<K>, A>,
+    emit: EmitStrategy,
+    keys: SharedSerde<K>,
+    store_name: String,
+    types: PhantomData<fn() -> S>,
+}
+
+/// A stream that is aggregated by windows.
+pub(in crate::dsl) struct Input<'a, K, V> {
+    pub(in crate::dsl) stream: &'a KStream<K, V>,
+    pub(in crate::dsl) late: Option<&'a LateConsumer<K, V>>,
+    /// Which of the streams of one aggregation it is, as they were added.
+    pub(in crate::dsl) index: usize,
+}
+
+impl<'a, K, V> Input<'a, K, V> {
+    /// One of several streams.
+    pub(in crate::dsl) const fn nth(stream: &'a KStream<K, V>, index: usize) -> Self {
+        let late = None;
+        Self {
+            stream,
+            late,
+            index,
+        }
+    }
+
+    /// The only stream.
+    pub(super) const fn of(
+        stream: &'a KStream<K, V>,
+        late: Option<&'a LateConsumer<K, V>>,
+    ) -> Self {
+        let index = 0;
+        Self {
+            stream,
+            late,
+            index,
         }
     }
 
     /// Draws the stream of late records below the aggregation, and what its consumer makes of it.
-    fn draw_late(&self, node: NodeId) -> Option<Children<K, V>> {
-        let consumer = self.late.as_ref()?;
-        let late = self
-            .stream
+    fn draw_late(&self, node: NodeId) -> Option<Children<K, V>>
+    where
+        K: StoreKey,
+        V: Clone + 'static,
+    {
+        let consumer = self.late?;
+        let stream = self.stream;
+        let late = stream
             .draft
             .borrow_mut()
             .graph
             .add_operator("KSTREAM-LATE-", vec![node]);
         let children = Children::new();
-        let (keeps, lineage) = (self.stream.keeps_all(), self.stream.parts.lineage.clone());
+        let (keeps, lineage) = (stream.keeps_all(), stream.parts.lineage.clone());
         consumer(KStream::new(
-            &self.stream.draft,
+            &stream.draft,
             late,
             children.clone(),
             keeps,
@@ -286,64 +330,60 @@ impl<K: StoreKey, V: Clone + 'static> Drawing<K, V> {
     }
 }
 
-/// A windowed aggregation that lacks its instance.
-pub(super) struct Drawn<K, V, A, S> {
-    stream: KStream<K, V>,
-    emit: EmitStrategy,
-    node: NodeId,
-    store: StoreId,
-    store_name: String,
-    table: KTable<Windowed<K>, A>,
-    children: Children<Windowed<K>, Change<A>>,
-    old_values: OldValues,
-    late: Option<Children<K, V>>,
-    types: PhantomData<fn() -> S>,
-}
-
-impl<K, V, A, S> Drawn<K, V, A, S>
+impl<K, A, S> Drawn<K, A, S>
 where
     K: StoreKey,
-    V: Clone + 'static,
     A: Clone + 'static,
     S: Clone + 'static,
 {
-    /// Attaches the node that `make` makes for each task.
-    pub(super) fn attach<F: Fold<K, V, A>>(
-        self,
+    /// Attaches the node that `make` makes for each task to a stream.
+    pub(super) fn attach<V: Clone + 'static, F: Fold<K, V, A>>(
+        &self,
+        input: &Input<'_, K, V>,
         fold: F,
         make: impl Fn(Windowing<F, K, V, A>, S) -> Box<dyn Node<K, V>> + Send + Sync + 'static,
-    ) -> KTable<Windowed<K>, A> {
-        let Self {
-            stream,
-            emit,
+    ) {
+        let Stateful {
             node,
             store,
-            store_name,
-            table,
             children,
             old_values,
-            late,
             ..
-        } = self;
+        } = &self.stateful;
+        let (node, store, emit) = (*node, *store, self.emit);
+        let (children, old_values) = (children.clone(), old_values.clone());
+        let late = input.draw_late(node);
         let fold = Arc::new(fold);
-        stream.parts.children.add(node, move |assembly| {
+        let nulls = Nulls::new(
+            Some(Arc::clone(&self.keys)),
+            input.stream.parts.value_serde.clone(),
+        );
+        let store_name: Arc<str> = Arc::from(self.store_name.as_str());
+        // Each stream has a time of its own, as each has a processor of its own in Kafka Streams. No
+        // name of a store has the sign.
+        let observer = match input.index {
+            0 => self.store_name.clone(),
+            index => format!("{}#{index}", self.store_name),
+        };
+        input.stream.parts.children.add(node, move |assembly| {
             let late = match &late {
                 Some(late) => late.assemble(assembly)?,
                 None => Downstream::new(Vec::new()),
             };
+            let downstream = assembly.shared(node, |assembly| children.assemble(assembly))?;
             let windowing = Windowing {
                 name: assembly.name(node),
-                store_name: Arc::from(store_name.as_str()),
-                time: ObservedTime::of(&store_name),
+                store_name: Arc::clone(&store_name),
+                time: ObservedTime::of(&observer),
                 emit,
                 fold: Arc::clone(&fold),
+                nulls: nulls.clone(),
                 send_old: old_values.sent(),
-                downstream: children.assemble(assembly)?,
+                downstream,
                 late,
             };
             Ok(make(windowing, assembly.store(store)))
         });
-        table
     }
 }
 

@@ -15,26 +15,33 @@
 //!   store forget it is put there.
 
 mod aggregate;
+mod cogroup;
 mod draw;
 mod session;
 mod sliding;
 mod time;
 
+pub use cogroup::{SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream};
+pub(super) use draw::{Drawn, Input};
 pub use draw::{SessionStoreHandle, WindowStoreHandle};
+pub(super) use session::attach as attach_sessions;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::builder::StoreKey;
 use super::group::KGroupedStream;
+use super::nulls::Nulls;
 use super::stream::KStream;
 use super::table::Change;
 use crate::clock::Timestamp;
+use crate::log::Headers;
 use crate::processor::{BoxError, Downstream, ProcessError, Record, TaskContext};
 use crate::state::{Segments, WindowStore};
 use crate::window::{
-    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Windowed, Windows,
+    SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows, Window, Windowed, Windows,
 };
 
 /// When a windowed aggregation sends its results (KIP-825).
@@ -72,8 +79,9 @@ pub struct TimeWindowedKStream<K, V> {
     late: Option<LateConsumer<K, V>>,
 }
 
+/// Windows that a window store keeps.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Fixed(Windows),
     Sliding(SlidingWindows),
 }
@@ -152,11 +160,11 @@ windowed_stream!(TimeWindowedKStream, SessionWindowedKStream);
     message = "`{Self}` are not windows that a stream can be grouped by",
     note = "pass `TimeWindows`, `SlidingWindows`, `SessionWindows` or `UnlimitedWindows`"
 )]
-pub trait WindowedBy<K, V>: sealed::Sealed {
+pub trait WindowedBy<G>: sealed::Sealed {
     /// The windowed stream.
     type Stream;
     /// Puts the windows above a grouping.
-    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream;
+    fn apply(self, grouped: G) -> Self::Stream;
 }
 
 mod sealed {
@@ -170,45 +178,45 @@ mod sealed {
     impl Sealed for SessionWindows {}
 }
 
-fn by_time<K, V>(grouped: &KGroupedStream<K, V>, windows: Kind) -> TimeWindowedKStream<K, V> {
+fn by_time<K, V>(grouped: KGroupedStream<K, V>, windows: Kind) -> TimeWindowedKStream<K, V> {
     TimeWindowedKStream {
-        grouped: grouped.clone(),
+        grouped,
         windows,
         emit: EmitStrategy::default(),
         late: None,
     }
 }
 
-impl<K, V> WindowedBy<K, V> for TimeWindows {
+impl<K, V> WindowedBy<KGroupedStream<K, V>> for TimeWindows {
     type Stream = TimeWindowedKStream<K, V>;
 
-    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+    fn apply(self, grouped: KGroupedStream<K, V>) -> Self::Stream {
         by_time(grouped, Kind::Fixed(self.into()))
     }
 }
 
-impl<K, V> WindowedBy<K, V> for UnlimitedWindows {
+impl<K, V> WindowedBy<KGroupedStream<K, V>> for UnlimitedWindows {
     type Stream = TimeWindowedKStream<K, V>;
 
-    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+    fn apply(self, grouped: KGroupedStream<K, V>) -> Self::Stream {
         by_time(grouped, Kind::Fixed(self.into()))
     }
 }
 
-impl<K, V> WindowedBy<K, V> for SlidingWindows {
+impl<K, V> WindowedBy<KGroupedStream<K, V>> for SlidingWindows {
     type Stream = TimeWindowedKStream<K, V>;
 
-    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+    fn apply(self, grouped: KGroupedStream<K, V>) -> Self::Stream {
         by_time(grouped, Kind::Sliding(self))
     }
 }
 
-impl<K, V> WindowedBy<K, V> for SessionWindows {
+impl<K, V> WindowedBy<KGroupedStream<K, V>> for SessionWindows {
     type Stream = SessionWindowedKStream<K, V>;
 
-    fn apply(self, grouped: &KGroupedStream<K, V>) -> Self::Stream {
+    fn apply(self, grouped: KGroupedStream<K, V>) -> Self::Stream {
         SessionWindowedKStream {
-            grouped: grouped.clone(),
+            grouped,
             windows: self,
             emit: EmitStrategy::default(),
             late: None,
@@ -262,13 +270,13 @@ impl<K: StoreKey, V: Clone + 'static> KGroupedStream<K, V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use = "windows have no effect of their own"]
-    pub fn windowed_by<W: WindowedBy<K, V>>(&self, windows: W) -> W::Stream {
-        windows.apply(self)
+    pub fn windowed_by<W: WindowedBy<Self>>(&self, windows: W) -> W::Stream {
+        windows.apply(self.clone())
     }
 }
 
 /// Folds a record into an aggregate; `None` deletes it.
-pub(super) trait Fold<K, V, A>:
+pub(in crate::dsl) trait Fold<K, V, A>:
     Fn(&K, V, Option<A>) -> Result<Option<A>, BoxError> + Send + Sync + 'static
 {
 }
@@ -314,8 +322,10 @@ struct Windowing<F, K, V, A> {
     time: ObservedTime,
     emit: EmitStrategy,
     fold: Arc<F>,
+    nulls: Nulls<K, V>,
     send_old: bool,
-    downstream: Downstream<Windowed<K>, Change<A>>,
+    /// Shared by the streams that are aggregated together.
+    downstream: Rc<RefCell<Downstream<Windowed<K>, Change<A>>>>,
     late: Downstream<K, V>,
 }
 
@@ -349,38 +359,75 @@ where
 
     /// Sends an update unless results are sent on close.
     fn update(
-        &mut self,
+        &self,
         cx: &mut TaskContext,
         record: Record<Windowed<K>, Change<A>>,
     ) -> Result<(), ProcessError> {
-        if self.emit.on_close || self.downstream.is_empty() {
+        let mut downstream = self.downstream.borrow_mut();
+        if self.emit.on_close || downstream.is_empty() {
             return Ok(());
         }
-        self.downstream.process_at(cx, record)
+        downstream.process_at(cx, record)
+    }
+
+    /// Sends a window that has closed, with the headers of the record that closed it.
+    fn send_closed(
+        &self,
+        cx: &mut TaskContext,
+        key: Windowed<K>,
+        value: A,
+        timestamp: Timestamp,
+        headers: &Headers,
+    ) -> Result<(), ProcessError> {
+        let value = Change {
+            new: Some(value),
+            old: None,
+        };
+        let headers = headers.clone();
+        self.downstream.borrow_mut().process_at(
+            cx,
+            Record {
+                key,
+                value,
+                timestamp,
+                headers,
+            },
+        )
+    }
+
+    /// Writes a window's aggregate with its own timestamp (`None` deletes it), and sends the update.
+    fn write(
+        &self,
+        cx: &mut TaskContext,
+        store: &WindowStore<K, A>,
+        window: Window,
+        change: Change<A>,
+        timestamp: Timestamp,
+        record: &Record<K, V>,
+    ) -> Result<(), ProcessError> {
+        let Record { key, headers, .. } = record;
+        let in_progress = cx.set_timestamp(timestamp);
+        let written = match change.new.clone() {
+            Some(aggregate) => store.put(key.clone(), aggregate, window.start()).map(drop),
+            None => store.delete(key, window.start()).map(drop),
+        };
+        cx.set_timestamp(in_progress);
+        written?;
+        self.update(
+            cx,
+            Record {
+                key: Windowed::new(key.clone(), window),
+                value: change,
+                timestamp,
+                headers: headers.clone(),
+            },
+        )
     }
 
     /// Hands on a record that no window has taken.
     fn too_late(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
         self.late.process(cx, record)
     }
-}
-
-/// Writes an aggregate with its own timestamp; `None` deletes it.
-fn write<K: StoreKey, A: Clone + 'static>(
-    cx: &TaskContext,
-    store: &WindowStore<K, A>,
-    key: &K,
-    start: Timestamp,
-    aggregate: Option<A>,
-    timestamp: Timestamp,
-) -> Result<(), ProcessError> {
-    let in_progress = cx.set_timestamp(timestamp);
-    let written = match aggregate {
-        Some(aggregate) => store.put(key.clone(), aggregate, start).map(drop),
-        None => store.delete(key, start).map(drop),
-    };
-    cx.set_timestamp(in_progress);
-    Ok(written?)
 }
 
 /// How far stream time moves between two searches for closed windows that lie scattered.

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::draw::{Drawing, WindowSpec};
-use super::{Fold, SessionWindowedKStream, Windowing};
+use super::draw::{Drawing, Drawn, Input, WindowSpec};
+use super::{Fold, Windowing};
 use crate::clock::Timestamp;
 use crate::dsl::builder::StoreKey;
 use crate::dsl::config::Materialized;
-use crate::dsl::table::{Change, KTable};
+use crate::dsl::table::Change;
 use crate::log::Headers;
 use crate::processor::{BoxError, Node, ProcessError, Record, TaskContext};
 use crate::state::{Layout, Segments, SessionStore};
 use crate::window::{SessionWindows, Window, Windowed};
 
 /// Merges a session into what a record starts from.
-pub(super) trait Merge<K, A>:
+pub(in crate::dsl) trait Merge<K, A>:
     Fn(&K, Option<A>, A) -> Result<A, BoxError> + Send + Sync + 'static
 {
 }
@@ -24,38 +24,45 @@ impl<F, K, A> Merge<K, A> for F where
 {
 }
 
-pub(super) fn draw<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
-    stream: &SessionWindowedKStream<K, V>,
-    prefix: &str,
+/// How far stream time passes a session's last record before it closes.
+const fn life(windows: SessionWindows) -> i64 {
+    windows
+        .inactivity_gap_ms()
+        .saturating_add(windows.grace_ms())
+}
+
+pub(super) fn draw<K: StoreKey, A: Clone + 'static>(
+    drawing: Drawing<'_>,
+    windows: SessionWindows,
     materialized: Materialized<K, A>,
+) -> Drawn<K, A, SessionStore<K, A>> {
+    let life = life(windows);
+    let on_close = drawing.emit.on_close;
+    let spec = WindowSpec {
+        size: 0,
+        grace: life,
+        retention_min: life,
+        problem: None,
+    };
+    drawing.sessions(materialized, &spec, |retention| {
+        Layout::Session(if on_close {
+            super::segments_on_close(retention, super::emit_step(life))
+        } else {
+            Segments::new(retention)
+        })
+    })
+}
+
+pub(in crate::dsl) fn attach<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
+    drawn: &Drawn<K, A, SessionStore<K, A>>,
+    input: &Input<'_, K, V>,
+    windows: SessionWindows,
     fold: impl Fold<K, V, A>,
     merge: impl Merge<K, A>,
-) -> KTable<Windowed<K>, A> {
-    let windows = stream.windows;
-    let life = windows
-        .inactivity_gap_ms()
-        .saturating_add(windows.grace_ms());
-    let on_close = stream.emit.on_close;
-    let step = super::emit_step(life);
-    let drawing = Drawing::new(&stream.grouped, stream.emit, stream.late.clone(), prefix);
-    let drawn = drawing.sessions(
-        materialized,
-        WindowSpec {
-            size: 0,
-            grace: life,
-            retention_min: life,
-            problem: None,
-        },
-        |retention| {
-            Layout::Session(if on_close {
-                super::segments_on_close(retention, step)
-            } else {
-                Segments::new(retention)
-            })
-        },
-    );
+) {
+    let step = super::emit_step(life(windows));
     let merge = Arc::new(merge);
-    drawn.attach(fold, move |windowing, store| {
+    drawn.attach(input, fold, move |windowing, store| {
         Box::new(SessionNode {
             windowing,
             windows,
@@ -63,7 +70,7 @@ pub(super) fn draw<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
             merge: Arc::clone(&merge),
             store,
         })
-    })
+    });
 }
 
 struct SessionNode<F, M, K: StoreKey, V, A> {
@@ -83,6 +90,10 @@ where
     M: Merge<K, A>,
 {
     fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        if self.windowing.nulls.is_key(&record.key) {
+            cx.drop_record();
+            return Ok(());
+        }
         self.windowing.check_time(record.timestamp)?;
         let observed = self.windowing.time.observe(cx, record.timestamp);
         let close_time = observed
@@ -177,13 +188,8 @@ where
         closed.sort_by_key(|(key, _)| (key.window.end(), key.window.start()));
         for (key, value) in closed {
             let timestamp = key.window.end();
-            let change = Change {
-                new: Some(value),
-                old: None,
-            };
-            let mut record = Record::new(key, change, timestamp);
-            record.headers = headers.clone();
-            self.windowing.downstream.process_at(cx, record)?;
+            self.windowing
+                .send_closed(cx, key, value, timestamp, headers)?;
         }
         cx.set_metadata(&name, close_time);
         Ok(())

@@ -9,56 +9,64 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::draw::{Drawing, WindowSpec};
-use super::{Fold, TimeWindowedKStream, Windowing, write};
+use super::draw::{Drawing, Drawn, Input, WindowSpec};
+use super::{Fold, Windowing};
 use crate::clock::Timestamp;
 use crate::dsl::builder::StoreKey;
 use crate::dsl::config::Materialized;
-use crate::dsl::table::{Change, KTable};
+use crate::dsl::table::Change;
 use crate::log::Headers;
 use crate::processor::{Node, ProcessError, Record, TaskContext};
 use crate::state::{Layout, Segments, WindowEntry, WindowStore};
 use crate::window::{SlidingWindows, Window, Windowed};
 
-pub(super) fn draw<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
-    stream: &TimeWindowedKStream<K, V>,
+/// A window is needed for as long as a record may come whose own window touches it.
+const fn retention_min(windows: SlidingWindows) -> i64 {
+    windows
+        .time_difference_ms()
+        .saturating_mul(2)
+        .saturating_add(windows.grace_ms())
+}
+
+pub(super) fn draw<K: StoreKey, A: Clone + 'static>(
+    drawing: Drawing<'_>,
     windows: SlidingWindows,
-    prefix: &str,
     materialized: Materialized<K, A>,
+) -> Drawn<K, A, WindowStore<K, A>> {
+    let retention_min = retention_min(windows);
+    let on_close = drawing.emit.on_close;
+    let spec = WindowSpec {
+        size: windows.time_difference_ms(),
+        // The end belongs to the window, which is open while stream time is just there. Kafka
+        // Streams' `suppress` takes it for closed then, and sends what comes later once more.
+        grace: windows.grace_ms().saturating_add(1),
+        retention_min,
+        problem: None,
+    };
+    drawing.windows(materialized, &spec, |retention| {
+        Layout::Window(if on_close {
+            super::segments_on_close(retention, super::emit_step(retention_min))
+        } else {
+            Segments::new(retention)
+        })
+    })
+}
+
+pub(super) fn attach<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
+    drawn: &Drawn<K, A, WindowStore<K, A>>,
+    input: &Input<'_, K, V>,
+    windows: SlidingWindows,
     fold: impl Fold<K, V, A>,
-) -> KTable<Windowed<K>, A> {
-    let (difference, grace) = (windows.time_difference_ms(), windows.grace_ms());
-    // A window is needed for as long as a record may come whose own window touches it.
-    let retention_min = difference.saturating_mul(2).saturating_add(grace);
-    let on_close = stream.emit.on_close;
-    let step = super::emit_step(retention_min);
-    let drawing = Drawing::new(&stream.grouped, stream.emit, stream.late.clone(), prefix);
-    let drawn = drawing.windows(
-        materialized,
-        WindowSpec {
-            size: difference,
-            // The end belongs to the window, which is open while stream time is just there. Kafka
-            // Streams' `suppress` takes it for closed then, and sends what comes later once more.
-            grace: grace.saturating_add(1),
-            retention_min,
-            problem: None,
-        },
-        |retention| {
-            Layout::Window(if on_close {
-                super::segments_on_close(retention, step)
-            } else {
-                Segments::new(retention)
-            })
-        },
-    );
-    drawn.attach(fold, move |windowing, store| {
+) {
+    let step = super::emit_step(retention_min(windows));
+    drawn.attach(input, fold, move |windowing, store| {
         Box::new(SlidingWindowNode {
             windowing,
             windows,
             step,
             store,
         })
-    })
+    });
 }
 
 struct SlidingWindowNode<F, K: StoreKey, V, A> {
@@ -105,6 +113,11 @@ where
     F: Fold<K, V, A>,
 {
     fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        let nulls = &self.windowing.nulls;
+        if nulls.is_key(&record.key) || nulls.is_value(&record.value) {
+            cx.drop_record();
+            return Ok(());
+        }
         self.windowing.check_time(record.timestamp)?;
         let observed = self.windowing.time.observe(cx, record.timestamp);
         let close_time = observed.saturating_sub(self.windows.grace_ms());
@@ -270,7 +283,12 @@ where
             return Ok(());
         };
         let window = self.windows.right_of(record.timestamp);
-        self.store_and_send(cx, window, None, Some(aggregate), latest, record)
+        let change = Change {
+            new: Some(aggregate),
+            old: None,
+        };
+        self.windowing
+            .write(cx, &self.store, window, change, latest, record)
     }
 
     /// Adds the record to a window that is open.
@@ -294,29 +312,9 @@ where
         let new = self
             .windowing
             .fold(&record.key, record.value.clone(), before)?;
-        self.store_and_send(cx, window, old, new, timestamp, record)
-    }
-
-    fn store_and_send(
-        &mut self,
-        cx: &mut TaskContext,
-        window: Window,
-        old: Option<A>,
-        new: Option<A>,
-        timestamp: Timestamp,
-        record: &Record<K, V>,
-    ) -> Result<(), ProcessError> {
-        let key = &record.key;
-        write(cx, &self.store, key, window.start(), new.clone(), timestamp)?;
-        self.windowing.update(
-            cx,
-            Record {
-                key: Windowed::new(key.clone(), window),
-                value: Change { new, old },
-                timestamp,
-                headers: record.headers.clone(),
-            },
-        )
+        let change = Change { new, old };
+        self.windowing
+            .write(cx, &self.store, window, change, timestamp, record)
     }
 
     /// Sends the windows that have closed since the last time, by start, then by key.
@@ -341,14 +339,9 @@ where
         closed.sort_by_key(|entry| entry.start);
         for entry in closed {
             let window = self.windows.window_at(entry.start);
-            let change = Change {
-                new: Some(entry.value),
-                old: None,
-            };
             let key = Windowed::new(entry.key, window);
-            let mut record = Record::new(key, change, entry.timestamp);
-            record.headers = headers.clone();
-            self.windowing.downstream.process_at(cx, record)?;
+            self.windowing
+                .send_closed(cx, key, entry.value, entry.timestamp, headers)?;
         }
         cx.set_metadata(&name, close_time);
         Ok(())

@@ -2,59 +2,61 @@
 
 use std::sync::Arc;
 
-use super::draw::{Drawing, WindowSpec};
-use super::{Fold, TimeWindowedKStream, Windowing};
+use super::draw::{Drawing, Drawn, Input, WindowSpec};
+use super::{Fold, Windowing};
 use crate::clock::Timestamp;
 use crate::dsl::builder::StoreKey;
 use crate::dsl::config::Materialized;
-use crate::dsl::table::{Change, KTable};
+use crate::dsl::table::Change;
 use crate::log::Headers;
 use crate::processor::{Node, ProcessError, Record, TaskContext};
 use crate::state::{Layout, Segments, WindowEntry, WindowStore};
 use crate::window::{Window, Windowed, Windows};
 
-pub(super) fn draw<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
-    stream: &TimeWindowedKStream<K, V>,
+pub(super) fn draw<K: StoreKey, A: Clone + 'static>(
+    drawing: Drawing<'_>,
     windows: Windows,
-    prefix: &str,
     materialized: Materialized<K, A>,
-    fold: impl Fold<K, V, A>,
-) -> KTable<Windowed<K>, A> {
+) -> Drawn<K, A, WindowStore<K, A>> {
     let (size, grace) = (windows.size_ms(), windows.grace_ms());
+    let on_close = drawing.emit.on_close;
     let unlimited = matches!(windows, Windows::Unlimited(_));
     let advance = match windows {
         Windows::Time(windows) => windows.advance_ms(),
         Windows::Unlimited(_) => i64::MAX,
     };
-    let problem = windows.problem().or_else(|| {
-        (unlimited && stream.emit.on_close).then_some("a window without end never closes")
-    });
-    let on_close = stream.emit.on_close;
-    let drawing = Drawing::new(&stream.grouped, stream.emit, stream.late.clone(), prefix);
-    let drawn = drawing.windows(
-        materialized,
-        WindowSpec {
-            size,
-            grace,
-            retention_min: size.saturating_add(grace),
-            problem,
-        },
-        |retention| {
-            // A segment per start: what closes at once lies together, and is found by point.
-            Layout::Window(if on_close {
-                Segments::with_interval(retention, advance)
-            } else {
-                Segments::new(retention)
-            })
-        },
-    );
-    drawn.attach(fold, move |windowing, store| {
+    let problem = windows
+        .problem()
+        .or_else(|| (unlimited && on_close).then_some("a window without end never closes"));
+    let spec = WindowSpec {
+        size,
+        grace,
+        retention_min: size.saturating_add(grace),
+        problem,
+    };
+    drawing.windows(materialized, &spec, |retention| {
+        // A segment per start: what closes at once lies together, and is found by point.
+        Layout::Window(if on_close {
+            Segments::with_interval(retention, advance)
+        } else {
+            Segments::new(retention)
+        })
+    })
+}
+
+pub(super) fn attach<K: StoreKey, V: Clone + 'static, A: Clone + 'static>(
+    drawn: &Drawn<K, A, WindowStore<K, A>>,
+    input: &Input<'_, K, V>,
+    windows: Windows,
+    fold: impl Fold<K, V, A>,
+) {
+    drawn.attach(input, fold, move |windowing, store| {
         Box::new(TimeWindowNode {
             windowing,
             windows,
             store,
         })
-    })
+    });
 }
 
 struct TimeWindowNode<F, K: StoreKey, V, A> {
@@ -71,6 +73,10 @@ where
     F: Fold<K, V, A>,
 {
     fn process(&mut self, cx: &mut TaskContext, record: Record<K, V>) -> Result<(), ProcessError> {
+        if self.windowing.nulls.is_key(&record.key) {
+            cx.drop_record();
+            return Ok(());
+        }
         self.windowing.check_time(record.timestamp)?;
         let observed = self.windowing.time.observe(cx, record.timestamp);
         let close_time = observed.saturating_sub(self.windows.grace_ms());
@@ -117,16 +123,9 @@ where
         let before = before.map(|(aggregate, _)| aggregate);
         let old = before.clone().filter(|_| self.windowing.send_old);
         let new = self.windowing.fold(key, record.value.clone(), before)?;
-        super::write(cx, &self.store, key, window.start(), new.clone(), timestamp)?;
-        self.windowing.update(
-            cx,
-            Record {
-                key: Windowed::new(key.clone(), window),
-                value: Change { new, old },
-                timestamp,
-                headers: record.headers.clone(),
-            },
-        )
+        let change = Change { new, old };
+        self.windowing
+            .write(cx, &self.store, window, change, timestamp, record)
     }
 
     /// Sends the windows that have closed since the last time, by start, then by key.
@@ -157,18 +156,9 @@ where
                 timestamp,
             } = entry?;
             let window = Window::new(start, start.saturating_add(size));
-            self.windowing.downstream.process_at(
-                cx,
-                Record {
-                    key: Windowed::new(key, window),
-                    value: Change {
-                        new: Some(value),
-                        old: None,
-                    },
-                    timestamp,
-                    headers: headers.clone(),
-                },
-            )?;
+            let key = Windowed::new(key, window);
+            self.windowing
+                .send_closed(cx, key, value, timestamp, headers)?;
         }
         cx.set_metadata(&Arc::clone(&self.windowing.store_name), close_time);
         Ok(())

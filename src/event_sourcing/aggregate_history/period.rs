@@ -83,7 +83,7 @@ impl<A: Aggregate> AggregateHistory<A> {
         let index = self.stores.index.as_deref();
         let index = index.ok_or(HistoryReadError::NoIndex(A::TYPE))?;
         let (from, to) = bounds(period)?;
-        let handles = queries.handles(index)?;
+        let handles = queries.store_handles(index)?;
         let limit = period.limit.clamp(1, PAGE_ENTRIES_MAX);
         let mut hits = Vec::new();
         // Beyond the first key at which a look has stopped, another may not have looked yet.

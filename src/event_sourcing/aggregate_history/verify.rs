@@ -77,7 +77,7 @@ impl<A: Aggregate> AggregateHistory<A> {
     ) -> Result<Verification, HistoryReadError> {
         let (first, mut after) = begin(cursor)?;
         let limit = u64::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u64::MAX);
-        let handles = queries.handles(&self.stores.history)?;
+        let handles = queries.store_handles(&self.stores.history)?;
         let mut found = Verification {
             aggregates: 0,
             events: 0,

@@ -29,6 +29,18 @@ use crate::log::{
     TopicName, TopicPartition,
 };
 
+/// How large the metadata of a committed offset may be: a broker's default of
+/// `offset.metadata.max.bytes`.
+const OFFSET_METADATA_BYTES_MAX: usize = 4096;
+
+/// Returns the first partition whose metadata is larger than that, and how large it is.
+fn too_large(offsets: &[(TopicPartition, CommittedOffset)]) -> Option<(&TopicPartition, usize)> {
+    let mut sizes = offsets
+        .iter()
+        .map(|(partition, offset)| (partition, offset.metadata.len()));
+    sizes.find(|(_, len)| *len > OFFSET_METADATA_BYTES_MAX)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     New,
@@ -394,6 +406,17 @@ impl LogProducer for EmbeddedProducer {
         if offsets.is_empty() {
             // As librdkafka: nothing is sent, so nothing fences the transaction.
             return Ok(());
+        }
+        if let Some((partition, len)) = too_large(offsets) {
+            let message = format!(
+                "the metadata for {partition} has {len} bytes, {OFFSET_METADATA_BYTES_MAX} are taken"
+            );
+            // As a broker's refusal does, this loses the transaction.
+            drop(self.lose(OPERATION, message.clone()));
+            return Err(LogError::OffsetMetadataTooLarge {
+                operation: OPERATION,
+                message,
+            });
         }
         let added = {
             let mut core = self.log.core();

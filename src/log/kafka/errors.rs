@@ -12,6 +12,7 @@ use crate::log::{LogError, Refusal, TopicPartition};
 enum Recovery {
     Fenced,
     MemberUnknown,
+    OffsetMetadataTooLarge,
     AbortRequired,
     Retriable,
     Fatal,
@@ -29,6 +30,7 @@ fn recovery(error: &NativeError) -> Recovery {
         | Code::RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH
         | Code::RD_KAFKA_RESP_ERR_FENCED_MEMBER_EPOCH
         | Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED => Recovery::MemberUnknown,
+        Code::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE => Recovery::OffsetMetadataTooLarge,
         _ if error.fatal => Recovery::Fatal,
         _ if error.requires_abort => Recovery::AbortRequired,
         _ if error.retriable || is_transient(error.code) => Recovery::Retriable,
@@ -117,6 +119,7 @@ pub(super) fn log_error(operation: &'static str, error: NativeError) -> LogError
     match decided {
         Recovery::Fenced => LogError::Fenced { operation, message },
         Recovery::MemberUnknown => LogError::MemberUnknown { operation, message },
+        Recovery::OffsetMetadataTooLarge => LogError::OffsetMetadataTooLarge { operation, message },
         Recovery::AbortRequired => LogError::AbortRequired { operation, message },
         Recovery::Retriable => LogError::Retriable { operation, message },
         Recovery::Fatal => LogError::Fatal { operation, message },

@@ -13,10 +13,10 @@ use crate::runtime::protocol::restore::{
     ChangelogCheckpoint, ChangelogFacts, Distrust, LocalCheckpoint, RestorePlan, RestoreRefusal,
     StableOffsets, plan_restore, surely_kept,
 };
-use crate::runtime::stream_thread::judge::reason;
+use crate::runtime::stream_thread::judge::{reason, table_config};
 use crate::runtime::{ResolvedTopology, SubTopologyRef};
 use crate::state::{StateError, TaskDb};
-use crate::topology::{Persistence, TaskId, TopicRef, Topology};
+use crate::topology::{Persistence, TaskId, Topology};
 
 /// Where each partition goes on, and why local data is not used.
 pub(super) struct Judged {
@@ -100,15 +100,11 @@ pub(super) fn fresh_at(db: &TaskDb) -> Option<Timestamp> {
 /// Returns how long the topic of a global part surely keeps tombstones. It is taken for compacted, as a
 /// table's topic is; its configs are known where the author has declared them.
 pub(super) fn tombstone_retention(topology: &Topology, part: &SubTopologyRef<'_>) -> i64 {
-    let topic = part.drawn.sources.first().map(|source| &source.topic);
-    let mut config = BTreeMap::new();
-    if let Some(TopicRef::Declared(name)) = topic {
-        let declared = topology.declared_topics().iter();
-        let declared = declared.filter(|it| it.name == *name);
-        config.extend(declared.flat_map(|it| it.config.clone()));
-    }
-    config.insert("cleanup.policy".to_owned(), "compact".to_owned());
-    topic_config::delete_retention_ms(&config).map_or(i64::MAX, surely_kept)
+    let source = part.drawn.sources.first();
+    let config = source.map(|source| table_config(topology.declared_topics(), &source.topic));
+    config
+        .and_then(|config| topic_config::delete_retention_ms(&config))
+        .map_or(i64::MAX, surely_kept)
 }
 
 fn facts_of(

@@ -25,11 +25,13 @@ use super::protocol::restore::{RestoreTarget, StableOffsets, may_replay};
 use super::{Crash, CrashPoint, PlantedBug, Probe};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, Checkpoint, InputPosition};
+use crate::format::with_headers;
 use crate::log::{
     ConsumerWaker, Log, LogError, LogMessage, LogReader, Offset, TopicName, TopicPartition,
 };
 use crate::metrics::{StoreMetrics, TaskMetrics};
 use crate::state::{CommitBatch, StateError, StoreId, TaskDb};
+use crate::topology::SourceChangelog;
 
 /// How many records a step asks for.
 const RECORDS_PER_STEP: usize = 4096;
@@ -41,7 +43,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const REPORT_EVERY_MS: i64 = 10_000;
 
 /// One store that is behind its changelog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ChangelogRestore {
     /// The store.
     pub store: String,
@@ -56,6 +58,10 @@ pub struct ChangelogRestore {
     /// How long the restore may build on what it has read, in milliseconds
     /// ([`ChangelogFacts::tombstone_retention`](super::protocol::restore::ChangelogFacts)).
     pub tombstone_retention: Option<i64>,
+    /// Where the changelog is an input of the task: what of it reaches the store.
+    pub source: Option<SourceChangelog>,
+    /// Whether the store's values begin with headers.
+    pub keeps_headers: bool,
 }
 
 /// What a step came to.
@@ -123,6 +129,8 @@ struct Changelog {
     tombstone_retention: Option<i64>,
     /// Until the target is reached: how old the state is that the restore builds on.
     fresh_at: Option<Timestamp>,
+    source: Option<SourceChangelog>,
+    keeps_headers: bool,
     metrics: StoreMetrics,
     /// Since the last step's report to the metrics.
     records: u64,
@@ -210,6 +218,8 @@ impl<L: Log> TaskRestore<L> {
                     position: one.from,
                     target: one.target,
                     tombstone_retention: one.tombstone_retention,
+                    source: one.source,
+                    keeps_headers: one.keeps_headers,
                     records: 0,
                     bytes: 0,
                 }
@@ -354,6 +364,10 @@ impl<L: Log> TaskRestore<L> {
         // Past control records and aborted ones as well, which are not delivered.
         for changelog in &mut self.changelogs {
             if let Some(position) = self.reader.position(&changelog.partition) {
+                let position = match changelog.source {
+                    Some(_) => position.min(changelog.target.offset()),
+                    None => position,
+                };
                 changelog.position = changelog.position.max(position);
             }
         }
@@ -378,8 +392,17 @@ impl<L: Log> TaskRestore<L> {
         }) else {
             return Ok(());
         };
+        if changelog.source.is_some() && changelog.target.is_reached(message.offset()) {
+            // Of an input, what follows has yet to be processed.
+            return Ok(());
+        }
         changelog.position = message.offset() + 1;
+        let source = changelog.source.as_ref();
         let Some(key) = message.key() else {
+            if source.is_some() {
+                // No table has such a key.
+                return Ok(());
+            }
             // A compacted topic refuses these; one that was not compacted may hold them.
             tracing::warn!(
                 topic,
@@ -394,7 +417,17 @@ impl<L: Log> TaskRestore<L> {
         changelog.bytes += bytes;
         self.records += 1;
         self.bytes += bytes;
-        batch.entry(changelog.store, key, message.value(), message.timestamp())
+        if source.is_some_and(|source| !(source.takes)(key, message.value())) {
+            return Ok(());
+        }
+        let timestamp = message.timestamp();
+        if let Some(value) = message.value().filter(|_| changelog.keeps_headers) {
+            let mut local = Vec::with_capacity(value.len() + 64);
+            with_headers::put_headers(&mut local, &message.headers());
+            local.extend_from_slice(value);
+            return batch.entry(changelog.store, key, Some(&local), timestamp);
+        }
+        batch.entry(changelog.store, key, message.value(), timestamp)
     }
 
     /// Adds what is true once all targets are reached.

@@ -106,6 +106,8 @@ impl World {
                 from: stored.map_or(range.start, |position| position.next_offset),
                 target: RestoreTarget::after(stable, range.end),
                 tombstone_retention: Some(TOMBSTONES_LIVE_MS),
+                source: None,
+                keeps_headers: false,
             }
         });
         let reader = self.log.reader(Isolation::ReadCommitted).unwrap();
@@ -176,6 +178,7 @@ fn open(dir: &Path, stores: &[(&str, Persistence)]) -> TaskDb {
         name: name.to_owned(),
         persistence,
         layout: Layout::KeyValue,
+        keeps_headers: false,
     };
     let stores: Vec<_> = stores.iter().map(decl).collect();
     TaskDb::open(dir, &stores, &MemoryBudget::new(64 << 20)).unwrap()

@@ -19,28 +19,41 @@ use crate::runtime::protocol::restore::{
     known_start, plan_restore, surely_kept,
 };
 use crate::state::{StateError, StoreDecl, TaskDb};
-use crate::topology::{Persistence, StoreSpec, TaskId};
+use crate::topology::{DeclaredTopic, Persistence, SourceChangelog, StoreSpec, TaskId, TopicRef};
 
 /// A changelog partition of a task.
 #[derive(Debug)]
 pub(super) struct ChangelogOf {
     pub(super) partition: TopicPartition,
     pub(super) facts: ChangelogFacts,
+    /// Of one that is an input: what of it reaches the store.
+    pub(super) source: Option<SourceChangelog>,
+    /// Whether the store's values begin with headers.
+    pub(super) keeps_headers: bool,
 }
 
 impl<L: Log> StreamThread<L> {
-    /// Ranges of the task's changelogs, taken after the stable offsets.
+    /// Ranges of the task's changelogs, taken after the stable offsets. One that is an input ends for
+    /// the task where its committed offset is: what follows, it has yet to process.
     pub(super) fn changelog_facts(
         &self,
         id: TaskId,
-        _after: &StableOffsets,
+        after: &StableOffsets,
     ) -> Result<BTreeMap<String, ChangelogOf>, Fault> {
         let sub = self.sub_topology(id)?;
-        let partitions: Vec<TopicPartition> = sub
-            .topics
-            .changelogs
-            .values()
-            .map(|changelog| TopicPartition::new(TopicName::clone(&changelog.topic), id.partition))
+        let changelogs = sub.topics.changelogs.iter().map(|(store, changelog)| {
+            let topic = TopicName::clone(&changelog.topic);
+            (store, changelog, TopicPartition::new(topic, id.partition))
+        });
+        // A topic with fewer partitions than there are tasks is no input of the last ones.
+        let changelogs: Vec<_> = changelogs
+            .filter(|(_, changelog, partition)| {
+                !changelog.is_source || after.inputs.contains_key(partition)
+            })
+            .collect();
+        let partitions: Vec<TopicPartition> = changelogs
+            .iter()
+            .map(|(_, _, partition)| partition.clone())
             .collect();
         let planted = self
             .spec
@@ -53,29 +66,48 @@ impl<L: Log> StreamThread<L> {
         };
         let ranges: Vec<LogRange> = self.spec.log.log_ranges(&partitions, isolation)?;
         let mut facts = BTreeMap::new();
-        for (((store, changelog), partition), range) in
-            sub.topics.changelogs.iter().zip(partitions).zip(ranges)
-        {
-            let config = sub
-                .drawn
-                .stores
-                .iter()
-                .find(|spec| spec.name == *store)
-                .and_then(StoreSpec::changelog_config)
-                .unwrap_or_default();
-            let tombstone_retention = topic_config::delete_retention_ms(&config).map(surely_kept);
-            let of_store = ChangelogFacts {
-                topic_id: changelog.id,
-                range,
-                tombstone_retention,
+        for ((store, changelog, partition), range) in changelogs.into_iter().zip(ranges) {
+            let stores = &sub.drawn.stores;
+            let spec = stores.iter().find(|spec| spec.name == *store);
+            let source = spec.and_then(|spec| spec.source_changelog.clone());
+            let declared = self.spec.topology.topology.declared_topics();
+            let (range, config) = match &source {
+                Some(source) => (
+                    self.up_to_committed(range, after.inputs.get(&partition)),
+                    Some(table_config(declared, &source.topic)),
+                ),
+                None => (range, spec.and_then(StoreSpec::changelog_config)),
             };
+            let tombstone_retention = config
+                .and_then(|config| topic_config::delete_retention_ms(&config))
+                .map(surely_kept);
             let of_store = ChangelogOf {
                 partition,
-                facts: of_store,
+                facts: ChangelogFacts {
+                    topic_id: changelog.id,
+                    range,
+                    tombstone_retention,
+                },
+                source,
+                keeps_headers: spec.is_some_and(|spec| spec.keeps_headers),
             };
             facts.insert(store.clone(), of_store);
         }
         Ok(facts)
+    }
+
+    /// Returns the part of an input that a task has committed: nothing where the log has lost it, or
+    /// where the group has read nothing yet.
+    fn up_to_committed(&self, range: LogRange, committed: Option<&Option<Offset>>) -> LogRange {
+        if self.spec.probe.planted(PlantedBug::SourceRestoredToItsEnd) {
+            return range;
+        }
+        let start = range.start;
+        let committed = committed.copied().flatten().unwrap_or(start);
+        LogRange {
+            start,
+            end: committed.max(start),
+        }
     }
 
     /// Opens the task's stores and decides where each has to go on.
@@ -122,6 +154,21 @@ impl<L: Log> StreamThread<L> {
             }
         }
     }
+}
+
+/// Returns the configs of a topic that is read as a table: those its author has declared, of a topic that
+/// is compacted.
+pub(in crate::runtime) fn table_config(
+    declared: &[DeclaredTopic],
+    topic: &TopicRef,
+) -> BTreeMap<String, String> {
+    let mut config = BTreeMap::new();
+    if let TopicRef::Declared(name) = topic {
+        let declared = declared.iter().filter(|it| it.name == *name);
+        config.extend(declared.flat_map(|it| it.config.clone()));
+    }
+    config.insert("cleanup.policy".to_owned(), "compact".to_owned());
+    config
 }
 
 /// A reset that has begun may have deleted some topics and not others: nothing is to be built on

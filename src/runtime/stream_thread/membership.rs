@@ -266,6 +266,7 @@ fn fenced_instance(error: LogError) -> Fault {
         | LogError::UnknownTopic { .. }
         | LogError::RecordTooLarge { .. }
         | LogError::RecordRefused { .. }
+        | LogError::OffsetMetadataTooLarge { .. }
         | LogError::Fatal { .. }) => other.into(),
     }
 }

@@ -279,7 +279,12 @@ fn behind(
 ) -> Vec<ChangelogRestore> {
     from.into_iter()
         .filter_map(|(store, from)| {
-            let ChangelogOf { partition, facts } = changelogs.get(&store)?;
+            let ChangelogOf {
+                partition,
+                facts,
+                source,
+                keeps_headers,
+            } = changelogs.get(&store)?;
             let target = RestoreTarget::after(stable, facts.range.end);
             (!target.is_reached(from)).then(|| ChangelogRestore {
                 store,
@@ -288,6 +293,8 @@ fn behind(
                 from,
                 target,
                 tombstone_retention: facts.tombstone_retention,
+                source: source.clone(),
+                keeps_headers: *keeps_headers,
             })
         })
         .collect()

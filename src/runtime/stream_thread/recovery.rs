@@ -59,6 +59,12 @@ impl<L: Log> StreamThread<L> {
             LogError::UnknownTopic { topic } => Err(ThreadError::Refused(format!(
                 "topic `{topic}` has been deleted under the running application; restart to create it again"
             ))),
+            LogError::OffsetMetadataTooLarge { .. } => Err(ThreadError::Refused(format!(
+                "{error}: the windows, joins and suppressions of one sub-topology keep their times in \
+                 the metadata of its committed offsets, some 40 bytes and the store's name for each; \
+                 split the sub-topology, shorten the names of its stores, or raise \
+                 `offset.metadata.max.bytes` of the brokers"
+            ))),
             LogError::AbortRequired { .. }
             | LogError::RecordTooLarge { .. }
             | LogError::RecordRefused { .. }

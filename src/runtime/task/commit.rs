@@ -10,6 +10,7 @@ use super::{RECORD_BYTES_MAX, Task, sub_topology};
 use crate::clock::Timestamp;
 use crate::format::checkpoint::{ChangelogPosition, InputPosition};
 use crate::format::offset_metadata::OffsetMetadata;
+use crate::format::with_headers;
 use crate::log::{
     CommittedOffset, Headers, LogError, LogMessage, LogProducer, Offset, ProducerRecord, TopicName,
     TopicPartition,
@@ -45,7 +46,8 @@ impl<M: LogMessage> Task<M> {
         self.emit_held(producer)?;
         probe.reached(CrashPoint::BeforeChangelogSend)?;
         let mut batch = self.db.batch();
-        let changelogs = &sub_topology(&self.topology, self.id).topics.changelogs;
+        let sub = sub_topology(&self.topology, self.id);
+        let changelogs = &sub.topics.changelogs;
         for store in &self.chain.stores {
             let mut store = store.borrow_mut();
             let name = store.name().to_owned();
@@ -55,11 +57,15 @@ impl<M: LogMessage> Task<M> {
                     "a task writes to a store that its database lacks",
                 ));
             };
+            let spec = sub.drawn.stores.iter().find(|spec| spec.name == name);
             let mut sink = CommitSink {
+                keeps_headers: spec.is_some_and(|spec| spec.keeps_headers),
                 batch: &mut batch,
                 name: &name,
                 store: id,
-                topic: changelog.map(|changelog| &changelog.topic),
+                topic: changelog
+                    .filter(|changelog| !changelog.is_source)
+                    .map(|changelog| &changelog.topic),
                 partition: self.id.partition,
                 producer,
                 failed: None,
@@ -118,6 +124,14 @@ impl<M: LogMessage> Task<M> {
             };
             let partition =
                 TopicPartition::new(TopicName::clone(&changelog.topic), self.id.partition);
+            if changelog.is_source {
+                // The store is where the input is, in the very write that says so.
+                let inputs = self.group.partitions.iter();
+                let mut inputs = inputs.filter(|input| input.partition == partition);
+                if let Some(input) = inputs.next() {
+                    self.changelog_offsets.insert(name.clone(), input.position);
+                }
+            }
             // An acknowledgement without an offset leaves the older checkpoint: restore then
             // replays more of the tail than it needs, to the same end.
             if let Some(Some(offset)) = acknowledged.get(&partition) {
@@ -153,6 +167,8 @@ impl<M: LogMessage> Task<M> {
         let checkpoint = self.db.checkpoint();
         changelogs
             .iter()
+            // Behind where an input was committed lies what has yet to be processed.
+            .filter(|(_, changelog)| !changelog.is_source)
             .filter_map(|(store, changelog)| {
                 let position = checkpoint.changelogs.get(store)?;
                 let topic = TopicName::clone(&changelog.topic);
@@ -221,6 +237,8 @@ struct CommitSink<'a, P> {
     store: StoreId,
     topic: Option<&'a TopicName>,
     partition: i32,
+    /// Whether values begin with headers.
+    keeps_headers: bool,
     producer: &'a mut P,
     /// The log's error, which `StateError` has no place for.
     failed: Option<LogError>,
@@ -247,13 +265,24 @@ impl<P: LogProducer> DirtySink for CommitSink<'_, P> {
             });
         }
         if let Some(topic) = self.topic.filter(|_| self.failed.is_none()) {
+            let (headers, plain) = match value.filter(|_| self.keeps_headers) {
+                Some(value) => {
+                    let split = with_headers::split(value);
+                    let (headers, plain) = split.map_err(|source| StateError::Encode {
+                        store: self.name.to_owned(),
+                        source: source.into(),
+                    })?;
+                    (Some(headers), Some(plain))
+                }
+                None => (None, value),
+            };
             let record = ProducerRecord {
                 topic,
                 partition: Some(self.partition),
                 key: Some(key),
-                value,
+                value: plain,
                 timestamp,
-                headers: const { &Headers::new() },
+                headers: headers.as_ref().unwrap_or(const { &Headers::new() }),
             };
             if let Err(error) = self.producer.send(record) {
                 self.failed = Some(error);

@@ -22,6 +22,7 @@ fn open(dir: &Path, persistence: Persistence, layout: Layout) -> TaskDb {
         name: STORE.to_owned(),
         persistence,
         layout,
+        keeps_headers: false,
     };
     TaskDb::open(dir, &[decl], &MemoryBudget::new(16 << 20)).unwrap()
 }

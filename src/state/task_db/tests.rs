@@ -18,6 +18,7 @@ fn decls() -> Vec<StoreDecl> {
         name: name.to_owned(),
         persistence,
         layout: Layout::KeyValue,
+        keeps_headers: false,
     };
     vec![
         decl("accounts", Persistence::RocksDb),
@@ -203,6 +204,7 @@ fn a_store_may_be_added_or_removed_between_starts() {
         name: "new".to_owned(),
         persistence: Persistence::RocksDb,
         layout: Layout::KeyValue,
+        keeps_headers: false,
     });
     let db = TaskDb::open(dir.path(), &stores, &budget()).unwrap();
     assert!(!db.has_data("new").unwrap());

@@ -20,6 +20,7 @@ fn open(dir: &Path, persistence: Persistence) -> TaskDb {
         name: STORE.to_owned(),
         persistence,
         layout: Layout::Versioned(HISTORY),
+        keeps_headers: false,
     };
     TaskDb::open(dir, &[decl], &MemoryBudget::new(16 << 20)).unwrap()
 }

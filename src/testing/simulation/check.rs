@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::format::{names, value};
 use crate::log::embedded::{InspectedRecord, RecordStatus};
 use crate::log::{Offset, TopicName, TopicPartition};
+use crate::runtime::ResolvedTopology;
 use crate::state::{Layout, MemoryBudget, StateDir, StoreDecl, TaskDb};
 use crate::topology::{Persistence, SubTopology, TaskId};
 
@@ -171,7 +172,7 @@ pub(super) fn gathered(
 /// The first difference.
 pub(super) fn changelogs(site: &Site, mirror: &Mirror, expected: &Stores) -> Result<(), Wrong> {
     for ((task, store), content) in expected {
-        let partition = changelog(store, task.partition);
+        let partition = changelog(&site.topology, store, task.partition);
         let layout = layout_of(site, *task, store).unwrap_or_default();
         let found = plain(fold(mirror, &layout, &partition, mirror.end(&partition)));
         if found != *content {
@@ -219,8 +220,17 @@ fn plain(fold: Fold) -> Content {
         .collect()
 }
 
-pub(super) fn changelog(store: &str, partition: i32) -> TopicPartition {
-    TopicPartition::new(names::changelog_topic(APPLICATION, store), partition)
+/// Returns the changelog of a store: a topic of its own, or its source.
+pub(super) fn changelog(
+    topology: &ResolvedTopology,
+    store: &str,
+    partition: i32,
+) -> TopicPartition {
+    let mut changelogs = topology.all().flat_map(|sub| &sub.topics.changelogs);
+    let found = changelogs.find(|(name, _)| *name == store);
+    let topic = found.map(|(_, changelog)| TopicName::clone(&changelog.topic));
+    let topic = topic.unwrap_or_else(|| names::changelog_topic(APPLICATION, store).into());
+    TopicPartition::new(topic, partition)
 }
 
 /// Checks the closed databases of a process: each store is the committed changelog up to the offset
@@ -248,7 +258,7 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
         let db = TaskDb::open(&path, &stores, &budget).map_err(|error| error.to_string())?;
         let checkpoint = db.checkpoint();
         for store in stores {
-            let partition = changelog(&store.name, task.partition);
+            let partition = changelog(&site.topology, &store.name, task.partition);
             let end = checkpoint
                 .changelogs
                 .get(&store.name)
@@ -325,7 +335,7 @@ pub(super) fn live(site: &Site, mirror: &Mirror, task: TaskId, store: &str, cont
     let Some(layout) = layout_of(site, task, store) else {
         return;
     };
-    let partition = changelog(store, task.partition);
+    let partition = changelog(&site.topology, store, task.partition);
     let observed = observed_time(mirror, &layout, &partition, mirror.end(&partition));
     retain_live(&layout, observed, content);
 }

@@ -92,7 +92,8 @@ impl Mirror {
         copies
             .flat_map(move |copy| copy.records.range(..end))
             .map(|(_, record)| record)
-            .filter(|record| record.status == RecordStatus::Committed)
+            // A changelog that is an input has records of producers without transactions.
+            .filter(|record| matches!(record.status, RecordStatus::Committed | RecordStatus::Plain))
     }
 
     /// Returns the latest records, for people.

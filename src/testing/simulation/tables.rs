@@ -64,15 +64,20 @@ pub(super) fn build(plan: &Plan) -> Result<Topology, TopologyErrors> {
     let texts = |name| store_of(name, plan.ageing, serdes::string(), serdes::string());
     let orders = builder.stream(ORDERS, Consumed::with(serdes::string(), serdes::string()));
     orders.to(WITNESS, text());
-    let table = |name| {
-        let stream = builder.stream(
-            name,
-            Consumed::with(serdes::string(), serdes::optional(serdes::string())),
-        );
-        stream.to(WITNESS, maybe());
-        stream.to_table::<String>(texts(name))
-    };
-    let (users, items) = (table(USERS), table(ITEMS));
+    let users = builder.stream(
+        USERS,
+        Consumed::with(serdes::string(), serdes::optional(serdes::string())),
+    );
+    users.to(WITNESS, maybe());
+    let users = users.to_table::<String>(texts(USERS));
+    // One table with a changelog of its own, and one whose topic is the changelog.
+    let items = builder.table(
+        ITEMS,
+        Consumed::with(serdes::string(), serdes::string()),
+        Materialized::as_store(ITEMS, serdes::string(), serdes::string())
+            .source_topic_as_changelog(),
+    );
+    items.to_stream().to(WITNESS, maybe());
     let joined = || Joined::as_name("orders-of-users");
     orders
         .join_table(&users, |_, order, user| format!("{order}|{user}"), joined())

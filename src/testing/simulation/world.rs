@@ -77,7 +77,9 @@ impl World {
             .collect();
         let mirror = Mirror::of(topology.all().flat_map(|sub| {
             let stores = sub.topics.changelogs.keys();
-            stores.flat_map(|store| (0..plan.partitions).map(|it| check::changelog(store, it)))
+            stores.flat_map(|store| {
+                (0..plan.partitions).map(|it| check::changelog(&topology, store, it))
+            })
         }));
         let planted = options.planted;
         let topology = Arc::new(topology);

@@ -3,6 +3,7 @@ import java.time.Instant;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.StreamsBuilder;
+import org.apache.kafka.streams.kstream.CogroupedKStream;
 import org.apache.kafka.streams.kstream.EmitStrategy;
 import org.apache.kafka.streams.kstream.Grouped;
 import org.apache.kafka.streams.kstream.KGroupedStream;
@@ -68,6 +69,22 @@ final class WindowCases {
                 b -> byKey(b).windowedBy(sessions).count(Materialized.as("store")).toStream()
                         .to("out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), Serdes.Long())));
 
+        suite.add("window-null-keys", "TimeWindows.ofSizeAndGrace", input().nullKeys().tombstones(),
+                b -> write(byKey(b).windowedBy(tumbling).aggregate(() -> "", WindowCases::append, texts()), 2 * SECOND));
+        suite.add("window-sliding-nulls", "SlidingWindows.ofTimeDifferenceAndGrace", input().nullKeys().tombstones(),
+                b -> write(byKey(b).windowedBy(sliding).aggregate(() -> "", WindowCases::append, texts()), 900));
+        suite.add("window-session-nulls", "SessionWindows.ofInactivityGapAndGrace", input().nullKeys().tombstones(),
+                b -> writeSessions(byKey(b).windowedBy(sessions).aggregate(() -> "", WindowCases::append,
+                        (key, one, other) -> one + "+" + other, sessionTexts())));
+
+        suite.add("window-cogroup", "CogroupedKStream.windowedBy(TimeWindows)", both(),
+                b -> write(cogrouped(b).windowedBy(hopping).aggregate(() -> "", texts()), 2 * SECOND));
+        suite.add("window-cogroup-sliding", "CogroupedKStream.windowedBy(SlidingWindows)", both(),
+                b -> write(cogrouped(b).windowedBy(sliding).aggregate(() -> "", texts()), 900));
+        suite.add("window-cogroup-session", "CogroupedKStream.windowedBy(SessionWindows)", both(),
+                b -> writeSessions(cogrouped(b).windowedBy(sessions).aggregate(() -> "",
+                        (key, one, other) -> one + "+" + other, sessionTexts())));
+
         closing(suite, "window-close-tumbling", steady(), b -> byKey(b).windowedBy(tumbling));
         closing(suite, "window-close-hopping", steady(), b -> byKey(b).windowedBy(hopping));
         closing(suite, "window-close-jump", input(), b -> byKey(b).windowedBy(tumbling));
@@ -95,6 +112,25 @@ final class WindowCases {
     /** Ends far ahead, so that everything closes. */
     private static Input input() {
         return Input.random(90).step(300).pipe("in", "z", "!", 400_000);
+    }
+
+    /** Two topics. */
+    private static Input both() {
+        return Input.random(120).topics("in", "more").step(300).nullKeys().tombstones();
+    }
+
+    private static CogroupedKStream<String, String> cogrouped(StreamsBuilder builder) {
+        return byKey(builder).<String>cogroup((key, value, text) -> text + "(" + empty(value) + ")")
+                .cogroup(builder.<String, String>stream("more").groupByKey(Grouped.as("more")),
+                        (key, value, text) -> text + "[" + empty(value) + "]");
+    }
+
+    private static String append(String key, String value, String text) {
+        return text + empty(value);
+    }
+
+    private static String empty(String value) {
+        return value == null ? "" : value;
     }
 
     /** Ends in small steps: a store of Kafka Streams forgets what one long step has closed. */
@@ -140,16 +176,22 @@ final class WindowCases {
     }
 
     private static KTable<Windowed<String>, String> concatenated(TimeWindowedKStream<String, String> stream) {
-        return stream.aggregate(() -> "", (key, value, text) -> text + value,
-                Materialized.<String, String, WindowStore<Bytes, byte[]>>as("store")
-                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()));
+        return stream.aggregate(() -> "", (key, value, text) -> text + value, texts());
+    }
+
+    private static Materialized<String, String, WindowStore<Bytes, byte[]>> texts() {
+        return Materialized.<String, String, WindowStore<Bytes, byte[]>>as("store")
+                .withKeySerde(Serdes.String()).withValueSerde(Serdes.String());
+    }
+
+    private static Materialized<String, String, SessionStore<Bytes, byte[]>> sessionTexts() {
+        return Materialized.<String, String, SessionStore<Bytes, byte[]>>as("store")
+                .withKeySerde(Serdes.String()).withValueSerde(Serdes.String());
     }
 
     private static KTable<Windowed<String>, String> concatenated(SessionWindowedKStream<String, String> stream) {
         return stream.aggregate(() -> "", (key, value, text) -> text + value,
-                (key, one, other) -> one + "+" + other,
-                Materialized.<String, String, SessionStore<Bytes, byte[]>>as("store")
-                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()));
+                (key, one, other) -> one + "+" + other, sessionTexts());
     }
 
     private static org.apache.kafka.common.serialization.Serde<Windowed<String>> timeKeys(long size) {

@@ -7,12 +7,16 @@
 use millstream::event_sourcing::Aggregate;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::{AccountCommand, ChangeStatus, Movement, OpenAccount, TopUp, Withdraw};
+use crate::commands::{
+    AccountCommand, ChangeStatus, CreditTransfer, DebitTransfer, Movement, OpenAccount,
+    RefundTransfer, TopUp, Withdraw,
+};
 use crate::events::{
     AccountCreated, AccountEvent, AccountStatusChanged, BalanceChanged, ChangeType, Status,
 };
 use crate::money::{Amount, Currency};
 use crate::rejection::AccountRejection;
+use crate::transaction::is_usable;
 
 /// An account's state, and the aggregate itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,15 +44,27 @@ impl Aggregate for Account {
     ) -> Result<Vec<AccountEvent>, AccountRejection> {
         match command {
             AccountCommand::OpenAccount(command) => account.open(command),
-            AccountCommand::TopUp(TopUp(movement)) => account.change(movement, ChangeType::Credit),
+            AccountCommand::TopUp(TopUp(movement)) => {
+                account.change(account.movable()?, movement, ChangeType::Credit)
+            }
             AccountCommand::Withdraw(Withdraw(movement)) => {
-                account.change(movement, ChangeType::Debit)
+                account.change(account.movable()?, movement, ChangeType::Debit)
+            }
+            AccountCommand::DebitTransfer(DebitTransfer(leg)) => {
+                account.change(account.movable()?, leg.into(), ChangeType::Debit)
+            }
+            AccountCommand::CreditTransfer(CreditTransfer(leg)) => {
+                account.change(account.movable()?, leg.into(), ChangeType::Credit)
+            }
+            // The account's own money comes back: no status stands against that.
+            AccountCommand::RefundTransfer(RefundTransfer(leg)) => {
+                account.change(account.opened()?, leg.into(), ChangeType::Credit)
             }
             AccountCommand::ChangeStatus(command) => account.change_status(command),
-            AccountCommand::Transfer(_) => Err(AccountRejection::NotImplemented {
+            AccountCommand::Transfer(_) => Err(AccountRejection::WrongAggregate {
                 command: "Transfer",
             }),
-            AccountCommand::RequestPayment(_) => Err(AccountRejection::NotImplemented {
+            AccountCommand::RequestPayment(_) => Err(AccountRejection::WrongAggregate {
                 command: "RequestPayment",
             }),
         }
@@ -119,10 +135,14 @@ impl Account {
 
     fn change(
         &self,
+        currency: Currency,
         movement: Movement,
         change_type: ChangeType,
     ) -> Result<AccountEvent, AccountRejection> {
-        let currency = self.movable()?;
+        let transaction = movement.transaction_id.as_deref();
+        if transaction.is_some_and(|id| !is_usable(id)) {
+            return Err(AccountRejection::NoTransactionId);
+        }
         if let Some(given) = movement.currency.filter(|given| given != currency.code()) {
             return Err(AccountRejection::CurrencyMismatch {
                 account: currency,
@@ -181,11 +201,17 @@ impl Account {
         .into())
     }
 
+    /// Returns the currency of an account that was opened.
+    fn opened(&self) -> Result<Currency, AccountRejection> {
+        match (&self.owner, self.currency) {
+            (Some(_), Some(currency)) => Ok(currency),
+            _ => Err(AccountRejection::NotFound),
+        }
+    }
+
     /// Returns the currency of an account that takes part in movements.
     fn movable(&self) -> Result<Currency, AccountRejection> {
-        let (Some(_), Some(currency)) = (&self.owner, self.currency) else {
-            return Err(AccountRejection::NotFound);
-        };
+        let currency = self.opened()?;
         match self.status {
             Status::Active => Ok(currency),
             Status::Frozen => Err(AccountRejection::Frozen),

@@ -4,7 +4,7 @@ use millstream::event_sourcing::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::{RequestPayment, Transfer};
+use crate::commands::{Misdirected, MisdirectedPayment, TransferLeg};
 use crate::money::AmountInput;
 use crate::rejection::codes;
 
@@ -261,13 +261,85 @@ fn a_balance_that_cannot_be_kept_exactly_is_an_error() {
 }
 
 #[test]
-fn transfers_and_payment_requests_say_that_they_are_not_implemented() {
+fn transfers_and_payment_requests_are_told_where_they_belong() {
     hundred()
-        .when(Transfer {})
-        .then_rejected(reasons::NOT_IMPLEMENTED);
+        .when(Misdirected {})
+        .then_rejected(reasons::WRONG_AGGREGATE);
     hundred()
-        .when(RequestPayment {})
-        .then_rejected(reasons::NOT_IMPLEMENTED);
+        .when(MisdirectedPayment {})
+        .then_rejected(reasons::WRONG_AGGREGATE);
+}
+
+fn leg(text: &str, currency: Option<&str>) -> TransferLeg {
+    TransferLeg {
+        amount: amount(text),
+        currency: currency.map(|code| code.parse().unwrap()),
+        reason: "test".into(),
+        transaction_id: "tx-1".into(),
+    }
+}
+
+#[test]
+fn the_steps_of_a_transfer_obey_the_rules_of_movements() {
+    hundred()
+        .when(DebitTransfer(leg("100.01", None)))
+        .then_rejected(codes::INSUFFICIENT_FUNDS)
+        .when(DebitTransfer(leg("1.00", Some("EUR"))))
+        .then_rejected(codes::CURRENCY_MISMATCH)
+        .when(CreditTransfer(leg("0.001", None)))
+        .then_rejected(codes::INVALID_AMOUNT)
+        .when(DebitTransfer(leg("100.00", Some("USD"))))
+        .then([changed("100.00", "-100.00", "0.00", "USD").into()])
+        .when(CreditTransfer(leg("1.00", Some("USD"))))
+        .then([changed("0.00", "1.00", "1.00", "USD").into()]);
+    given::<Account>([])
+        .when(DebitTransfer(leg("1.00", None)))
+        .then_rejected(codes::ACCOUNT_NOT_FOUND)
+        .when(RefundTransfer(leg("1.00", None)))
+        .then_rejected(codes::ACCOUNT_NOT_FOUND);
+}
+
+#[test]
+fn money_of_a_refused_transfer_comes_back_whatever_the_status() {
+    for status in [Status::Active, Status::Frozen, Status::Closed] {
+        let mut events = vec![created("EUR"), changed("0", "1.00", "1.00", "EUR").into()];
+        if status != Status::Active {
+            events.push(status_changed(Status::Active, status));
+        }
+        let account = given::<Account>(events);
+        let account = match status {
+            Status::Active => account,
+            Status::Frozen => account
+                .when(CreditTransfer(leg("1.00", Some("EUR"))))
+                .then_rejected(codes::ACCOUNT_FROZEN),
+            Status::Closed => account
+                .when(CreditTransfer(leg("1.00", Some("EUR"))))
+                .then_rejected(codes::ACCOUNT_CLOSED),
+        };
+        account
+            .when(RefundTransfer(leg("2.00", Some("EUR"))))
+            .then([changed("1.00", "2.00", "3.00", "EUR").into()]);
+    }
+}
+
+#[test]
+fn a_transaction_id_that_cannot_be_one_is_refused() {
+    for id in ["", "a\0b"] {
+        let mut movement = movement("1.00");
+        movement.transaction_id = Some(id.into());
+        hundred()
+            .when(TopUp(movement))
+            .then_rejected(reasons::INVALID_COMMAND);
+    }
+}
+
+#[test]
+fn only_a_process_gives_the_steps_of_a_transfer() {
+    let data = r#"{"amount":"1.00","reason":"x","transactionId":"tx-1"}"#;
+    for step in ["DebitTransfer", "CreditTransfer", "RefundTransfer"] {
+        let refused = read(step, data).unwrap_err();
+        assert!(refused.contains("only a process"), "{refused}");
+    }
 }
 
 fn read(command_type: &str, data: &str) -> Result<AccountCommand, String> {

@@ -4,10 +4,10 @@
 //! for an absent one, and money would move under another meaning.
 
 use millstream::event_sourcing::{CommandData, CommandEnvelope};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::events::Status;
-use crate::money::AmountInput;
+use crate::money::{Amount, AmountInput, Currency};
 
 millstream::commands! {
     /// What can be asked of an account.
@@ -20,11 +20,17 @@ millstream::commands! {
         Withdraw(Withdraw),
         /// Freeze, thaw or close it.
         ChangeStatus(ChangeStatus),
-        /// Of the aggregate `Transaction`, which is not part of this version; rejected
-        /// `NOT_IMPLEMENTED`.
-        Transfer(Transfer),
+        /// The first step of a transfer: money leaves. Given by the aggregate `Transaction` only.
+        DebitTransfer(DebitTransfer),
+        /// The second step of a transfer: money arrives. As [`DebitTransfer`](Self::DebitTransfer).
+        CreditTransfer(CreditTransfer),
+        /// The step instead of the second: money comes back, whatever the account's status. As
+        /// [`DebitTransfer`](Self::DebitTransfer).
+        RefundTransfer(RefundTransfer),
+        /// Of the aggregate `Transaction`: rejected `WRONG_AGGREGATE`.
+        Transfer(Misdirected),
         /// As [`Transfer`](Self::Transfer).
-        RequestPayment(RequestPayment),
+        RequestPayment(MisdirectedPayment),
     }
 }
 
@@ -91,12 +97,58 @@ pub struct ChangeStatus {
 }
 impl CommandData for ChangeStatus {}
 
-/// `data` of `Transfer`: not looked at in this version.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Transfer {}
-impl CommandData for Transfer {}
+/// `data` of the steps of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferLeg {
+    /// How much.
+    pub amount: Amount,
+    /// In what; absent in a debit whose transfer leaves it to the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
+    /// What for.
+    pub reason: String,
+    /// The transfer.
+    pub transaction_id: String,
+}
 
-/// `data` of `RequestPayment`: not looked at in this version.
+impl From<TransferLeg> for Movement {
+    fn from(leg: TransferLeg) -> Self {
+        Self {
+            amount: AmountInput(Ok(leg.amount)),
+            reason: leg.reason,
+            currency: leg.currency.map(|currency| currency.to_string()),
+            transaction_id: Some(leg.transaction_id),
+        }
+    }
+}
+
+macro_rules! steps_of_a_transfer {
+    ($($(#[$meta:meta])* $step:ident),+) => { $(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $step(pub TransferLeg);
+        impl CommandData for $step {
+            const OF_PROCESS: bool = true;
+        }
+    )+ };
+}
+
+steps_of_a_transfer!(
+    /// `data` of `DebitTransfer`.
+    DebitTransfer,
+    /// `data` of `CreditTransfer`.
+    CreditTransfer,
+    /// `data` of `RefundTransfer`.
+    RefundTransfer
+);
+
+/// `data` of a `Transfer` that was sent to an account: not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RequestPayment {}
-impl CommandData for RequestPayment {}
+pub struct Misdirected {}
+impl CommandData for Misdirected {}
+
+/// `data` of a `RequestPayment` that was sent to an account: not looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MisdirectedPayment {}
+impl CommandData for MisdirectedPayment {}

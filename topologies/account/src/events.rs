@@ -31,6 +31,18 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    /// Returns the status as on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Frozen => "FROZEN",
+            Self::Closed => "CLOSED",
+        }
+    }
+}
+
 /// `data` of `AccountCreated` version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountCreated {

@@ -2,39 +2,56 @@
 //!
 //! # Position
 //! A binary registers [`AccountTopology`]. Here are the rules of an account, pure: [`Account`], its
-//! [commands](AccountCommand) and [events](AccountEvent), its money, its read model, and the drawing.
-//! Everything around them (envelopes, replies, history, ownership) is
-//! [`millstream::event_sourcing`].
+//! [commands](AccountCommand) and [events](AccountEvent), its money; those of a [`Transaction`], which
+//! is the process of a transfer; the read models, and the drawing. Everything around them (envelopes,
+//! replies, history, ownership, the issuing of steps) is [`millstream::event_sourcing`].
 //! # Invariants
 //! - An account's balance is the sum of the signed amounts of its events, exactly.
-//! - No command brings a balance below zero, and none moves money on a frozen or closed account.
-//! # Later
-//! The aggregate `Transaction` (transfers with compensation, payment requests), movements, turnover,
-//! counts per status and the audit log come with a later issue. Until then `Transfer` and
-//! `RequestPayment` are rejected `NOT_IMPLEMENTED`.
+//! - No command brings a balance below zero, and none moves money on a frozen or closed account, but
+//!   for a refused transfer, whose money comes back.
+//! - At rest, the sum of all balances is what came in less what went out: a transfer moves all of its
+//!   money or none.
 
 mod account;
 mod commands;
 mod events;
 mod money;
+mod projections;
 mod read_model;
 mod rejection;
 mod topology;
+mod transaction;
+mod views;
 
 pub use account::Account;
 pub use commands::{
-    AccountCommand, ChangeStatus, Movement, OpenAccount, RequestPayment, TopUp, Transfer, Withdraw,
+    AccountCommand, ChangeStatus, CreditTransfer, DebitTransfer, Misdirected, MisdirectedPayment,
+    Movement, OpenAccount, RefundTransfer, TopUp, TransferLeg, Withdraw,
 };
 pub use events::{
     AccountCreated, AccountEvent, AccountStatusChanged, BalanceChanged, BalanceChangedV1,
     ChangeType, Status,
 };
 pub use money::{Amount, AmountInput, Currency, MoneyError};
-pub use read_model::Balance;
+pub use projections::{POSTGRES, tables};
+pub use read_model::{
+    AccountView, AuditEntry, Balance, MovementEntry, StatusCount, Turnover, TurnoverPart,
+    TurnoverSum,
+};
 pub use rejection::{AccountRejection, codes};
 pub use topology::{
-    AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS, DEAD_LETTERS, EVENTS,
-    REPLIES,
+    ARCHIVE, AUDIT, AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS,
+    DEAD_LETTERS, EVENTS, MOVEMENTS, REPLIES, STATUS_COUNTS, TRANSACTION_COMMANDS,
+    TRANSACTION_EVENTS, TRANSACTION_REPLIES, TURNOVER,
+};
+pub use transaction::{
+    AcceptPayment, CreditRefused, Failure, Movement as TransactionMovement, MovementMade,
+    MovementRefused, PaymentAccepted, PaymentRejected, PaymentRequested, RefusedMovement,
+    RejectPayment, RequestPayment, TopupCompleted, TopupFailed, Transaction, TransactionCommand,
+    TransactionEvent, TransactionKind, TransactionRejection, TransactionStatus, Transfer,
+    TransferCompensationRefused, TransferCompleted, TransferCreditRefused, TransferDebited,
+    TransferFailed, TransferOrder, TransferRequested, TransferStep, TransferTerms,
+    WithdrawalCompleted, WithdrawalFailed,
 };
 
 /// Returns the packaged topology, for a binary to register.

@@ -1,11 +1,12 @@
-//! Why an account refuses a command, or an event of another system.
+//! Why an account refuses a command, or an event of another system; and the reason codes of accounts
+//! and transactions.
 
 use millstream::event_sourcing::{ReasonCode, Rejection, reasons};
 
 use crate::events::Status;
 use crate::money::{Amount, Currency, MoneyError};
 
-/// The account's reason codes, beside [`reasons`] of the event-sourcing layer.
+/// The topology's reason codes, beside [`reasons`] of the event-sourcing layer.
 pub mod codes {
     use millstream::event_sourcing::ReasonCode;
 
@@ -29,6 +30,14 @@ pub mod codes {
     pub const ACCOUNT_NOT_FOUND: ReasonCode = ReasonCode::new("ACCOUNT_NOT_FOUND");
     /// The account has this status already.
     pub const STATUS_UNCHANGED: ReasonCode = ReasonCode::new("STATUS_UNCHANGED");
+    /// A transaction: source and target are one account.
+    pub const SAME_ACCOUNT: ReasonCode = ReasonCode::new("SAME_ACCOUNT");
+    /// A transaction of this id exists already.
+    pub const TRANSACTION_EXISTS: ReasonCode = ReasonCode::new("TRANSACTION_EXISTS");
+    /// There is no transaction of this id.
+    pub const TRANSACTION_NOT_FOUND: ReasonCode = ReasonCode::new("TRANSACTION_NOT_FOUND");
+    /// The transaction stands where this cannot follow.
+    pub const TRANSACTION_STATUS: ReasonCode = ReasonCode::new("TRANSACTION_STATUS");
     /// Dead letter: amounts that contradict each other within one event.
     pub const WRONG_AMOUNT: ReasonCode = ReasonCode::new("WRONG_AMOUNT");
     /// Dead letter: `previousBalance` is not the balance.
@@ -101,9 +110,12 @@ pub enum AccountRejection {
         /// The field's name on the wire.
         field: &'static str,
     },
-    /// See [`reasons::NOT_IMPLEMENTED`].
-    #[error("`{command}` is a command of the aggregate Transaction, which this version has not")]
-    NotImplemented {
+    /// See [`reasons::INVALID_COMMAND`].
+    #[error("`transactionId` is no id: it is empty, or contains U+0000")]
+    NoTransactionId,
+    /// See [`reasons::WRONG_AGGREGATE`].
+    #[error("`{command}` is a command of the aggregate Transaction, not of an account")]
+    WrongAggregate {
         /// The command.
         command: &'static str,
     },
@@ -146,8 +158,8 @@ impl Rejection for AccountRejection {
             Self::Exists => codes::ACCOUNT_EXISTS,
             Self::NotFound => codes::ACCOUNT_NOT_FOUND,
             Self::StatusUnchanged => codes::STATUS_UNCHANGED,
-            Self::Empty { .. } => reasons::INVALID_COMMAND,
-            Self::NotImplemented { .. } => reasons::NOT_IMPLEMENTED,
+            Self::Empty { .. } | Self::NoTransactionId => reasons::INVALID_COMMAND,
+            Self::WrongAggregate { .. } => reasons::WRONG_AGGREGATE,
             Self::WrongAmount { .. } => codes::WRONG_AMOUNT,
             Self::PreviousBalance { .. } => codes::PREVIOUS_BALANCE_MISMATCH,
             Self::PreviousStatus { .. } => codes::PREVIOUS_STATUS_MISMATCH,

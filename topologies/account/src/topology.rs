@@ -2,27 +2,35 @@
 //!
 //! ```text
 //! billing.account.commands ─▶ account-decide ─┬─▶ billing.account.events
-//!                                             ├─▶ billing.account.replies
-//! billing.account.events ───▶ account-fold ───┴─▶ billing.account.balances   (compacted)
-//! both ─────────────────────────────────────────▶ billing.account.dlq
+//!        ▲                                    ├─▶ billing.account.replies
+//!        │  billing.account.events ─▶ account-fold ─┐
+//!        │                                    └─────┴─▶ read models (`views`)
+//!        │                                    └─▶ answers, movements ─┐
+//!        │ steps of transfers                                         ▼
+//!        └── transaction-steps ◀─ transaction-decide ◀─ billing.transaction.commands
+//!                                        ├─▶ billing.transaction.events
+//!                                        └─▶ billing.transaction.replies
+//! all of them ──▶ billing.account.dlq
 //! ```
-//! Stores: `account-state` and `account-rebuild` (derived), `account-history` and
-//! `account-commands` (record).
-//!
-//! The aggregate `Transaction` (`billing.transaction.*`: transfers with compensation, payment
-//! requests) and the other read models (movements, turnover per day, counts per status, audit log)
-//! come with a later issue; they are drawn beside what is drawn in [`AccountTopology::build`].
+//! Stores: of each aggregate `<name>-state` and `<name>-rebuild` (derived), `<name>-history` and
+//! `<name>-commands` (record); `transaction-pending` (record); those of the read models (derived).
+
+use std::time::Duration;
 
 use millstream::config::{DurationValue, Parameters};
 use millstream::event_sourcing::{
-    AggregateRecord, AggregateTopics, CommandMemory, EventSourced, ReplyHub, compacted_topic,
+    Aggregate, AggregateTopics, CommandMemory, EventSourced, Managed, Patience, ProcessManager,
+    ReplyHub,
 };
 use millstream::packaged::{BuildEnv, BuildError, Packaged, PackagedTopology};
 use millstream::prelude::*;
+use millstream_archive::ArchiveSink;
 use serde::Deserialize;
 
 use crate::account::Account;
-use crate::read_model::Balance;
+use crate::projections;
+use crate::transaction::{Transaction, process_of, refused_movement, started_by};
+use crate::views;
 
 /// The declared name of the command topic.
 pub const COMMANDS: &str = "billing.account.commands";
@@ -30,10 +38,28 @@ pub const COMMANDS: &str = "billing.account.commands";
 pub const EVENTS: &str = "billing.account.events";
 /// The declared name of the reply topic.
 pub const REPLIES: &str = "billing.account.replies";
-/// The declared name of the read model's topic.
+/// The declared name of the command topic of transactions.
+pub const TRANSACTION_COMMANDS: &str = "billing.transaction.commands";
+/// The declared name of the events topic of transactions.
+pub const TRANSACTION_EVENTS: &str = "billing.transaction.events";
+/// The declared name of the reply topic of transactions.
+pub const TRANSACTION_REPLIES: &str = "billing.transaction.replies";
+/// The declared name of the topic of balances.
 pub const BALANCES: &str = "billing.account.balances";
-/// The declared name of the dead-letter topic.
+/// The declared name of the topic of movements.
+pub const MOVEMENTS: &str = "billing.account.movements";
+/// The declared name of the topic of turnover per day.
+pub const TURNOVER: &str = "billing.account.turnover";
+/// The declared name of the topic of counts per status.
+pub const STATUS_COUNTS: &str = "billing.account.status-counts";
+/// The declared name of the audit log's topic.
+pub const AUDIT: &str = "billing.account.audit";
+/// The declared name of the dead-letter topic, of accounts and transactions.
 pub const DEAD_LETTERS: &str = "billing.account.dlq";
+
+const TURNOVER_GRACE: Duration = Duration::from_secs(35 * 24 * 60 * 60);
+/// The name of the archive of events in a configuration.
+pub const ARCHIVE: &str = "archive";
 
 /// The topology's own settings: `parameters` of its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -45,6 +71,13 @@ pub struct AccountParameters {
     /// What happens to an event of another system that cannot be read, is unknown, or does not
     /// follow its predecessor. Default `dead_letter`.
     pub bad_events: BadEvents,
+    /// How long after a step of a transfer without an answer it is asked for again. Default `30s`.
+    /// Lower: a lost record holds a transfer up for less long. It is asked for no more after half of
+    /// `command_memory`.
+    pub transfer_reissue_after: DurationValue,
+    /// How late a movement may be, by event time, to count in its day's turnover; after a reset,
+    /// turnover is rebuilt for days as far back. Default `35d`. Higher: more state.
+    pub turnover_grace: DurationValue,
 }
 
 impl Default for AccountParameters {
@@ -52,6 +85,8 @@ impl Default for AccountParameters {
         Self {
             command_memory: DurationValue(CommandMemory::default().retention),
             bad_events: BadEvents::default(),
+            transfer_reissue_after: DurationValue(Patience::default().reissue_after),
+            turnover_grace: DurationValue(TURNOVER_GRACE),
         }
     }
 }
@@ -91,7 +126,7 @@ impl PackagedTopology for AccountTopology {
     }
 
     fn about(&self) -> &str {
-        "Billing accounts, event-sourced: commands and foreign events in, events and balances out"
+        "Billing accounts and transfers, event-sourced: commands and foreign events in, events and read models out"
     }
 
     fn build(&self, parameters: &Parameters, _: &BuildEnv) -> Result<Packaged, BuildError> {
@@ -107,18 +142,35 @@ impl AccountTopology {
     pub fn draw(parameters: AccountParameters) -> Result<Packaged, TopologyErrors> {
         let builder = StreamsBuilder::new();
         let accounts = accounts(parameters);
-        let endpoint = accounts.endpoint();
-        let changed = accounts.draw(&builder);
-        balances(&builder, &changed);
-        Ok(Packaged::new(builder.build()?).with_aggregate(endpoint))
+        let transactions = transactions(parameters);
+        let endpoints = [
+            accounts.endpoint(),
+            transactions.endpoint().with_processes(process_of),
+        ];
+        let accounts = accounts.draw_all(&builder);
+        transactions.answered_by("transaction-answers", &accounts.outcomes);
+        transactions.triggered_by_events("transaction-movements", &accounts.events, started_by);
+        transactions.triggered_by("transaction-refusals", &accounts.outcomes, refused_movement);
+        // Nobody reads a model of transactions: their state and history answer.
+        drop(transactions.draw(&builder));
+        views::draw(&builder, &accounts, parameters.turnover_grace.0);
+        let packaged = Packaged::new(builder.build()?)
+            .with_sink(projections::postgres())
+            .with_sink(ArchiveSink::declare(ARCHIVE, &[EVENTS, TRANSACTION_EVENTS]));
+        Ok(endpoints
+            .into_iter()
+            .fold(packaged, Packaged::with_aggregate))
+    }
+}
+
+fn memory(parameters: AccountParameters) -> CommandMemory {
+    CommandMemory {
+        retention: parameters.command_memory.0,
+        ..CommandMemory::default()
     }
 }
 
 fn accounts(parameters: AccountParameters) -> EventSourced<Account> {
-    let AccountParameters {
-        command_memory: DurationValue(retention),
-        bad_events,
-    } = parameters;
     let topics = AggregateTopics {
         commands: COMMANDS.to_owned(),
         events: EVENTS.to_owned(),
@@ -126,49 +178,107 @@ fn accounts(parameters: AccountParameters) -> EventSourced<Account> {
         dead_letters: DEAD_LETTERS.to_owned(),
     };
     EventSourced::new("account", topics)
-        .command_memory(CommandMemory {
-            retention,
-            ..CommandMemory::default()
-        })
-        .on_event_error(bad_events.policy())
+        .command_memory(memory(parameters))
+        .on_event_error(parameters.bad_events.policy())
         .replies(ReplyHub::new())
 }
 
-fn balances(builder: &StreamsBuilder, changed: &KStream<String, AggregateRecord<Account>>) {
-    builder.declare_topic(BALANCES, compacted_topic());
-    changed
-        .try_map_values_with_key(|account_id, record| Ok(Balance::of(account_id, &record)?))
-        .named("account-balances")
-        .to(
-            BALANCES,
-            Produced::with(serdes::string(), serdes::json::<Balance>()),
-        );
+fn transactions(parameters: AccountParameters) -> ProcessManager<Transaction> {
+    let topics = AggregateTopics {
+        commands: TRANSACTION_COMMANDS.to_owned(),
+        events: TRANSACTION_EVENTS.to_owned(),
+        replies: TRANSACTION_REPLIES.to_owned(),
+        dead_letters: DEAD_LETTERS.to_owned(),
+    };
+    let transactions = EventSourced::<Managed<Transaction>>::new("transaction", topics)
+        .command_memory(memory(parameters))
+        .on_event_error(parameters.bad_events.policy())
+        .replies(ReplyHub::new());
+    ProcessManager::new(transactions)
+        .asks(Account::TYPE, COMMANDS)
+        .patience(Patience {
+            reissue_after: parameters.transfer_reissue_after.0,
+            // An account that has forgotten a step would make it once more.
+            give_up_after: parameters.command_memory.0 / 2,
+            ..Patience::default()
+        })
 }
 
 #[cfg(test)]
 mod tests {
+    use millstream::topology::{Durability, SubTopology};
+
     use super::*;
 
+    fn sub_topology_of<'a>(topology: &'a Topology, store: &str) -> &'a SubTopology {
+        let mut subs = topology.sub_topologies().iter();
+        let sub = subs.find(|sub| sub.stores.iter().any(|found| found.name == store));
+        sub.unwrap_or_else(|| panic!("no store {store}"))
+    }
+
     #[test]
-    fn the_topology_has_no_mistakes_and_one_sub_topology() {
+    fn accounts_transactions_and_counts_are_one_sub_topology_each() {
         let packaged = AccountTopology::draw(AccountParameters::default()).unwrap();
-        let [sub] = packaged.topology.sub_topologies() else {
-            panic!("commands and events of an account belong to one task")
+        assert_eq!(packaged.topology.sub_topologies().len(), 3);
+        let durable = |store: &str| {
+            let sub = sub_topology_of(&packaged.topology, store);
+            let mut names: Vec<_> = sub
+                .stores
+                .iter()
+                .map(|store| (store.name.as_str(), store.durability == Durability::Record))
+                .collect();
+            names.sort_unstable();
+            names
         };
-        let stores: Vec<_> = sub.stores.iter().map(|store| store.name.as_str()).collect();
-        let expected = [
-            "account-state",
-            "account-rebuild",
-            "account-history",
-            "account-commands",
-        ];
-        assert_eq!(stores, expected);
-        let [endpoint] = packaged.aggregates.as_slice() else {
-            panic!("one aggregate")
-        };
-        assert_eq!(endpoint.aggregate_type(), "Account");
-        assert_eq!(endpoint.command_topic(), COMMANDS);
-        assert_eq!(endpoint.store(), "account-state");
+        assert_eq!(
+            durable("account-state"),
+            [
+                ("account-audit", false),
+                ("account-commands", true),
+                ("account-history", true),
+                ("account-movements", false),
+                ("account-rebuild", false),
+                ("account-state", false),
+                ("account-statuses", false),
+                ("account-turnover", false),
+            ]
+        );
+        assert_eq!(
+            durable("transaction-state"),
+            [
+                ("transaction-commands", true),
+                ("transaction-history", true),
+                ("transaction-pending", true),
+                ("transaction-rebuild", false),
+                ("transaction-state", false),
+            ]
+        );
+        assert_eq!(
+            durable("account-status-counts"),
+            [("account-status-counts", false)]
+        );
+        let endpoints: Vec<_> = packaged
+            .aggregates
+            .iter()
+            .map(|endpoint| {
+                (
+                    endpoint.aggregate_type(),
+                    endpoint.command_topic(),
+                    endpoint.store(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            endpoints,
+            [
+                ("Account", Some(COMMANDS), "account-state"),
+                (
+                    "Transaction",
+                    Some(TRANSACTION_COMMANDS),
+                    "transaction-state"
+                ),
+            ]
+        );
     }
 
     #[test]
@@ -176,7 +286,22 @@ mod tests {
         let packaged = AccountTopology::draw(AccountParameters::default()).unwrap();
         let declared = packaged.topology.declared_topics();
         let names: Vec<_> = declared.iter().map(|topic| topic.name.as_str()).collect();
-        assert_eq!(names, [BALANCES, COMMANDS, DEAD_LETTERS, EVENTS, REPLIES]);
+        let mut expected = [
+            AUDIT,
+            BALANCES,
+            COMMANDS,
+            DEAD_LETTERS,
+            EVENTS,
+            MOVEMENTS,
+            REPLIES,
+            STATUS_COUNTS,
+            TRANSACTION_COMMANDS,
+            TRANSACTION_EVENTS,
+            TRANSACTION_REPLIES,
+            TURNOVER,
+        ];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
         for topic in declared {
             let config = |key: &str| topic.config.get(key).map(String::as_str);
             assert_eq!(
@@ -187,7 +312,8 @@ mod tests {
             );
             assert_eq!(config("compression.type"), Some("zstd"), "{}", topic.name);
             let (policy, retention) = match topic.name.as_str() {
-                BALANCES => (Some("compact"), None),
+                BALANCES | TURNOVER | STATUS_COUNTS => (Some("compact"), None),
+                AUDIT => (Some("delete"), Some("31536000000")),
                 _ => (Some("delete"), Some("604800000")),
             };
             assert_eq!(
@@ -200,9 +326,16 @@ mod tests {
     #[test]
     fn commands_are_never_read_again_and_events_may_be() {
         let packaged = AccountTopology::draw(AccountParameters::default()).unwrap();
-        for source in &packaged.topology.sub_topologies()[0].sources {
-            let is_events = source.topic.to_string() == EVENTS;
-            assert_eq!(source.rewindable, is_events, "{}", source.topic);
+        for (store, events) in [
+            ("account-state", EVENTS),
+            ("transaction-state", TRANSACTION_EVENTS),
+        ] {
+            let sub = sub_topology_of(&packaged.topology, store);
+            assert_eq!(sub.sources.len(), 2);
+            for source in &sub.sources {
+                let is_events = source.topic.to_string() == events;
+                assert_eq!(source.rewindable, is_events, "{}", source.topic);
+            }
         }
     }
 
@@ -214,7 +347,7 @@ mod tests {
                 ..AccountParameters::default()
             };
             let packaged = AccountTopology::draw(parameters).unwrap();
-            let sources = &packaged.topology.sub_topologies()[0].sources;
+            let sources = &sub_topology_of(&packaged.topology, "account-state").sources;
             let events = sources
                 .iter()
                 .find(|source| source.topic.to_string() == EVENTS);

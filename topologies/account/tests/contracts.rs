@@ -1,4 +1,4 @@
-//! The contracts of `contracts/account`: what the code writes fits the schemas and equals the golden
+//! The contracts of `contracts/account`; those of transactions are in `contracts_transfers.rs`: what the code writes fits the schemas and equals the golden
 //! records, and the golden records are read.
 
 #![expect(
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use jsonschema::Validator;
 use millstream::event_sourcing::{
     Aggregate, AggregateRecord, Command, CommandEnvelope, Envelope, FoldError, Given, Incoming,
-    Rejection, Stored, decide_command, fold_foreign, given, judge, parse_timestamp,
+    ProcessRef, Rejection, Stored, decide_command, fold_foreign, given, judge, parse_timestamp,
 };
 use millstream_account::{Account, AccountCommand, Balance};
 use serde_json::{Value, json};
@@ -95,6 +95,14 @@ fn headers_of(headers: &millstream::log::Headers) -> Value {
         .into()
 }
 
+/// Returns headers from JSON; none from null.
+fn headers_from(json: &Value) -> millstream::log::Headers {
+    let texts = json.as_object().into_iter().flatten();
+    texts.fold(millstream::log::Headers::new(), |headers, (key, text)| {
+        headers.with(key.clone(), text.as_str().unwrap())
+    })
+}
+
 /// Replaces ids of ours, having checked that they are `evt-` + UUIDv7.
 fn without_id(id: &mut Value) {
     let uuid = id
@@ -150,6 +158,10 @@ fn every_schema_is_valid_and_has_golden_records() {
         "command",
         "reply",
         "read-models/billing.account.balances",
+        "read-models/billing.account.movements",
+        "read-models/billing.account.turnover",
+        "read-models/billing.account.status-counts",
+        "read-models/billing.account.audit",
     ] {
         let text = load(&format!("schemas/{path}.schema.json"));
         assert!(jsonschema::meta::is_valid(&text), "{path}");
@@ -222,7 +234,8 @@ fn golden_commands_fit_their_schemas_and_are_read() {
         );
         assert_eq!(record["key"], record["value"]["aggregateId"]);
         let bytes = serde_json::to_vec(&record["value"]).unwrap();
-        let envelope = CommandEnvelope::parse(&bytes).unwrap();
+        let mut envelope = CommandEnvelope::parse(&bytes).unwrap();
+        envelope.process = ProcessRef::from_headers(&headers_from(&record["headers"]));
         assert_eq!(envelope.command_type, name);
         assert!(AccountCommand::read(&envelope).is_ok(), "{name}");
     }

@@ -1,152 +1,16 @@
 //! The packaged topology as production runs it, on the embedded log: commands and events of other
 //! systems in, events, replies, balances and dead letters out.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+mod support;
 
 use std::time::Duration;
 
 use millstream::config::DurationValue;
-use millstream::event_sourcing::{Outcome, Reply};
+use millstream::event_sourcing::Outcome;
 use millstream::prelude::*;
-use millstream::testing::TopologyTestDriver;
-use millstream_account::{
-    AccountParameters, AccountTopology, BALANCES, Balance, COMMANDS, DEAD_LETTERS, EVENTS, REPLIES,
-};
-use serde_json::{Value, json};
-
-struct Billing {
-    driver: TopologyTestDriver,
-    commands: u32,
-}
-
-impl Billing {
-    fn new() -> Self {
-        Self::with(AccountParameters::default())
-    }
-
-    fn with(parameters: AccountParameters) -> Self {
-        let packaged = AccountTopology::draw(parameters).unwrap();
-        let driver = TopologyTestDriver::builder()
-            .partitions(3)
-            .build(packaged.topology)
-            .unwrap();
-        Self {
-            driver,
-            commands: 0,
-        }
-    }
-
-    fn pipe(&mut self, topic: &str, key: Option<&str>, value: Option<&str>) {
-        let now = self.driver.now_ms();
-        let headers = Headers::new().with("original", "header");
-        let (key, value) = (key.map(str::as_bytes), value.map(str::as_bytes));
-        self.driver
-            .pipe_bytes(topic, key, value, now, &headers)
-            .unwrap();
-    }
-
-    fn take(&mut self, topic: &str) -> Vec<Record<Option<String>, Vec<u8>>> {
-        let key = serdes::optional(serdes::string());
-        let output = self.driver.output_topic(topic, key, serdes::bytes());
-        output.read_records(&mut self.driver).unwrap()
-    }
-
-    fn take_json(&mut self, topic: &str) -> Vec<Value> {
-        let records = self.take(topic);
-        records
-            .iter()
-            .map(|record| serde_json::from_slice(&record.value).unwrap())
-            .collect()
-    }
-
-    /// Sends a command as it is and returns its reply.
-    fn send(&mut self, command: &Value) -> Reply {
-        let account = command["aggregateId"].as_str().unwrap().to_owned();
-        self.pipe(COMMANDS, Some(&account), Some(&command.to_string()));
-        let replies = self.take_json(REPLIES);
-        let [reply] = replies.as_slice() else {
-            panic!("one reply is expected: {replies:?}")
-        };
-        serde_json::from_value(reply.clone()).unwrap()
-    }
-
-    /// Sends a new command.
-    fn command(&mut self, account: &str, command_type: &str, data: Value) -> Reply {
-        self.commands += 1;
-        let command = json!({
-            "commandId": format!("cmd-{}", self.commands), "commandType": command_type,
-            "aggregateId": account, "timestamp": "2024-01-01T00:00:00.000Z", "data": data,
-        });
-        self.send(&command)
-    }
-
-    fn open(&mut self, account: &str, currency: &str) {
-        let reply = self.command(
-            account,
-            "OpenAccount",
-            json!({"owner": "ann", "currency": currency}),
-        );
-        assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
-    }
-
-    /// Sends an event of another system.
-    fn event(&mut self, event: &Value) {
-        let account = event["aggregateId"].as_str().unwrap().to_owned();
-        self.pipe(EVENTS, Some(&account), Some(&event.to_string()));
-    }
-
-    fn balances(&mut self) -> Vec<Balance> {
-        let records = self.take_json(BALANCES);
-        records
-            .into_iter()
-            .map(|value| serde_json::from_value(value).unwrap())
-            .collect()
-    }
-
-    /// Returns the committed state of an account, as `/aggregates/Account/{id}` shows it.
-    fn state(&self, account: &str) -> Value {
-        self.driver
-            .store_value("account-state", account)
-            .unwrap()
-            .unwrap()
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let metrics = self.driver.metrics();
-        let lines = metrics.lines().filter(|line| line.starts_with(name));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    }
-}
-
-fn code(reply: &Reply) -> &str {
-    reply.reason.as_ref().map_or("", |reason| &reason.code)
-}
-
-fn movement(amount: &str) -> Value {
-    json!({"amount": amount, "reason": "test"})
-}
-
-/// A `BalanceChanged` v1 of another system.
-fn foreign(account: &str, version: u64, previous: &str, signed: &str, new: &str) -> Value {
-    let debit = signed.starts_with('-');
-    json!({
-        "eventId": format!("f-{account}-{version}"), "eventType": "BalanceChanged",
-        "aggregateId": account, "aggregateType": "Account", "aggregateVersion": version,
-        "timestamp": "2024-01-01T00:00:00.000Z", "correlationId": "ledger",
-        "data": {
-            "previousBalance": previous, "newBalance": new,
-            "changeAmount": signed.trim_start_matches('-'),
-            "changeType": if debit { "DEBIT" } else { "CREDIT" },
-            "signedAmount": signed, "reason": "ledger",
-        },
-    })
-}
+use millstream_account::{AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS};
+use serde_json::json;
+use support::{Billing, code, foreign, movement};
 
 #[test]
 fn an_account_is_opened_used_frozen_and_shown() {
@@ -359,7 +223,7 @@ fn unreadable_records_are_dead_letters_and_the_rest_goes_on() {
 }
 
 #[test]
-fn transfers_are_rejected_as_not_implemented() {
+fn a_transfer_that_is_sent_to_an_account_is_told_where_it_belongs() {
     let mut billing = Billing::new();
     billing.open("account-1", "EUR");
     let data = json!({
@@ -369,8 +233,10 @@ fn transfers_are_rejected_as_not_implemented() {
         let reply = billing.command("account-1", command_type, data.clone());
         assert_eq!(
             (reply.outcome, code(&reply)),
-            (Outcome::Rejected, "NOT_IMPLEMENTED")
+            (Outcome::Rejected, "WRONG_AGGREGATE")
         );
+        let reason = reply.reason.unwrap();
+        assert!(reason.message.contains("Transaction"), "{reason:?}");
     }
 }
 

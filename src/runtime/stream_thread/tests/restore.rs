@@ -112,6 +112,7 @@ fn data_that_no_checkpoint_explains_is_set_aside_and_restored() {
             name: "counts".to_owned(),
             persistence: Persistence::RocksDb,
             layout: Layout::KeyValue,
+            keeps_headers: false,
         }];
         let task = TaskId {
             sub_topology: 0,

@@ -1,0 +1,351 @@
+//! The transaction: a movement of money as its own aggregate, and the process of a transfer.
+//!
+//! ```text
+//!                 Transfer                      RequestPayment
+//!                    │                                │
+//!                    │          AcceptPayment         ▼      RejectPayment
+//!                    │  ┌──────────────────────── REQUESTED ───────────────▶ REJECTED
+//!                    ▼  ▼
+//!                 DEBITING ── debit refused ──────────────────────────────▶ FAILED
+//!                    │                                                       ▲
+//!                    ▼                                                       │
+//!                CREDITING ── credit refused ──▶ COMPENSATING ─ given back ──┘
+//!                    │                               │ refused
+//!                    ▼                               ▼
+//!                COMPLETED                       SUSPENDED
+//!
+//!  a top-up or withdrawal of an account: COMPLETED, or FAILED and COMPLETED later
+//! ```
+//! # Invariants
+//! - The source is debited before the target is credited, so no account is ever overdrawn for a
+//!   transfer, and money that is under way is nowhere twice.
+//! - What was debited is credited in the currency of the debit, whatever the command left open.
+//! - A debit that was made ends in a credit of the target or of the source. The source takes its own
+//!   money back whatever its status: only a balance with more digits than can be kept refuses
+//!   (`SUSPENDED`), which no real money reaches.
+
+mod commands;
+mod events;
+mod process;
+mod rejection;
+
+use millstream::event_sourcing::Aggregate;
+use serde::{Deserialize, Serialize};
+
+pub use commands::{
+    AcceptPayment, MovementMade, MovementRefused, RejectPayment, RequestPayment,
+    TransactionCommand, Transfer, TransferOrder,
+};
+pub use events::{
+    CreditRefused, Movement, PaymentAccepted, PaymentRejected, PaymentRequested, RefusedMovement,
+    TopupCompleted, TopupFailed, TransactionEvent, TransferCompensationRefused, TransferCompleted,
+    TransferCreditRefused, TransferDebited, TransferFailed, TransferRequested, TransferTerms,
+    WithdrawalCompleted, WithdrawalFailed,
+};
+pub use process::TransferStep;
+pub(crate) use process::{is_usable, process_of, refused_movement, started_by};
+pub use rejection::TransactionRejection;
+
+use crate::events::ChangeType;
+use crate::money::{Amount, Currency};
+
+/// What a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TransactionKind {
+    /// Money goes from one account to another.
+    Transfer,
+    /// A transfer that somebody has asked for.
+    Payment,
+    /// Money comes in.
+    Topup,
+    /// Money goes out.
+    Withdrawal,
+}
+
+/// Where a transaction stands; the header of this module draws it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TransactionStatus {
+    /// Nothing has happened yet.
+    #[default]
+    New,
+    /// A payment waits to be accepted or rejected.
+    Requested,
+    /// The source is asked for the money.
+    Debiting,
+    /// The money has left the source, and the target is asked to take it.
+    Crediting,
+    /// The target has refused, and the source gets its money back.
+    Compensating,
+    /// The source could not take its money back: an operator decides.
+    Suspended,
+    /// Done.
+    Completed,
+    /// Not done; every account has what it had.
+    Failed,
+    /// A payment was turned down.
+    Rejected,
+}
+
+/// Why a transaction did not go through.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The account's reason code.
+    pub reason_code: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// A transaction's state, and the aggregate itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transaction {
+    /// What it is; `None` before its first event.
+    pub kind: Option<TransactionKind>,
+    /// Where it stands.
+    pub status: TransactionStatus,
+    /// Where the money comes from; `None` for a top-up.
+    pub from_account: Option<String>,
+    /// Where the money goes to; `None` for a withdrawal.
+    pub to_account: Option<String>,
+    /// How much.
+    pub amount: Option<Amount>,
+    /// In what; `None` until the source has said, where the command did not.
+    pub currency: Option<Currency>,
+    /// What for.
+    pub reason: Option<String>,
+    /// Why it did not go through.
+    pub failure: Option<Failure>,
+}
+
+impl Aggregate for Transaction {
+    const TYPE: &'static str = "Transaction";
+    type State = Self;
+    type Command = TransactionCommand;
+    type Event = TransactionEvent;
+    type Rejection = TransactionRejection;
+
+    fn decide(
+        transaction: &Self,
+        command: TransactionCommand,
+    ) -> Result<Vec<TransactionEvent>, TransactionRejection> {
+        match command {
+            TransactionCommand::Transfer(Transfer(order)) => transaction
+                .terms(order)
+                .map(|terms| TransferRequested(terms).into()),
+            TransactionCommand::RequestPayment(RequestPayment(order)) => transaction
+                .terms(order)
+                .map(|terms| PaymentRequested(terms).into()),
+            TransactionCommand::AcceptPayment(AcceptPayment { reason }) => transaction
+                .requested()
+                .map(|()| PaymentAccepted { reason }.into()),
+            TransactionCommand::RejectPayment(RejectPayment { reason }) => transaction
+                .requested()
+                .map(|()| PaymentRejected { reason }.into()),
+            TransactionCommand::MovementMade(movement) => transaction.moved(movement),
+            TransactionCommand::MovementRefused(movement) => transaction.not_moved(movement),
+        }
+        .map(|event| vec![event])
+    }
+
+    fn apply(transaction: &mut Self, event: &TransactionEvent) {
+        use TransactionEvent as E;
+        use TransactionStatus as S;
+        transaction.status = match event {
+            E::TransferRequested(TransferRequested(terms)) => {
+                transaction.begin(TransactionKind::Transfer, terms);
+                S::Debiting
+            }
+            E::PaymentRequested(PaymentRequested(terms)) => {
+                transaction.begin(TransactionKind::Payment, terms);
+                S::Requested
+            }
+            E::PaymentAccepted(_) => S::Debiting,
+            E::PaymentRejected(_) => S::Rejected,
+            E::TransferDebited(debited) => {
+                transaction.currency = debited.currency.or(transaction.currency);
+                S::Crediting
+            }
+            E::TransferCreditRefused(TransferCreditRefused(refused)) => {
+                transaction.failure = Some(refused.failure.clone());
+                S::Compensating
+            }
+            E::TransferCompensationRefused(_) => S::Suspended,
+            E::TransferCompleted(_) => S::Completed,
+            E::TransferFailed(failed) => {
+                transaction.failure = Some(failed.failure.clone());
+                S::Failed
+            }
+            E::TopupCompleted(TopupCompleted(movement)) => {
+                transaction.movement(ChangeType::Credit, movement);
+                S::Completed
+            }
+            E::WithdrawalCompleted(WithdrawalCompleted(movement)) => {
+                transaction.movement(ChangeType::Debit, movement);
+                S::Completed
+            }
+            E::TopupFailed(TopupFailed(refused)) => {
+                transaction.refused_movement(ChangeType::Credit, refused);
+                S::Failed
+            }
+            E::WithdrawalFailed(WithdrawalFailed(refused)) => {
+                transaction.refused_movement(ChangeType::Debit, refused);
+                S::Failed
+            }
+        };
+    }
+
+    /// The steps must follow each other as the header draws them.
+    fn follows(transaction: &Self, event: &TransactionEvent) -> Result<(), TransactionRejection> {
+        use TransactionEvent as E;
+        use TransactionStatus as S;
+        let status = transaction.status;
+        let follows = match event {
+            E::TransferRequested(_) | E::PaymentRequested(_) => status == S::New,
+            E::PaymentAccepted(_) | E::PaymentRejected(_) => status == S::Requested,
+            E::TransferDebited(_) => status == S::Debiting,
+            E::TransferCreditRefused(_) | E::TransferCompleted(_) => status == S::Crediting,
+            E::TransferFailed(_) => matches!(status, S::Debiting | S::Compensating),
+            E::TransferCompensationRefused(_) => status == S::Compensating,
+            E::TopupCompleted(_) | E::TopupFailed(_) => transaction.may_be(TransactionKind::Topup),
+            E::WithdrawalCompleted(_) | E::WithdrawalFailed(_) => {
+                transaction.may_be(TransactionKind::Withdrawal)
+            }
+        };
+        if follows {
+            Ok(())
+        } else {
+            Err(TransactionRejection::WrongStatus { status })
+        }
+    }
+}
+
+impl Transaction {
+    /// Checks what can be checked without asking the accounts.
+    fn terms(&self, order: TransferOrder) -> Result<TransferTerms, TransactionRejection> {
+        if self.kind.is_some() {
+            return Err(TransactionRejection::Exists);
+        }
+        for (field, account) in [
+            ("fromAccount", &order.from_account),
+            ("toAccount", &order.to_account),
+        ] {
+            if account.is_empty() || account.contains('\0') {
+                return Err(TransactionRejection::NoAccount { field });
+            }
+        }
+        if order.from_account == order.to_account {
+            return Err(TransactionRejection::SameAccount);
+        }
+        let amount = order.amount.0.map_err(TransactionRejection::NoAmount)?;
+        if !amount.is_positive() {
+            return Err(TransactionRejection::NotPositive { amount });
+        }
+        let currency = order.currency.map(|code| code.parse());
+        let currency: Option<Currency> = currency
+            .transpose()
+            .map_err(TransactionRejection::NoCurrency)?;
+        if let Some(currency) = currency.filter(|currency| !amount.fits(*currency)) {
+            return Err(TransactionRejection::TooFine { amount, currency });
+        }
+        Ok(TransferTerms {
+            from_account: order.from_account,
+            to_account: order.to_account,
+            amount: currency.map_or(amount, |currency| amount.at_least_in_scale_of(currency)),
+            currency,
+            reason: order.reason,
+        })
+    }
+
+    fn requested(&self) -> Result<(), TransactionRejection> {
+        match self.status {
+            TransactionStatus::New => Err(TransactionRejection::NotFound),
+            TransactionStatus::Requested => Ok(()),
+            status => Err(TransactionRejection::WrongStatus { status }),
+        }
+    }
+
+    /// Returns whether an account's own movement of this kind may be recorded: once, or again after it
+    /// had failed.
+    fn may_be(&self, kind: TransactionKind) -> bool {
+        self.kind.is_none() || (self.kind == Some(kind) && self.status == TransactionStatus::Failed)
+    }
+
+    fn moved(&self, made: MovementMade) -> Result<TransactionEvent, TransactionRejection> {
+        let movement = Movement {
+            account_id: made.account_id,
+            amount: made.amount,
+            currency: made.currency,
+            reason: made.reason,
+        };
+        match made.change_type {
+            ChangeType::Credit if self.may_be(TransactionKind::Topup) => {
+                Ok(TopupCompleted(movement).into())
+            }
+            ChangeType::Debit if self.may_be(TransactionKind::Withdrawal) => {
+                Ok(WithdrawalCompleted(movement).into())
+            }
+            ChangeType::Credit | ChangeType::Debit => Err(TransactionRejection::Exists),
+        }
+    }
+
+    fn not_moved(
+        &self,
+        refused: MovementRefused,
+    ) -> Result<TransactionEvent, TransactionRejection> {
+        let movement = RefusedMovement {
+            account_id: refused.account_id,
+            amount: refused.amount,
+            currency: refused.currency,
+            reason: refused.reason,
+            failure: refused.failure,
+        };
+        match refused.change_type {
+            ChangeType::Credit if self.may_be(TransactionKind::Topup) => {
+                Ok(TopupFailed(movement).into())
+            }
+            ChangeType::Debit if self.may_be(TransactionKind::Withdrawal) => {
+                Ok(WithdrawalFailed(movement).into())
+            }
+            ChangeType::Credit | ChangeType::Debit => Err(TransactionRejection::Exists),
+        }
+    }
+
+    fn begin(&mut self, kind: TransactionKind, terms: &TransferTerms) {
+        self.kind = Some(kind);
+        self.from_account = Some(terms.from_account.clone());
+        self.to_account = Some(terms.to_account.clone());
+        self.amount = Some(terms.amount);
+        self.currency = terms.currency;
+        self.reason = Some(terms.reason.clone());
+    }
+
+    fn movement(&mut self, change_type: ChangeType, movement: &Movement) {
+        self.ends(change_type, &movement.account_id);
+        self.amount = Some(movement.amount);
+        self.currency = Some(movement.currency);
+        self.reason.clone_from(&movement.reason);
+        self.failure = None;
+    }
+
+    fn refused_movement(&mut self, change_type: ChangeType, refused: &RefusedMovement) {
+        self.ends(change_type, &refused.account_id);
+        self.amount = refused.amount;
+        self.reason.clone_from(&refused.reason);
+        self.failure = Some(refused.failure.clone());
+    }
+
+    fn ends(&mut self, change_type: ChangeType, account_id: &str) {
+        let account = Some(account_id.to_owned());
+        (self.kind, self.from_account, self.to_account) = match change_type {
+            ChangeType::Credit => (Some(TransactionKind::Topup), None, account),
+            ChangeType::Debit => (Some(TransactionKind::Withdrawal), account, None),
+        };
+    }
+}
+
+#[cfg(test)]
+#[path = "../transaction_tests.rs"]
+mod tests;

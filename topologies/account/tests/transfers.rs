@@ -1,0 +1,345 @@
+//! Transfers and payments through the whole topology: accounts in different partitions, steps through
+//! the topics, answers back.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use millstream::config::DurationValue;
+use millstream::event_sourcing::{AggregateTopics, EventSourced, Managed, Outcome, ProcessManager};
+use millstream::prelude::*;
+use millstream::testing::TopologyTestDriver;
+use millstream_account::{
+    AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS, TRANSACTION_COMMANDS, TRANSACTION_EVENTS,
+    Transaction,
+};
+use serde_json::{Value, json};
+use support::{Billing, code, movement};
+
+fn types(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|event| event["eventType"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_transfer_moves_money_between_partitions_under_its_id() {
+    let mut billing = Billing::new();
+    billing.accounts(&[
+        ("account-1", "100.00"),
+        ("account-2", "0.00"),
+        ("account-3", "0.00"),
+    ]);
+    billing.take(EVENTS);
+    billing.take(TRANSACTION_EVENTS);
+    let reply = billing.transfer("tx-1", "account-1", "account-2", "30.00");
+    assert_eq!(
+        (reply.outcome, reply.aggregate_version),
+        (Outcome::Accepted, 1)
+    );
+    assert_eq!(billing.balance("account-1"), "70.00");
+    assert_eq!(billing.balance("account-2"), "30.00");
+
+    let events = billing.take_json(TRANSACTION_EVENTS);
+    let expected = ["TransferRequested", "TransferDebited", "TransferCompleted"];
+    assert_eq!(types(&events), expected);
+    let completed = &events[2];
+    assert_eq!(
+        completed["data"],
+        json!({
+            "fromAccount": "account-1", "toAccount": "account-2", "amount": "30.00", "currency": "EUR",
+        })
+    );
+    // Who asked for it goes with every step, and so does the request.
+    let moved = billing.take_json(EVENTS);
+    assert_eq!(types(&moved), ["BalanceChanged", "BalanceChanged"]);
+    for (account, step) in [("account-1", "debit"), ("account-2", "credit")] {
+        let mut own = moved.iter().filter(|event| event["aggregateId"] == account);
+        let event = own.next().unwrap();
+        assert_eq!(event["causationId"], format!("tx-1-{step}"));
+        assert_eq!(event["data"]["transactionId"], "tx-1");
+    }
+    for event in events.iter().chain(&moved) {
+        assert_eq!(event["correlationId"], "corr-tx-1");
+        assert_eq!(event["metadata"]["actorId"], "ann");
+    }
+    let pending = billing.driver.store_value("transaction-pending", "tx-1");
+    assert_eq!(pending.unwrap(), None);
+    assert_eq!(billing.take(DEAD_LETTERS), []);
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_every_account_as_it_was_and_says_why() {
+    let mut billing = Billing::new();
+    billing.accounts(&[
+        ("a", "50.00"),
+        ("frozen", "5.00"),
+        ("closed", "5.00"),
+        ("b", "0.00"),
+    ]);
+    billing.open("yen", "JPY");
+    billing.status("frozen", "FROZEN");
+    billing.status("closed", "CLOSED");
+    billing.event(&support::foreign("foreign", 1, "0.00", "9.00", "9.00"));
+    for (number, (from, to, amount, expected, compensated)) in [
+        ("a", "b", "50.01", "INSUFFICIENT_FUNDS", false),
+        ("frozen", "b", "1.00", "ACCOUNT_FROZEN", false),
+        ("nobody", "b", "1.00", "ACCOUNT_NOT_FOUND", false),
+        ("foreign", "b", "1.00", "FOREIGN_OWNED", false),
+        ("a", "b", "0.001", "INVALID_AMOUNT", false),
+        ("a", "frozen", "1.00", "ACCOUNT_FROZEN", true),
+        ("a", "closed", "1.00", "ACCOUNT_CLOSED", true),
+        ("a", "nobody", "1.00", "ACCOUNT_NOT_FOUND", true),
+        ("a", "foreign", "1.00", "FOREIGN_OWNED", true),
+        ("a", "yen", "1.00", "CURRENCY_MISMATCH", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        billing.take(TRANSACTION_EVENTS);
+        let id = format!("tx-{number}");
+        let reply = billing.transfer(&id, from, to, amount);
+        assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+        let events = billing.take_json(TRANSACTION_EVENTS);
+        let last = events.last().unwrap();
+        assert_eq!(last["eventType"], "TransferFailed", "{from} {to}");
+        assert_eq!(last["data"]["reasonCode"], expected, "{from} {to}");
+        assert_eq!(last["data"]["compensated"], compensated, "{from} {to}");
+        assert_eq!(billing.transaction(&id)["status"], "FAILED");
+    }
+    for (account, balance) in [("a", "50.00"), ("frozen", "5.00"), ("closed", "5.00")] {
+        assert_eq!(billing.balance(account), balance, "{account}");
+    }
+    let reply = billing.transfer("tx-same", "a", "a", "1.00");
+    assert_eq!(
+        (reply.outcome, code(&reply)),
+        (Outcome::Rejected, "SAME_ACCOUNT")
+    );
+    assert_eq!(billing.take(DEAD_LETTERS), []);
+}
+
+#[test]
+fn a_payment_is_requested_and_then_accepted_or_rejected() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    let data = json!({"fromAccount": "a", "toAccount": "b", "amount": "20", "reason": "Lunch"});
+    for id in ["pay-1", "pay-2"] {
+        let reply = billing.order(id, "RequestPayment", data.clone());
+        assert_eq!(reply.outcome, Outcome::Accepted);
+    }
+    assert_eq!(billing.balance("a"), "50.00");
+    billing.order("pay-1", "AcceptPayment", json!({}));
+    billing.order("pay-2", "RejectPayment", json!({"reason": "Unknown"}));
+    assert_eq!(billing.transaction("pay-1")["status"], "COMPLETED");
+    assert_eq!(billing.transaction("pay-2")["status"], "REJECTED");
+    assert_eq!(billing.balance("a"), "30.00");
+    assert_eq!(billing.balance("b"), "20.00");
+}
+
+#[test]
+fn a_repeated_transfer_moves_money_once() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    let command = json!({
+        "commandId": "key", "commandType": "Transfer", "aggregateId": "tx-1",
+        "timestamp": "2024-01-01T00:00:00.000Z",
+        "data": {"fromAccount": "a", "toAccount": "b", "amount": "10.00", "reason": "x"},
+    })
+    .to_string();
+    for _ in 0..3 {
+        billing.pipe(TRANSACTION_COMMANDS, Some("tx-1"), Some(&command));
+        billing.driver.restart(false).unwrap();
+    }
+    assert_eq!(billing.balance("a"), "40.00");
+    assert_eq!(billing.balance("b"), "10.00");
+}
+
+/// Somebody who guesses the ids of steps could otherwise have a step answered that was never made.
+#[test]
+fn nobody_can_take_the_command_id_of_a_step_beforehand() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    for (account, id) in [("a", "tx-1-debit"), ("b", "tx-1-credit")] {
+        let command = json!({
+            "commandId": id, "commandType": "TopUp", "aggregateId": account,
+            "timestamp": "2024-01-01T00:00:00.000Z", "data": movement("0.01"),
+        });
+        assert_eq!(billing.send(&command).outcome, Outcome::Accepted);
+    }
+    billing.transfer("tx-1", "a", "b", "10.00");
+    assert_eq!(billing.balance("a"), "40.01");
+    assert_eq!(billing.balance("b"), "10.01");
+    // Nor can anybody give a step, or answer one.
+    let leg = json!({"amount": "1.00", "reason": "x", "transactionId": "tx-1"});
+    for step in ["DebitTransfer", "CreditTransfer", "RefundTransfer"] {
+        let reply = billing.command("a", step, leg.clone());
+        assert_eq!(code(&reply), "PROCESS_COMMAND");
+    }
+    let reply = billing.order("tx-1", "StepAnswered", json!({}));
+    assert_eq!(code(&reply), "PROCESS_COMMAND");
+}
+
+#[test]
+fn a_top_up_and_a_withdrawal_are_transactions_of_their_own() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "0.00")]);
+    let mut top_up = movement("5.00");
+    top_up["transactionId"] = "tx-1".into();
+    billing.command("a", "TopUp", top_up.clone());
+    billing.command("a", "Withdraw", movement("2.00"));
+    let withdrawal = format!("tx-cmd-{}", billing.commands);
+    let refused = billing.command("a", "Withdraw", movement("9.00"));
+    assert_eq!(code(&refused), "INSUFFICIENT_FUNDS");
+    let failed = format!("tx-cmd-{}", billing.commands);
+    let events = billing.take_json(TRANSACTION_EVENTS);
+    let seen: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event["aggregateId"].as_str().unwrap(),
+                event["eventType"].as_str().unwrap(),
+                event["data"]["amount"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    for expected in [
+        ("tx-1", "TopupCompleted", "5.00"),
+        (withdrawal.as_str(), "WithdrawalCompleted", "2.00"),
+        (failed.as_str(), "WithdrawalFailed", "9.00"),
+    ] {
+        assert!(seen.contains(&expected), "{expected:?} in {seen:?}");
+    }
+    assert_eq!(
+        billing.transaction(&failed)["failure"]["reasonCode"],
+        "INSUFFICIENT_FUNDS"
+    );
+    // Under the id of another transaction, the money moves and the transaction stays.
+    top_up["amount"] = "1.00".into();
+    billing.command("a", "TopUp", top_up);
+    assert_eq!(billing.balance("a"), "4.00");
+    assert_eq!(billing.transaction("tx-1")["amount"], "5.00");
+}
+
+/// A process whose accounts do not answer: nobody reads their commands.
+fn unanswered(transfer_memory: Duration) -> TopologyTestDriver {
+    let builder = StreamsBuilder::new();
+    let topics = AggregateTopics {
+        commands: TRANSACTION_COMMANDS.into(),
+        events: TRANSACTION_EVENTS.into(),
+        replies: "replies".into(),
+        dead_letters: DEAD_LETTERS.into(),
+    };
+    let patience = millstream::event_sourcing::Patience {
+        give_up_after: transfer_memory,
+        ..millstream::event_sourcing::Patience::default()
+    };
+    let aggregate = EventSourced::<Managed<Transaction>>::new("transaction", topics);
+    let process = ProcessManager::new(aggregate)
+        .asks("Account", COMMANDS)
+        .patience(patience);
+    drop(process.draw(&builder));
+    TopologyTestDriver::new(builder.build().unwrap()).unwrap()
+}
+
+#[test]
+fn a_step_without_an_answer_is_issued_again_unchanged_and_given_up_in_time() {
+    let mut driver = unanswered(Duration::from_secs(70));
+    let command = json!({
+        "commandId": "key", "commandType": "Transfer", "aggregateId": "tx-1",
+        "timestamp": "2024-01-01T00:00:00.000Z",
+        "data": {"fromAccount": "a", "toAccount": "b", "amount": "10.00", "reason": "x"},
+    });
+    let now = driver.now_ms();
+    let (key, value) = (Some(&b"tx-1"[..]), command.to_string().into_bytes());
+    driver
+        .pipe_bytes(
+            TRANSACTION_COMMANDS,
+            key,
+            Some(&value),
+            now,
+            &Headers::new(),
+        )
+        .unwrap();
+    let commands = driver.output_topic(COMMANDS, serdes::string(), serdes::bytes());
+    let first = commands.read_records(&mut driver).unwrap();
+    let [first] = first.as_slice() else {
+        panic!("one step: {first:?}")
+    };
+    assert_eq!(first.key, "a");
+    let header = |name| first.headers.last(name).map(<[u8]>::to_vec);
+    assert_eq!(header("process"), Some(b"Transaction".to_vec()));
+    assert_eq!(header("processId"), Some(b"tx-1".to_vec()));
+    assert_eq!(header("processStep"), Some(b"debit".to_vec()));
+
+    let pending = |driver: &TopologyTestDriver| {
+        let pending = driver.store_value("transaction-pending", "tx-1");
+        pending.unwrap().unwrap()
+    };
+    // A second after the other, until something is issued or so many have passed.
+    let pass = |driver: &mut TopologyTestDriver, seconds: u32| {
+        let second = Duration::from_secs(1);
+        for _ in 0..seconds {
+            driver.advance_wall_clock_time(second).unwrap();
+            let issued = commands.read_records(driver).unwrap();
+            if !issued.is_empty() {
+                return issued;
+            }
+        }
+        Vec::new()
+    };
+    let mut issued_at = pending(&driver)["issuedAt"].as_i64().unwrap();
+    for attempt in 2..=3 {
+        let again = pass(&mut driver, 40);
+        let [again] = again.as_slice() else {
+            panic!("issued once more: {again:?}")
+        };
+        assert_eq!(
+            (&again.value, &again.headers),
+            (&first.value, &first.headers)
+        );
+        let pending = pending(&driver);
+        assert_eq!(pending["attempts"], attempt);
+        let last = std::mem::replace(&mut issued_at, pending["issuedAt"].as_i64().unwrap());
+        assert!(issued_at - last >= 30_000, "{last} {issued_at}");
+        // What is pending survives the loss of the machine.
+        driver.restart(false).unwrap();
+    }
+    assert_eq!(pass(&mut driver, 120), []);
+    assert_eq!(pending(&driver)["givenUp"], true);
+}
+
+#[test]
+fn a_step_that_is_answered_twice_is_made_once() {
+    // So impatient that steps are issued again although they were answered.
+    let mut billing = Billing::with(AccountParameters {
+        transfer_reissue_after: DurationValue(Duration::from_millis(1)),
+        ..AccountParameters::default()
+    });
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    billing.transfer("tx-1", "a", "b", "10.00");
+    // The same step once more, as the process writes it.
+    let headers = Headers::new()
+        .with("process", "Transaction")
+        .with("processId", "tx-1")
+        .with("processStep", "debit");
+    let step = json!({
+        "commandId": "tx-1-debit", "commandType": "DebitTransfer", "aggregateId": "a",
+        "timestamp": "2024-01-01T00:00:00.000Z",
+        "data": {"amount": "10.00", "reason": "Rent", "transactionId": "tx-1"},
+    });
+    let (now, value) = (billing.driver.now_ms(), step.to_string().into_bytes());
+    billing
+        .driver
+        .pipe_bytes(COMMANDS, Some(b"a"), Some(&value), now, &headers)
+        .unwrap();
+    assert_eq!(billing.balance("a"), "40.00");
+    assert_eq!(billing.balance("b"), "10.00");
+    assert_eq!(billing.transaction("tx-1")["status"], "COMPLETED");
+}
