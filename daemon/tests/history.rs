@@ -218,10 +218,8 @@ fn events_of_all_accounts_are_found_by_type_and_actor_page_by_page() {
         "/aggregates/Account/events?to=2001-01-01T00:00:00Z",
     );
     assert_eq!(none["events"], json!([]));
-    assert_eq!(
-        ok(&daemon, "/aggregates"),
-        json!({"aggregateTypes": ["Account"]})
-    );
+    let types = ok(&daemon, "/aggregates")["aggregateTypes"].take();
+    assert_eq!(types, json!(["Account", "Transaction"]));
     daemon.stop();
 }
 
@@ -399,10 +397,8 @@ fn the_command_line_shows_an_account_its_timeline_and_events_to_people() {
         .collect();
     assert_eq!(versions, [2, 3]);
     let verified = run("verify", &[]);
-    assert_eq!(
-        verified,
-        "Account: 2 aggregates are what their 5 events add up to\n"
-    );
+    let expected = "Account: 2 aggregates are what their 5 events add up to";
+    assert!(verified.lines().any(|line| line == expected), "{verified}");
     let limited = run("events", &["--aggregate", "Account", "--limit", "2"]);
     assert_eq!(limited.lines().count(), 2);
     daemon.stop();
