@@ -171,7 +171,7 @@ fn a_key_of_another_process_is_answered_by_a_redirect_that_works() {
     };
     until("the partitions are shared", || {
         let (one, other) = (tasks(&first), tasks(&second));
-        (one > 0 && other > 0 && one + other == 3).then_some(())
+        (one > 0 && other > 0 && one + other == 9).then_some(())
     });
     let mut redirected = 0;
     for number in 0..12 {
