@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use millstream::log::kafka::KafkaLog;
-use support::{Database, Items, until};
+use support::{Database, Items, random, until};
 
 fn kafka(test: &str) -> Option<KafkaLog> {
     let servers = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
@@ -26,9 +26,7 @@ fn on_kafka_two_processes_share_a_sink_and_survive_each_other() {
     let (Some(log), Some(database)) = (kafka(test), Database::of(test)) else {
         return;
     };
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = random(test);
     let mut items = Items::new(&log, 4);
     items.random(&mut random, 3_000, 200);
     let sink = || database.sink("    batch_rows: 100\n");

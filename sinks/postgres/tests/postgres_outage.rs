@@ -7,16 +7,14 @@ use std::sync::Arc;
 use millstream::clock::SystemClock;
 use millstream::log::embedded::EmbeddedLog;
 use millstream::sink::SinkState;
-use support::{Database, Items, server, until};
+use support::{Database, Items, random, server, until};
 
 #[test]
 fn what_is_written_while_the_database_is_away_arrives_when_it_is_back() {
     let Some(database) = Database::of("what_is_written_while_the_database_is_away") else {
         return;
     };
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = random("what_is_written_while_the_database_is_away");
     let log = EmbeddedLog::in_memory(Arc::new(SystemClock));
     let mut items = Items::new(&log, 3);
     let sink = database.sink("    batch_rows: 25\n");

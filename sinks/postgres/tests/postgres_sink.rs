@@ -19,20 +19,10 @@ use millstream::sink::{
     SinkRecord, SinkSession, SinkState,
 };
 use millstream_postgres::{Migration, PostgresSink};
-use support::{Database, Items, declaration, table, until};
+use support::{Database, Items, declaration, random, table, until};
 
 fn log() -> EmbeddedLog {
     EmbeddedLog::in_memory(Arc::new(SystemClock))
-}
-
-/// Prints the seed that a failure needs.
-fn random(test: &str) -> fastrand::Rng {
-    let seed = std::env::var("MILLSTREAM_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("again with MILLSTREAM_SEED={seed} scripts/test postgres ({test})");
-    fastrand::Rng::with_seed(seed)
 }
 
 #[test]

@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test fails by a panic, in helpers as well"
+    clippy::print_stdout,
+    reason = "a test fails by a panic, in helpers as well, and says how to run it again"
 )]
 #![allow(
     dead_code,
@@ -73,6 +74,16 @@ pub(crate) fn table() -> Table {
 
 pub(crate) fn declaration() -> SinkDeclaration {
     PostgresSink::declare("items", "test", MIGRATIONS, vec![table()])
+}
+
+/// Prints the seed that a failure needs.
+pub(crate) fn random(test: &str) -> fastrand::Rng {
+    let seed = std::env::var("MILLSTREAM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("again with MILLSTREAM_SEED={seed} scripts/test postgres ({test})");
+    fastrand::Rng::with_seed(seed)
 }
 
 pub(crate) fn unique(what: &str) -> String {
