@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use std::time::Duration;
 
-use super::worker::{record_of, refuse_outside, wait};
+use super::call::{Trouble, record_of, refuse_outside, wait};
 use super::{
     ConfiguredSink, SinkBatch, SinkBounds, SinkContext, SinkError, SinkPartition, SinkRecord,
     SinkSession,
@@ -82,17 +82,6 @@ pub fn catch_up<L: Log>(
         }
     }
     Ok(run.done)
-}
-
-enum Trouble {
-    Log(LogError),
-    Target(SinkError),
-}
-
-impl From<LogError> for Trouble {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
 }
 
 struct Run<'a, L: Log> {

@@ -26,12 +26,14 @@
 //! bad record.
 
 mod backoff;
+mod call;
 mod catch_up;
 mod error;
 mod intake;
 mod past;
 mod set;
 mod status;
+mod stop;
 mod worker;
 
 pub use catch_up::{CatchUp, CatchUpError, catch_up};

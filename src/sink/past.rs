@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::worker::{record_of, wait};
+use super::call::{record_of, wait};
 use super::{SinkError, SinkFuture, SinkRecord, SinkTopic};
 use crate::clock::Timestamp;
 use crate::format::partitioner::partition_for_key;

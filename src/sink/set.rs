@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::status::{SinkState, SinkStatus};
-use super::worker::{Stop, Worker, WorkerSpec};
+use super::stop::Stop;
+use super::worker::{Worker, WorkerSpec};
 use super::{ConfiguredSink, SinkContext, SinkError, SinkTopic};
 use crate::clock::Clock;
 use crate::format::names::{sink_group, sink_identity};

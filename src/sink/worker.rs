@@ -10,21 +10,22 @@
 //! the group is not served, so every such wait is bounded well below `max.poll.interval.ms`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
+use super::call::{Trouble, record_of, refuse_outside, wait};
 use super::intake::{Intake, Verdict};
 use super::status::{SinkState, SinkStatus};
+use super::stop::Stop;
 use super::{
-    BadRecords, Sink, SinkBatch, SinkBounds, SinkContext, SinkError, SinkFuture, SinkPartition,
-    SinkRecord, SinkSession,
+    BadRecords, Sink, SinkBatch, SinkBounds, SinkContext, SinkError, SinkPartition, SinkSession,
 };
 use crate::log::{
-    ConsumerSpec, ConsumerWaker, Isolation, Log, LogConsumer, LogError, LogMessage,
-    MembershipEvent, Offset, TopicName, TopicPartition,
+    ConsumerSpec, Isolation, Log, LogConsumer, LogError, MembershipEvent, Offset, TopicName,
+    TopicPartition,
 };
 use crate::metrics::SinkThreadMetrics;
 
@@ -34,41 +35,6 @@ const READ_MAX: usize = 256;
 const SLEEP_MAX: Duration = Duration::from_millis(250);
 /// How often the same trouble is logged again.
 const REMIND_AFTER: Duration = Duration::from_secs(30);
-
-/// Tells a sink's thread to end.
-#[derive(Debug, Default)]
-pub(super) struct Stop {
-    stopping: Mutex<bool>,
-    changed: Condvar,
-    waker: Mutex<Option<ConsumerWaker>>,
-}
-
-impl Stop {
-    pub(super) fn set(&self) {
-        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waker) = &*waker {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, timeout: Duration) {
-        let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(
-            self.changed
-                .wait_timeout_while(stopping, timeout, |stopping| !*stopping),
-        );
-    }
-
-    fn wake_with(&self, waker: Option<ConsumerWaker>) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
-    }
-}
 
 /// What a thread is made of.
 pub(super) struct WorkerSpec<L: Log> {
@@ -569,72 +535,6 @@ impl<L: Log> Worker<L> {
             self.trouble = Some((message.clone(), Instant::now()));
         }
         self.spec.status.error(state, message);
-    }
-}
-
-enum Trouble {
-    Log(LogError),
-    Target(SinkError),
-}
-
-impl From<LogError> for Trouble {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<SinkError> for Trouble {
-    fn from(error: SinkError) -> Self {
-        Self::Target(error)
-    }
-}
-
-/// Refuses an offset that the log does not hold: going on elsewhere would lose or repeat records.
-pub(super) fn refuse_outside(
-    sink: &str,
-    partition: &TopicPartition,
-    stored: Offset,
-    (start, end): (Offset, Offset),
-) -> Result<(), SinkError> {
-    let what = if stored < start {
-        format!(
-            "records from {stored} to {} were deleted before this sink had them",
-            start - 1
-        )
-    } else if stored > end {
-        format!("it ends at {end}: the topic was deleted, or is another one")
-    } else {
-        return Ok(());
-    };
-    Err(SinkError::failed(format!(
-        "the target has {partition} up to offset {stored}, but {what}; `millstream rebuild-sink \
-         CONFIG {sink}` starts over"
-    )))
-}
-
-/// Waits for the target, within a bound.
-pub(super) fn wait<T>(
-    runtime: &Handle,
-    timeout: Duration,
-    call: SinkFuture<'_, T>,
-) -> Result<T, SinkError> {
-    runtime.block_on(async {
-        match tokio::time::timeout(timeout, call).await {
-            Ok(result) => result,
-            Err(_) => Err(SinkError::unavailable(format!(
-                "no answer within {timeout:?}"
-            ))),
-        }
-    })
-}
-
-pub(super) fn record_of<M: LogMessage>(message: &M) -> SinkRecord {
-    SinkRecord {
-        offset: message.offset(),
-        timestamp: message.timestamp(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.value().map(<[u8]>::to_vec),
-        headers: message.headers(),
     }
 }
 
