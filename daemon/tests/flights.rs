@@ -161,6 +161,40 @@ fn a_read_model_is_filtered_and_paged_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
+fn times_that_topics_do_not_keep_are_warned_of_by_the_feed_and_at_start() {
+    let keep = "{config: {retention.ms: -1}}";
+    let topics = format!("topics: {{aodb-input-adapter: {keep}, aodb-output-flightleg: {keep}}}");
+    let site = site("test-flights", &topics);
+    let log = site.embedded();
+    let (file, config) = (data(SLICE).display().to_string(), site.config());
+    let feed = [
+        "feed",
+        "flights",
+        &file,
+        "--config",
+        &config,
+        "--keep-times",
+        &log,
+    ];
+    let warned = stderr(&millstream(&feed));
+    assert!(
+        warned.contains("aodb-dlq") && warned.contains("retention.ms"),
+        "{warned}"
+    );
+    assert!(!warned.contains("aodb-output-flightleg"), "{warned}");
+
+    let daemon = Daemon::start_ready(&site, &[&log]);
+    wait_until_shown(&daemon, &said_by(&read(&data(SLICE))), PATIENCE);
+    daemon.stop();
+    let daemon = Daemon::start_ready(&site, &[&log]);
+    support::until("the daemon warns", || {
+        let log = daemon.log();
+        (log.contains("stream time is older") && log.contains("aodb-dlq")).then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
 fn a_feed_that_cannot_be_is_refused_before_anything_is_written() {
     let site = site("test-flights", "");
     let log = site.embedded();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::args::{Feed as Arguments, Speed};
 use super::load::{Loaded, load, runtime_config};
 use super::outcome::{Exit, complain, print};
-use super::{ExitCode, LogChoice, log_choice};
+use super::{ExitCode, LogChoice, log_choice, retention};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::log::{Log, LogError, LogProducer, ProducerRecord, ProducerSpec};
 use crate::packaged::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource, PackagedTopology};
@@ -95,7 +95,15 @@ fn feed_to<L: Log>(log: &L, loaded: &Loaded, source: FeedSource, speed: Speed) -
     print(&summary);
     let config = runtime_config(&loaded.config, None);
     let topology = prepare(|| ensure_topics(log, &loaded.topology, &config))?;
-    warn_of_retention(loaded, first);
+    if let Some(first) = first {
+        let outlived = retention::outlived(&loaded.topology, &config, first, SystemClock.now_ms());
+        if !outlived.is_empty() {
+            let (topics, advice) = (outlived.join(", "), retention::ADVICE);
+            complain(format_args!(
+                "warning: the first records are older than {topics} keep them; {advice}"
+            ));
+        }
+    }
     let spec = ProducerSpec {
         transactional_id: None,
         transaction_timeout: TRANSACTION_TIMEOUT,
@@ -141,25 +149,6 @@ fn due(began: Instant, timestamp: Timestamp, first: Timestamp, times: f64) -> In
     let after = timestamp.saturating_sub(first).max(0) as f64 / 1_000.0 / times;
     let after = Duration::try_from_secs_f64(after).unwrap_or(Duration::MAX);
     began.checked_add(after).unwrap_or(began)
-}
-
-/// Brokers delete by record time: what is older than its topic keeps may be gone before it is read.
-fn warn_of_retention(loaded: &Loaded, first: Option<Timestamp>) {
-    let Some(first) = first else { return };
-    let age = SystemClock.now_ms().saturating_sub(first);
-    for topic in loaded.topology.declared_topics() {
-        let overridden = loaded.config.topics.get(&topic.name);
-        let overridden = overridden.and_then(|over| over.config.get("retention.ms"));
-        let retention = overridden.or_else(|| topic.config.get("retention.ms"));
-        let retention: Option<i64> = retention.and_then(|text| text.parse().ok());
-        if retention.is_some_and(|kept| (0..age).contains(&kept)) {
-            complain(format_args!(
-                "warning: the first records are older than `{}` keeps them, and a broker deletes by \
-                 record time; for a historic run set topics.\"{}\".config.\"retention.ms\"=-1",
-                topic.name, topic.name
-            ));
-        }
-    }
 }
 
 /// Waits for the log to be there.

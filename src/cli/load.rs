@@ -11,6 +11,7 @@ use crate::packaged::{
 };
 use crate::runtime::{RuntimeConfig, TopicOverride};
 use crate::sink::{ConfiguredSink, SinkDeclaration};
+use crate::state::Layout;
 use crate::topology::Topology;
 
 /// A deployment that can be run.
@@ -135,10 +136,12 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
 fn check_read_models(topology: &Topology, models: &[ReadModel]) -> Result<(), Exit> {
     ReadModel::check(models).map_err(|error| Exit::because(ExitCode::Bug, &error))?;
     for model in models {
-        let mut subs = topology.sub_topologies().iter();
-        if !subs.any(|sub| sub.stores.iter().any(|spec| spec.name == model.store())) {
+        let mut stores = topology.sub_topologies().iter().flat_map(|sub| &sub.stores);
+        // Pages go by keys; windows, sessions and versions do not lie by them alone.
+        let by_key = |layout| matches!(layout, Layout::KeyValue | Layout::Expiring(_));
+        if !stores.any(|spec| spec.name == model.store() && by_key(spec.layout)) {
             let message = format!(
-                "error: read model `{}` names store `{}`, which the topology does not have",
+                "error: read model `{}` names `{}`, which is no key-value store of the topology",
                 model.path(),
                 model.store()
             );

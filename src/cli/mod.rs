@@ -27,6 +27,7 @@ mod log_choice;
 mod outcome;
 mod plan;
 mod reset;
+mod retention;
 mod run;
 mod signals;
 mod sinks;

@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::load::{Loaded, runtime_config};
 use super::outcome::Exit;
-use super::{Deployment, ExitCode, LogChoice, log_choice, signals};
+use super::{Deployment, ExitCode, LogChoice, log_choice, retention, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::http::{CommandProducer, HttpServer, HttpSpec, Serving};
 use crate::log::{Log, LogError};
@@ -217,7 +217,7 @@ impl<L: Log> Process<L> {
         .map_err(|error| Exit::because(start_exit_code(&error), &error))?;
         let serving = Serving::new(&app, group, self.state.process_id(), commands);
         self.server.serve(serving.with_sinks(sinks.statuses()));
-        let mut is_ready = false;
+        let (mut is_ready, mut was_ready) = (false, false);
         while !app.is_finished() {
             match events.recv_timeout(TICK) {
                 Ok(Event::Signal(signal)) => {
@@ -231,6 +231,10 @@ impl<L: Log> Process<L> {
             }
             self.observe_memory(&app);
             let ready = app.health().ready;
+            if ready && !was_ready {
+                self.warn_of_retention(&app);
+                was_ready = true;
+            }
             if ready != is_ready {
                 tracing::info!(ready, "readiness changed");
                 is_ready = ready;
@@ -268,6 +272,22 @@ impl<L: Log> Process<L> {
             sinks,
         })
         .map_err(|error| Exit::because(ExitCode::Failure, &error))
+    }
+
+    /// Warns when the tasks go on at a time that topics do not keep.
+    fn warn_of_retention(&self, app: &App<L>) {
+        let Some(at) = app.queries().stream_times().into_values().min() else {
+            return;
+        };
+        let outlived = retention::outlived(&self.topology, &self.config, at, self.clock.now_ms());
+        if !outlived.is_empty() {
+            tracing::warn!(
+                stream_time = at,
+                topics = outlived.join(", "),
+                "stream time is older than topics keep records; {}",
+                retention::ADVICE
+            );
+        }
     }
 
     /// Waits for the threads, which have a limit of their own; a client that blocks in the middle of a

@@ -205,6 +205,19 @@ impl QueryRegistry {
             .collect()
     }
 
+    /// Returns the committed stream time of each task here that has a store and has seen a record.
+    #[must_use]
+    pub fn stream_times(&self) -> BTreeMap<TaskId, Timestamp> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let handles = stores.values().flat_map(|entry| &entry.tasks);
+        let times = handles.filter_map(|(task, handle)| {
+            // A task that is about to leave has no time to tell.
+            let time = handle.checkpoint().ok()?.stream_time?;
+            Some((*task, time))
+        });
+        times.collect()
+    }
+
     /// Returns a store's tasks here, how its values are read, and the number of its partitions.
     fn handles(&self, store: &str) -> Result<Handles, QueryError> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);

@@ -18,6 +18,7 @@ mod flight_leg;
 mod input;
 mod instant;
 mod messages;
+mod projections;
 mod publish;
 mod read_models;
 mod references;
@@ -38,6 +39,7 @@ pub use messages::{
     AdapterMessage, ArrivalTimes, Cancellation, DepartureTimes, GateAssignment, LegInput,
     LegMessage, MessageError, Schedule, StandAllocation, StatusReport, Times,
 };
+pub use projections::{POSTGRES, tables};
 pub use publish::{FLIGHT_LEG_UPDATED, FlightLegUpdated, Output};
 pub use read_models::analytics::{CarrierFigures, Contribution, StatusCount, Totals, carrier_hour};
 pub use read_models::audit::{AuditEntry, audit_key, entries as audit_entries};
@@ -48,7 +50,7 @@ pub use read_models::stands::{
 pub use references::{Aircraft, Airline, Airport, Gap, GapCode, References, Stand};
 pub use rejection::{LegRejection, codes};
 pub use topology::{
-    AIRCRAFT, AIRLINES, AIRPORTS, AUDIT, CARRIER_HOURS, CARRIERS, DASHBOARD, DEAD_LETTERS,
+    AIRCRAFT, AIRLINES, AIRPORTS, ARCHIVE, AUDIT, CARRIER_HOURS, CARRIERS, DASHBOARD, DEAD_LETTERS,
     DOCUMENTS, FlightLegParameters, FlightLegTopology, INPUT, OUTPUT, STAND_OCCUPANCY, STANDS,
     STATUS_COUNTS,
 };

@@ -24,6 +24,7 @@ use millstream::event_sourcing::{
 };
 use millstream::packaged::{BuildEnv, BuildError, Feed, Packaged, PackagedTopology, ReadModel};
 use millstream::prelude::*;
+use millstream_archive::ArchiveSink;
 use serde::Deserialize;
 
 use crate::document::Document;
@@ -32,6 +33,7 @@ use crate::flight_id::FlightId;
 use crate::flight_leg::FlightLeg;
 use crate::input::ReadMessages;
 use crate::messages::{LegInput, LegMessage};
+use crate::projections;
 use crate::publish::{Output, Publish};
 use crate::read_models::analytics::{CarrierFigures, Contribution, StatusCount, carrier_hour};
 use crate::read_models::audit::{AuditKeySerde, KeepAudit};
@@ -67,6 +69,8 @@ pub const CARRIERS: &str = "aodb-analytics-carriers";
 pub const CARRIER_HOURS: &str = "aodb-analytics-carrier-hours";
 /// The declared name of the topic of stand occupancy.
 pub const STAND_OCCUPANCY: &str = "aodb-stands";
+/// The name of the archive of events in a configuration.
+pub const ARCHIVE: &str = "archive";
 
 /// For how long `aodb-input-adapter` keeps messages: a month that was fed at once, and lies back by that
 /// time, is still there to be read.
@@ -151,7 +155,10 @@ impl FlightLegTopology {
         status_counts(&builder, &documents);
         carriers(&builder, &documents);
         carrier_hours(&builder, &documents);
-        let packaged = Packaged::new(builder.build()?).with_aggregate(endpoint);
+        let packaged = Packaged::new(builder.build()?)
+            .with_aggregate(endpoint)
+            .with_sink(projections::postgres())
+            .with_sink(ArchiveSink::declare(ARCHIVE, &[OUTPUT]));
         Ok(read_models()
             .into_iter()
             .fold(packaged, Packaged::with_read_model))
