@@ -34,11 +34,18 @@ use serde_json::json;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The read model has the partition count of the shipped configuration.
 const PARTITIONS: i32 = 3;
-const DECLARED_TOPICS: [&str; 5] = [
+const DECLARED_TOPICS: [&str; 12] = [
     "billing.account.commands",
     "billing.account.events",
     "billing.account.replies",
     BALANCES,
+    "billing.account.movements",
+    "billing.account.turnover",
+    "billing.account.status-counts",
+    "billing.account.audit",
+    "billing.transaction.commands",
+    "billing.transaction.events",
+    "billing.transaction.replies",
     "billing.account.dlq",
 ];
 const BALANCES: &str = "billing.account.balances";

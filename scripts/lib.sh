@@ -29,8 +29,9 @@ BUILD_PACKAGES=(
     zlib1g-dev ca-certificates ccache python3
 )
 # The JDK and Maven run Kafka itself and the foreign clients; shellcheck and python3-yaml serve the
-# static checks; procps has ps, which scripts/kafka asks about its brokers.
-TEST_PACKAGES=(openjdk-17-jdk-headless maven shellcheck python3-yaml procps)
+# static checks; procps has ps, which scripts/kafka asks about its brokers; postgresql runs on a port
+# of its own (scripts/postgres), never as the system's cluster.
+TEST_PACKAGES=(openjdk-17-jdk-headless maven shellcheck python3-yaml procps postgresql)
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

@@ -21,6 +21,7 @@ pub mod query;
 pub mod reset;
 pub mod runtime;
 pub mod serde;
+pub mod sink;
 pub mod state;
 pub mod testing;
 pub mod topology;

@@ -10,11 +10,14 @@
 //! [`BuildError`]; the process ends with exit code 78 before it has done anything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
-    Aggregate, Command, CommandEnvelope, CommandError, CompletedCommand, ReplyHub,
+    Aggregate, AggregateHistory, Command, CommandEnvelope, CommandError, CompletedCommand,
+    HistoryReader, ReplyHub,
 };
+use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
 
 mod feed;
@@ -110,6 +113,8 @@ pub struct Packaged {
     pub aggregates: Vec<AggregateEndpoint>,
     /// What is listed over HTTP.
     pub read_models: Vec<ReadModel>,
+    /// The sinks that a configuration may turn on.
+    pub sinks: Vec<SinkDeclaration>,
 }
 
 impl Packaged {
@@ -120,6 +125,7 @@ impl Packaged {
             topology,
             aggregates: Vec::new(),
             read_models: Vec::new(),
+            sinks: Vec::new(),
         }
     }
 
@@ -127,6 +133,13 @@ impl Packaged {
     #[must_use]
     pub fn with_read_model(mut self, read_model: ReadModel) -> Self {
         self.read_models.push(read_model);
+        self
+    }
+
+    /// Adds a sink; it runs where the configuration has a section `sinks.<name>`.
+    #[must_use]
+    pub fn with_sink(mut self, sink: SinkDeclaration) -> Self {
+        self.sinks.push(sink);
         self
     }
 
@@ -150,6 +163,7 @@ pub struct AggregateEndpoint {
     replies: ReplyHub,
     check: fn(&[u8]) -> Result<(), CommandError>,
     process: ProcessOf,
+    history: Option<Arc<dyn HistoryReader>>,
 }
 
 impl fmt::Debug for AggregateEndpoint {
@@ -164,7 +178,9 @@ impl fmt::Debug for AggregateEndpoint {
 
 impl AggregateEndpoint {
     /// Describes the aggregate `A`: the declared name of its command topic, the store with its
-    /// current state by aggregate id, and where its replies are handed out.
+    /// current state by aggregate id, and where its replies are handed out. It takes commands; to be
+    /// read it needs [`with_history`](Self::with_history), as
+    /// [`EventSourced::endpoint`](crate::event_sourcing::EventSourced::endpoint) does by itself.
     #[must_use]
     pub fn of<A: Aggregate>(
         command_topic: impl Into<String>,
@@ -181,7 +197,15 @@ impl AggregateEndpoint {
                 A::Command::read(&envelope).map(drop)
             },
             process: |_| None,
+            history: None,
         }
+    }
+
+    /// Lets the aggregates' past be asked for.
+    #[must_use]
+    pub fn with_history<A: Aggregate>(mut self, history: AggregateHistory<A>) -> Self {
+        self.history = Some(Arc::new(history));
+        self
     }
 
     /// Describes an aggregate that takes no commands, such as one that messages of another system come
@@ -218,6 +242,11 @@ impl AggregateEndpoint {
     #[must_use]
     pub fn store(&self) -> &str {
         &self.store
+    }
+
+    /// Returns the reader of the aggregates' past, where there is one.
+    pub(crate) const fn history(&self) -> Option<&Arc<dyn HistoryReader>> {
+        self.history.as_ref()
     }
 
     /// Returns where replies are handed out.

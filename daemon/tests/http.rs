@@ -39,12 +39,13 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
 
 #[test]
 fn threads_without_a_partition_keep_nobody_from_being_ready_and_those_with_one_do() {
-    let site = Site::new("threads: 5");
+    // Nine tasks: three partitions of accounts, of transactions, of counts.
+    let site = Site::new("threads: 11");
     let daemon = Daemon::start_ready(&site, &["--embedded"]);
     // The first answer that says ready has all of them.
     let answer = daemon.get("/health/ready");
     let tasks = answer.body["tasks"].as_object().unwrap();
-    assert_eq!(tasks.len(), 3, "{answer:?}");
+    assert_eq!(tasks.len(), 9, "{answer:?}");
     assert!(tasks.values().all(|state| state == "running"), "{answer:?}");
     daemon.stop();
 }
@@ -56,7 +57,9 @@ fn health_is_live_and_ready() {
     assert_eq!((live.status, live.body), (200, json!({"status": "live"})));
     let ready = daemon.get("/health/ready");
     assert_eq!(ready.status, 200);
-    let tasks = json!({"0_0": "running", "0_1": "running", "0_2": "running"});
+    let tasks: serde_json::Map<_, _> = (0..9)
+        .map(|task| (format!("{}_{}", task / 3, task % 3), json!("running")))
+        .collect();
     assert_eq!(ready.body, json!({"status": "ready", "tasks": tasks}));
     daemon.stop();
 }

@@ -171,7 +171,7 @@ fn a_key_of_another_process_is_answered_by_a_redirect_that_works() {
     };
     until("the partitions are shared", || {
         let (one, other) = (tasks(&first), tasks(&second));
-        (one > 0 && other > 0 && one + other == 3).then_some(())
+        (one > 0 && other > 0 && one + other == 9).then_some(())
     });
     let mut redirected = 0;
     for number in 0..12 {
@@ -214,13 +214,13 @@ fn a_process_that_joins_is_ready_only_with_its_share_of_the_partitions() {
     let first = Process::start(&runtime, &log, Clone::clone);
     first.wait_ready();
     let second = Process::start(&runtime, &log, Clone::clone);
-    // Of three partitions it gets one, which the first has to give up before.
+    // Of nine partitions it gets its share, which the first has to give up before.
     let answer = until("the second is ready", || {
         let answer = second.get("/health/ready");
         (answer.status == 200).then_some(answer)
     });
     let tasks = answer.body["tasks"].as_object().unwrap();
-    assert_eq!(tasks.len(), 1, "{answer:?}");
+    assert!((3..=5).contains(&tasks.len()), "{answer:?}");
     assert!(tasks.values().all(|state| state == "running"), "{answer:?}");
     second.stop();
     first.stop();

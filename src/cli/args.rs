@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::ExitCode;
 use crate::config::LogKind;
+use crate::event_sourcing::{Point, parse_timestamp};
 
 /// Runs stream topologies, exactly once.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -33,8 +34,126 @@ pub enum Command {
     Topologies,
     /// Rebuild derived state: read rewindable topics again from the beginning
     Reset(Reset),
+    /// Ask the running daemon for an aggregate: as it is, as it was, and how it came about
+    Inspect(Inspect),
+    /// Ask the running daemon for events: of one aggregate, or of all in a period
+    Events(Events),
+    /// Ask the running daemon whether what it derives from events is what the events add up to
+    Verify(Verify),
     /// Fill a deployment's input topics from a file
     Feed(Feed),
+    /// Empty what a sink has written and fill it again from its topics' start; daemons may run
+    RebuildSink(RebuildSink),
+    /// Archive the events of a deployment up to now, or check its archive
+    Archive(Archive),
+}
+
+/// The daemon that is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Asked {
+    /// The configuration file of the daemon: it is asked at `http.listen`
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// Override a key of the configuration, as for `run`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+
+    /// Ask at this address instead, such as http://node-2:8080; the configuration is not read then
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// Show the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Inspect {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub asked: Asked,
+
+    /// The aggregate's type, such as Account
+    #[arg(value_name = "TYPE")]
+    pub aggregate_type: String,
+
+    /// The aggregate's id
+    #[arg(value_name = "ID")]
+    pub aggregate_id: String,
+
+    /// Its state at a time, such as 2025-07-04T10:15:00Z
+    #[arg(long, value_name = "TIME", value_parser = time, group = "view")]
+    pub at: Option<String>,
+
+    /// Its state after the event with this version
+    #[arg(long, value_name = "N", group = "view")]
+    pub version: Option<u64>,
+
+    /// All its events: when, what, who, what changed
+    #[arg(long, group = "view")]
+    pub timeline: bool,
+
+    /// What has changed between two points, each a version or a time
+    #[arg(long, value_names = ["FROM", "TO"], num_args = 2, value_parser = point, group = "view")]
+    pub diff: Option<Vec<String>>,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Events {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub asked: Asked,
+
+    /// Of the aggregates of this type only, or of one; all types unless given
+    #[arg(long, value_names = ["TYPE", "ID"], num_args = 1..=2)]
+    pub aggregate: Option<Vec<String>>,
+
+    /// From this time on, such as 2025-07-04T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+
+    /// Before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<String>,
+
+    /// Of this event type only
+    #[arg(long = "type", value_name = "EVENT_TYPE")]
+    pub event_type: Option<String>,
+
+    /// Of this actor only (`metadata.actorId`)
+    #[arg(long, value_name = "ACTOR")]
+    pub actor: Option<String>,
+
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Verify {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub asked: Asked,
+
+    /// The aggregates' type; all unless given
+    #[arg(value_name = "TYPE")]
+    pub aggregate_type: Option<String>,
+}
+
+/// Checks a time, which is passed on as it is.
+fn time(text: &str) -> Result<String, String> {
+    let checked = parse_timestamp(text).map(|_| text.to_owned());
+    checked.map_err(|error| error.to_string())
+}
+
+/// Checks a version or a time.
+fn point(text: &str) -> Result<String, String> {
+    let checked = text.parse::<Point>().map(|_| text.to_owned());
+    checked.map_err(|error| error.to_string())
 }
 
 /// A configuration, what overrides it, and the log it runs on.
@@ -221,6 +340,34 @@ impl std::str::FromStr for Speed {
     }
 }
 
+/// Arguments of `rebuild-sink`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RebuildSink {
+    /// Whose sink.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// The sink, by its name under `sinks` in the configuration
+    #[arg(value_name = "NAME")]
+    pub sink: String,
+
+    /// Rebuild from what the topics still hold, even where they no longer start at offset 0
+    #[arg(long)]
+    pub partial: bool,
+}
+
+/// Arguments of `archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Archive {
+    /// What is archived.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Read every file of the archive again and check it, instead of archiving
+    #[arg(long)]
+    pub verify: bool,
+}
+
 impl Arguments {
     /// Parses a command line, the program's name first.
     ///
@@ -240,6 +387,9 @@ impl Arguments {
             }
             Command::Plan(plan) if in_memory(&plan.deployment) => {
                 "a log in memory has recorded nothing to compare with: write `--embedded=DIR`"
+            }
+            Command::Archive(archive) if !archive.verify && in_memory(&archive.deployment) => {
+                "a log in memory is gone with its process: write `--embedded=DIR`"
             }
             _ => return Ok(arguments),
         };
@@ -373,6 +523,45 @@ mod tests {
         );
         assert_eq!(reset("reset c.yaml --execute"), (false, false, true));
         assert!(parse("reset c.yaml --dry-run --execute").is_err());
+    }
+
+    #[test]
+    fn inspect_shows_one_view_and_times_are_checked_before_anybody_is_asked() {
+        let inspect = |line: &str| match parse(&format!("inspect c.yaml Account a-1 {line}")) {
+            Ok(Command::Inspect(inspect)) => Ok(inspect),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        let diff = inspect("--diff 3 2025-07-04T10:15:00Z --url http://h:1 --json").unwrap();
+        let points = ["3", "2025-07-04T10:15:00Z"].map(str::to_owned);
+        assert_eq!(diff.diff.as_deref(), Some(&points[..]));
+        assert!(diff.asked.json && diff.asked.url.as_deref() == Some("http://h:1"));
+        assert_eq!(inspect("--version 7").unwrap().version, Some(7));
+        for wrong in [
+            "--at yesterday",
+            "--diff 3",
+            "--diff 3 soon",
+            "--version -1",
+            "--version 1 --timeline",
+            "--at 2025-07-04T10:15:00Z --version 1",
+        ] {
+            assert!(inspect(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn events_are_of_all_aggregates_of_a_type_or_of_one() {
+        let events = |line: &str| match parse(&format!("events c.yaml {line}")) {
+            Ok(Command::Events(events)) => events,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(events("").aggregate, None);
+        let one = events("--aggregate Account a-1 --type BalanceChanged --actor u");
+        let account = ["Account", "a-1"].map(str::to_owned);
+        assert_eq!(one.aggregate.as_deref(), Some(&account[..]));
+        assert_eq!(one.event_type.as_deref(), Some("BalanceChanged"));
+        assert!(parse("events c.yaml --from yesterday").is_err());
+        assert!(parse("events c.yaml --aggregate").is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@ pub enum ExitCode {
     Failure = 1,
     /// The command line itself is wrong; nothing was done.
     Usage = 2,
-    /// The cluster could not be reached by a command that needs it now (`reset`).
+    /// What a command needs now could not be reached: the cluster (`reset`), or the daemon that it asks
+    /// (`inspect`).
     Unavailable = 69,
     /// A broken invariant: a bug in millstream or in the topology. Nothing was committed after it.
     Bug = 70,
@@ -48,7 +49,7 @@ impl ExitCode {
             Self::Success => "done, or stopped cleanly by a signal",
             Self::Failure => "failed at run time; the log says why",
             Self::Usage => "wrong command line",
-            Self::Unavailable => "the cluster could not be reached",
+            Self::Unavailable => "the cluster, or the daemon that is asked, could not be reached",
             Self::Bug => "a broken invariant; please report it",
             Self::StateDir => "the state directory is read-only, full or in use",
             Self::Refused => "refused for now: members of the group are alive",

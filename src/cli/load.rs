@@ -6,8 +6,11 @@ use std::sync::Arc;
 use super::outcome::Exit;
 use super::{Deployment, ExitCode};
 use crate::config::Config;
-use crate::packaged::{AggregateEndpoint, BuildEnv, BuildError, PackagedTopology, ReadModel};
+use crate::packaged::{
+    AggregateEndpoint, BuildEnv, BuildError, Packaged, PackagedTopology, ReadModel,
+};
 use crate::runtime::{RuntimeConfig, TopicOverride};
+use crate::sink::{ConfiguredSink, SinkDeclaration};
 use crate::state::Layout;
 use crate::topology::Topology;
 
@@ -18,6 +21,8 @@ pub(super) struct Loaded {
     pub(super) topology: Arc<Topology>,
     pub(super) aggregates: Vec<AggregateEndpoint>,
     pub(super) read_models: Vec<ReadModel>,
+    /// Those that the configuration turns on.
+    pub(super) sinks: Vec<ConfiguredSink>,
 }
 
 /// Reads the configuration and builds its topology; changes nothing.
@@ -64,12 +69,44 @@ pub(super) fn load(
     config.check_topics(&declared)?;
     check_endpoints(&packaged.topology, &packaged.aggregates)?;
     check_read_models(&packaged.topology, &packaged.read_models)?;
+    let sinks = make_sinks(&config, &packaged, &declared)?;
     Ok(Loaded {
         config,
         topology: Arc::new(packaged.topology),
         aggregates: packaged.aggregates,
         read_models: packaged.read_models,
+        sinks,
     })
+}
+
+/// Makes the sinks that the configuration turns on.
+fn make_sinks(
+    config: &Config,
+    packaged: &Packaged,
+    declared: &[&str],
+) -> Result<Vec<ConfiguredSink>, Exit> {
+    let offered: Vec<&str> = packaged.sinks.iter().map(SinkDeclaration::name).collect();
+    config.check_sinks(&offered)?;
+    let mut sinks = Vec::new();
+    for declaration in &packaged.sinks {
+        let Some(parameters) = config.sinks.get(declaration.name()) else {
+            continue;
+        };
+        let made = declaration.make(parameters)?;
+        let topics = made.sink.topics();
+        if let Some(topic) = topics
+            .iter()
+            .find(|topic| !declared.contains(&topic.as_str()))
+        {
+            let name = declaration.name();
+            let message = format!(
+                "error: sink `{name}` reads topic `{topic}`, which the topology does not declare"
+            );
+            return Err(Exit::new(ExitCode::Bug, message));
+        }
+        sinks.push(made);
+    }
+    Ok(sinks)
 }
 
 /// An endpoint that names what is not there would answer every request with an error.

@@ -1,4 +1,5 @@
-//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `feed`.
+//! The command line: `run`, `validate`, `describe`, `plan`, `topologies`, `reset`, `inspect`, `events`,
+//! `verify`, `feed`, `rebuild-sink`, `archive`.
 //!
 //! # Position
 //! The outermost layer: parses arguments, reads the configuration, calls the framework, prints, and
@@ -16,8 +17,11 @@
 //! how it ended.
 
 mod args;
+mod ask;
+mod events;
 mod exit_code;
 mod feed;
+mod inspect;
 mod load;
 mod log_choice;
 mod outcome;
@@ -26,10 +30,12 @@ mod reset;
 mod retention;
 mod run;
 mod signals;
+mod sinks;
+mod verify;
 
 pub use args::{
-    Arguments, Command, Deployment, Describe, Feed, Format, LogChoice, Plan, Reset, Speed,
-    exit_code_of,
+    Archive, Arguments, Asked, Command, Deployment, Describe, Events, Feed, Format, Inspect,
+    LogChoice, Plan, RebuildSink, Reset, Speed, Verify, exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -106,9 +112,20 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
             log_to_stderr("warn")?;
             reset::reset(arguments, topologies)
         }
+        Command::Inspect(arguments) => inspect::inspect(arguments),
+        Command::Events(arguments) => events::events(arguments),
+        Command::Verify(arguments) => verify::verify(arguments),
         Command::Feed(arguments) => {
             log_to_stderr("warn")?;
             feed::feed(arguments, topologies)
+        }
+        Command::RebuildSink(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::rebuild(arguments, topologies)
+        }
+        Command::Archive(arguments) => {
+            log_to_stderr("warn")?;
+            sinks::archive(arguments, topologies)
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::load::{Loaded, runtime_config};
 use super::outcome::Exit;
@@ -28,10 +28,11 @@ use crate::metrics::{MemoryUser, Metrics};
 use crate::plan;
 use crate::runtime::{
     App, AppSpec, ResolvedTopology, RuntimeConfig, StartError, ThreadError, TopicsError,
-    ensure_topics, error_chain,
+    ensure_topics, error_chain, physical_name,
 };
+use crate::sink::{ConfiguredSink, RunningSinks, SinkSet, SinksSpec, resolve_topics};
 use crate::state::{StateDir, StateError};
-use crate::topology::Topology;
+use crate::topology::{TopicRef, Topology};
 
 /// Threads of the control plane.
 const HTTP_THREADS: usize = 2;
@@ -86,6 +87,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         topology,
         aggregates,
         read_models,
+        sinks,
     } = loaded;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
@@ -125,6 +127,8 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         metrics,
         state,
         server,
+        control_plane: runtime.handle().clone(),
+        sinks,
     };
     let result = process.run(&events, sender);
     runtime.shutdown_timeout(HTTP_PATIENCE);
@@ -148,6 +152,8 @@ struct Process<L: Log> {
     metrics: Metrics,
     state: Arc<StateDir>,
     server: HttpServer,
+    control_plane: Handle,
+    sinks: Vec<ConfiguredSink>,
 }
 
 impl<L: Log> Process<L> {
@@ -199,6 +205,7 @@ impl<L: Log> Process<L> {
         let log = self.log.clone().with_client_memory(memory);
         let commands = CommandProducer::start(&log, format!("{group}-commands"))
             .map_err(|error| Exit::because(ExitCode::Failure, &error))?;
+        let sinks = self.start_sinks(&log)?;
         let app = App::start(AppSpec {
             log,
             topology,
@@ -208,8 +215,8 @@ impl<L: Log> Process<L> {
             state: Arc::clone(&self.state),
         })
         .map_err(|error| Exit::because(start_exit_code(&error), &error))?;
-        self.server
-            .serve(Serving::new(&app, group, self.state.process_id(), commands));
+        let serving = Serving::new(&app, group, self.state.process_id(), commands);
+        self.server.serve(serving.with_sinks(sinks.statuses()));
         let (mut is_ready, mut was_ready) = (false, false);
         while !app.is_finished() {
             match events.recv_timeout(TICK) {
@@ -235,7 +242,9 @@ impl<L: Log> Process<L> {
         }
         self.server.drain();
         app.stop();
-        self.wait_for_threads(&app)?;
+        let ended = self.wait_for_threads(&app);
+        sinks.stop(self.config.shutdown_timeout);
+        ended?;
         app.join()
             .map_err(|error| Exit::because(thread_exit_code(&error), &error))
     }
@@ -254,6 +263,31 @@ impl<L: Log> Process<L> {
                 retention::ADVICE
             );
         }
+    }
+
+    /// Starts what the configuration has turned on. The sinks' clients have queues of their own, as
+    /// large as those of one stream thread.
+    fn start_sinks(&self, log: &L) -> Result<RunningSinks, Exit> {
+        let mut sinks = Vec::with_capacity(self.sinks.len());
+        for sink in &self.sinks {
+            let name_of = |declared: &str| {
+                physical_name(&self.config, &TopicRef::Declared(declared.to_owned()))
+            };
+            let topics = resolve_topics(log, sink, name_of)
+                .map_err(|error| Exit::because(ExitCode::Unavailable, &error))?;
+            sinks.push((sink.clone(), topics));
+        }
+        SinkSet::start(SinksSpec {
+            log: log.clone(),
+            runtime: self.control_plane.clone(),
+            application_id: self.config.application_id.clone(),
+            process_id: self.state.process_id().to_owned(),
+            session_timeout: self.config.session_timeout,
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+            sinks,
+        })
+        .map_err(|error| Exit::because(ExitCode::Failure, &error))
     }
 
     /// Waits for the threads, which have a limit of their own; a client that blocks in the middle of a

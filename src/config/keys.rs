@@ -328,6 +328,17 @@ pub(crate) const KEYS: &[Key] = &[
         higher_lower: None,
     },
     Key {
+        path: "sinks.*",
+        kind: Kind::Free,
+        absent: Absent::Derived("no sink runs"),
+        allowed: "what the sink documents ([sinks.md](sinks.md)); the name is one that the topology \
+                  offers",
+        meaning: "Turns a sink on and sets it up: its topics are carried into another system, beside \
+                  the stream threads. Take secrets from the environment: `url: ${POSTGRES_URL}`.",
+        kafka_streams: None,
+        higher_lower: None,
+    },
+    Key {
         path: "parameters",
         kind: Kind::Free,
         absent: Absent::Default("{}"),

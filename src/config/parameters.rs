@@ -1,4 +1,4 @@
-//! A topology's own settings: a piece of the tree, read by serde into the topology's type.
+//! A topology's or a sink's own settings: a piece of the tree, read by serde into the topology's type.
 //!
 //! The deserialiser carries each value's origin into serde's errors, so a topology gets strict
 //! checks with line and caret from `#[derive(Deserialize)] #[serde(deny_unknown_fields)]` alone.
@@ -17,7 +17,7 @@ use super::diagnostic::{ConfigErrors, Diagnostic, Origin, Sources};
 use super::suggest;
 use super::tree::{Entry, Node, Resolved, Style, Value};
 
-/// The `parameters` of a configuration: the topology's own settings.
+/// The `parameters` of a configuration, or a sink's section: what only its reader knows.
 #[derive(Debug, Clone)]
 pub struct Parameters {
     entry: Entry,
@@ -35,6 +35,31 @@ impl Parameters {
             entry: entry.cloned().unwrap_or_else(absent),
             sources,
         }
+    }
+
+    /// The settings of something that has a section of its own, by its whole path.
+    pub(crate) fn named(path: String, entry: &Entry, sources: &Arc<Sources>) -> Self {
+        Self {
+            entry: Entry {
+                key: path,
+                ..entry.clone()
+            },
+            sources: Arc::clone(sources),
+        }
+    }
+
+    /// Returns the place of these settings with a message, as an error: for what only their reader
+    /// can judge.
+    #[must_use]
+    pub fn refuse(&self, message: impl Into<String>) -> ConfigErrors {
+        let message = format!("`{}`: {}", self.entry.key, message.into());
+        let diagnostic = Diagnostic::new(self.entry.key_origin, message);
+        ConfigErrors::new(Arc::clone(&self.sources), vec![diagnostic])
+    }
+
+    pub(crate) fn refuse_with(&self, message: String, help: String) -> ConfigErrors {
+        let diagnostic = Diagnostic::new(self.entry.key_origin, message).with_help(Some(help));
+        ConfigErrors::new(Arc::clone(&self.sources), vec![diagnostic])
     }
 
     /// Reads the parameters into the topology's own type.

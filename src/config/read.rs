@@ -257,6 +257,7 @@ impl<'a> Reader<'a> {
         let replicas = self.value("topics_default.replication_factor", replication_factor);
         let topics = self.topics();
         let parameters = self.find_entry("parameters");
+        let sinks = self.find("sinks").and_then(Node::entries).unwrap_or(&[]);
         let application_id = application_id?;
         Some(Config {
             state_dir: state_dir.map_or_else(
@@ -290,6 +291,14 @@ impl<'a> Reader<'a> {
             topics: topics
                 .iter()
                 .map(|(name, _, topic)| (name.clone(), topic.clone()))
+                .collect(),
+            sinks: sinks
+                .iter()
+                .map(|entry| {
+                    let parameters =
+                        Parameters::named(format!("sinks.{}", entry.key), entry, sources);
+                    (entry.key.clone(), parameters)
+                })
                 .collect(),
             parameters: Parameters::new(parameters, Arc::clone(sources)),
             places: Places {

@@ -45,6 +45,8 @@ pub struct Config {
     pub topics_default: TopicDefaults,
     /// `topics`: by declared name, what differs from what the topology declares.
     pub topics: BTreeMap<String, TopicConfig>,
+    /// `sinks`: what turns sinks on, by their names.
+    pub sinks: BTreeMap<String, Parameters>,
     /// `parameters`: the topology's own settings.
     pub parameters: Parameters,
     pub(crate) places: Places,
@@ -242,6 +244,27 @@ impl Config {
             Arc::clone(&self.places.sources),
             vec![diagnostic],
         ))
+    }
+
+    /// Checks the names under `sinks` against those that the topology offers.
+    ///
+    /// # Errors
+    /// Points at the first unknown name and suggests the nearest one.
+    pub fn check_sinks(&self, offered: &[&str]) -> Result<(), ConfigErrors> {
+        let unknown = self
+            .sinks
+            .iter()
+            .find(|(name, _)| !offered.contains(&name.as_str()));
+        let Some((name, parameters)) = unknown else {
+            return Ok(());
+        };
+        let help =
+            suggest::did_you_mean(name, offered.iter().copied()).unwrap_or_else(|| match offered {
+                [] => "it offers none".to_owned(),
+                offered => format!("it offers: {}", offered.join(", ")),
+            });
+        let message = format!("topology `{}` offers no sink `{name}`", self.topology);
+        Err(parameters.refuse_with(message, help))
     }
 
     /// Checks the names under `topics` against those that the topology declares.

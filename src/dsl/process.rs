@@ -48,8 +48,8 @@ pub trait Store: sealed::Store {}
 
 impl<S: sealed::Store> Store for S {}
 
-/// Stores that a processor is connected to: a tuple of up to six handles, each a value or a
-/// reference. The supplier gets the tuple of their references. Sealed.
+/// Stores that a processor is connected to: a tuple of up to six handles, each a value, a reference, or
+/// an `Option` of either. The supplier gets the tuple of their references. Sealed.
 pub trait Stores: sealed::Stores {}
 
 impl<S: sealed::Stores> Stores for S {}
@@ -67,6 +67,16 @@ pub(crate) mod sealed {
         fn resolve(assembly: &Assembly<'_>, id: StoreId) -> Self::Ref;
     }
 
+    /// A place in a tuple of store handles: a handle, or one that need not be there.
+    pub trait Place {
+        /// What operators get.
+        type Ref: 'static;
+        /// As [`Store::parts`], where there is a store.
+        fn parts(&self) -> Option<(&SharedDraft, StoreId, &str)>;
+        /// As [`Store::resolve`]; the id is what `parts` told.
+        fn resolve(assembly: &Assembly<'_>, id: Option<StoreId>) -> Self::Ref;
+    }
+
     /// The crate's side of a tuple of store handles. The compiler names this trait, not the public
     /// one, where something else is passed.
     #[diagnostic::on_unimplemented(
@@ -76,10 +86,10 @@ pub(crate) mod sealed {
     pub trait Stores {
         /// The references that the supplier gets, in the same order.
         type Refs: 'static;
-        /// Of each handle.
-        fn parts(&self) -> Vec<(&SharedDraft, StoreId, &str)>;
+        /// Of each place.
+        fn parts(&self) -> Vec<Option<(&SharedDraft, StoreId, &str)>>;
         /// Finds the typed stores of the task that is being made.
-        fn resolve(assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs;
+        fn resolve(assembly: &Assembly<'_>, ids: &[Option<StoreId>]) -> Self::Refs;
     }
 }
 
@@ -107,27 +117,54 @@ impl<S: sealed::Store> sealed::Store for &S {
     }
 }
 
+impl<S: sealed::Store> sealed::Place for S {
+    type Ref = S::Ref;
+
+    fn parts(&self) -> Option<(&SharedDraft, StoreId, &str)> {
+        Some(sealed::Store::parts(self))
+    }
+
+    fn resolve(assembly: &Assembly<'_>, id: Option<StoreId>) -> Self::Ref {
+        let Some(id) = id else {
+            unreachable!("a handle has an id")
+        };
+        <S as sealed::Store>::resolve(assembly, id)
+    }
+}
+
+impl<S: sealed::Store> sealed::Place for Option<S> {
+    type Ref = Option<S::Ref>;
+
+    fn parts(&self) -> Option<(&SharedDraft, StoreId, &str)> {
+        self.as_ref().map(sealed::Store::parts)
+    }
+
+    fn resolve(assembly: &Assembly<'_>, id: Option<StoreId>) -> Self::Ref {
+        id.map(|id| <S as sealed::Store>::resolve(assembly, id))
+    }
+}
+
 impl sealed::Stores for () {
     type Refs = ();
 
-    fn parts(&self) -> Vec<(&SharedDraft, StoreId, &str)> {
+    fn parts(&self) -> Vec<Option<(&SharedDraft, StoreId, &str)>> {
         Vec::new()
     }
 
-    fn resolve(_assembly: &Assembly<'_>, _ids: &[StoreId]) {}
+    fn resolve(_assembly: &Assembly<'_>, _ids: &[Option<StoreId>]) {}
 }
 
 macro_rules! stores_as_tuple {
     ($($store:ident $id:ident $index:tt),*) => {
-        impl<$($store: sealed::Store),*> sealed::Stores for ($($store,)*) {
+        impl<$($store: sealed::Place),*> sealed::Stores for ($($store,)*) {
             type Refs = ($($store::Ref,)*);
 
-            fn parts(&self) -> Vec<(&SharedDraft, StoreId, &str)> {
-                vec![$(sealed::Store::parts(&self.$index)),*]
+            fn parts(&self) -> Vec<Option<(&SharedDraft, StoreId, &str)>> {
+                vec![$(sealed::Place::parts(&self.$index)),*]
             }
 
-            fn resolve(assembly: &Assembly<'_>, ids: &[StoreId]) -> Self::Refs {
-                let [$($id),*] = *ids else { unreachable!("one id per handle") };
+            fn resolve(assembly: &Assembly<'_>, ids: &[Option<StoreId>]) -> Self::Refs {
+                let [$($id),*] = *ids else { unreachable!("one id per place") };
                 ($($store::resolve(assembly, $id),)*)
             }
         }
@@ -271,12 +308,14 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
         P: Processor<K, V, KOut, VOut> + 'static,
     {
         let mut ids = Vec::new();
-        for (draft, id, store) in stores.parts() {
-            // Noted as a mistake: `build` fails, so that the id is never used.
-            self.is_foreign(draft, store);
-            ids.push(id);
+        for part in stores.parts() {
+            if let Some((draft, _, store)) = part {
+                // Noted as a mistake: `build` fails, so that the id is never used.
+                self.is_foreign(draft, store);
+            }
+            ids.push(part.map(|(_, id, _)| id));
         }
-        let mut distinct = ids.clone();
+        let mut distinct: Vec<StoreId> = ids.iter().copied().flatten().collect();
         distinct.sort_unstable();
         distinct.dedup();
         let mut draft = self.draft.borrow_mut();

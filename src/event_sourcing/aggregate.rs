@@ -65,8 +65,13 @@ use super::upcast::Event;
 pub trait Aggregate: 'static {
     /// `aggregateType` on the wire.
     const TYPE: &'static str;
+    /// The version of [`State`](Self::State)'s stored form, in snapshots and the current state. Raise it
+    /// when older forms no longer read, or no longer mean what they say (a field whose content
+    /// changed): everything derived is then rebuilt from history when a task starts. A form that does
+    /// not read is rebuilt without that, one aggregate at a time.
+    const STATE_VERSION: u32 = 1;
     /// What the events add up to; [`Default`] is the state before the first. It is derived, so its
-    /// stored form may change: `reset` rebuilds it from history.
+    /// stored form may change: see [`STATE_VERSION`](Self::STATE_VERSION).
     type State: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send;
     /// The commands; see [`commands!`](crate::commands).
     type Command: Command + Debug;

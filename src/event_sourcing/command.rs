@@ -337,6 +337,15 @@ pub trait Command: Sized {
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError>;
 }
 
+/// Implements [`CommandData`](crate::event_sourcing::CommandData) for types that take nothing from the
+/// command's envelope.
+#[macro_export]
+macro_rules! command_data {
+    ($($data:ty),+ $(,)?) => {
+        $(impl $crate::event_sourcing::CommandData for $data {})+
+    };
+}
+
 /// Declares an aggregate's commands: an enum with one variant per command type, whose name is the
 /// `commandType`, over its [`CommandData`](crate::event_sourcing::CommandData). Implements
 /// [`Command`](crate::event_sourcing::Command), and `From` for each data type.

@@ -4,7 +4,7 @@
 //! read → seen before? ── yes ─▶ first reply again
 //!          │ no
 //!          ▼
-//! load → own? → expectedVersion? → decide ─▶ events out, history, state, read model
+//! load → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
 //!                                        └─▶ reply, remembered; waiters after the commit
 //! ```
 //! A step of a process has a memory of its own: nobody else can take its command id beforehand.
@@ -13,13 +13,16 @@ use std::ops::Bound;
 
 use super::aggregate::Aggregate;
 use super::command::{CommandEnvelope, CommandError, Outcome, Reply};
-use super::decision::{AggregateRecord, Appended, decide_command};
+use super::decision::{Appended, Decision, decide_command};
+use super::envelope::Attribution;
+use super::event_index::IndexedEvent;
 use super::history::{HistoryEntry, HistoryKey, Origin};
 use super::meter::Meter;
 use super::process::ProcessRef;
 use super::reason::reasons;
 use super::recorded::{CommandOutcome, Happened};
 use super::reply_hub::ReplyHub;
+use super::repository::{NewEvent, Repository};
 use super::stores::{CommandKey, RememberedCommand};
 use super::topology::{CommandMemory, Effect, RawKey, RawValue, reject};
 use crate::clock::Timestamp;
@@ -29,8 +32,7 @@ use crate::processor::{
 use crate::state::{StateError, StoreRef};
 
 pub(super) struct CommandProcessor<A: Aggregate> {
-    pub(super) state: StoreRef<String, AggregateRecord<A::State>>,
-    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) aggregates: Repository<A>,
     pub(super) commands: StoreRef<CommandKey, RememberedCommand>,
     pub(super) memory: CommandMemory,
     pub(super) replies: ReplyHub,
@@ -135,37 +137,44 @@ impl<A: Aggregate> CommandProcessor<A> {
         command: &CommandEnvelope<'_>,
     ) -> Result<Reply, BoxError> {
         let now = context.system_time();
-        let known = self.state.get(&at.aggregate_id)?;
-        let decision = decide_command::<A>(known.as_ref(), command, now)?;
-        if let Some(too_large) = &decision.too_large {
+        let known = self.aggregates.load(&at.aggregate_id)?;
+        let Decision {
+            reply,
+            events,
+            record,
+            too_large,
+        } = decide_command::<A>(known.as_ref(), command, now)?;
+        if let Some(too_large) = &too_large {
             self.meter.count(|metrics| &metrics.refused);
             tracing::warn!(
                 event_type = %too_large.event_type, event_id = %too_large.event_id,
                 bytes = too_large.size, "event refused for its size"
             );
         }
-        let happened = match &decision.record {
-            Some(record) if self.reports => {
-                Happened::decided::<A>(known, &decision.events, record, command.process.as_ref())?
+        if let Some(record) = record {
+            let happened = if self.reports {
+                Happened::decided::<A>(known.clone(), &events, &record, command.process.as_ref())?
+            } else {
+                Vec::new()
+            };
+            let actor = Attribution::of(command.metadata).actor;
+            let mut written = Vec::with_capacity(events.len());
+            for event in events {
+                written.push(self.recorded(&event, actor.clone()));
+                self.announce(context, event)?;
             }
-            _ => Vec::new(),
-        };
-        for event in decision.events {
-            self.append(context, event)?;
-        }
-        for happened in happened {
-            let timestamp = happened.after.updated_at;
-            let effect = Effect::Happened(Box::new(happened));
-            context.forward(Record::new(at.aggregate_id.clone(), effect, timestamp))?;
-        }
-        if let Some(record) = decision.record {
-            self.state.put(at.aggregate_id.clone(), record.clone())?;
+            for happened in happened {
+                let timestamp = happened.after.updated_at;
+                let effect = Effect::Happened(Box::new(happened));
+                context.forward(Record::new(at.aggregate_id.clone(), effect, timestamp))?;
+            }
+            self.aggregates.append(known, written, record.clone())?;
             let timestamp = record.updated_at;
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, decision.reply.clone())?;
-        Ok(decision.reply)
+        self.remember(context, at, reply.clone())?;
+        Ok(reply)
     }
 
     /// Hands downstream how a command ended; for a step of a process, with the events of it: from
@@ -184,8 +193,8 @@ impl<A: Aggregate> CommandProcessor<A> {
             let first = reply.aggregate_version.saturating_sub(count) + 1;
             for version in first..=reply.aggregate_version {
                 let key = HistoryKey::new(command.aggregate_id.as_ref(), version);
-                let entry = self.history.get(&key)?;
-                events.extend(entry.map(|entry| entry.event));
+                let event = |entry: Option<&HistoryEntry>| entry.map(|entry| entry.event.clone());
+                events.extend(self.aggregates.event_with(&key, event)?);
             }
         }
         let outcome = CommandOutcome {
@@ -201,23 +210,28 @@ impl<A: Aggregate> CommandProcessor<A> {
         Ok(context.forward(Record::new(key, effect, now))?)
     }
 
-    /// Writes an event into history.
-    pub(super) fn record(&self, event: &Appended) -> Result<(), StateError> {
+    /// Counts an event of ours, and returns it as history keeps it.
+    pub(super) fn recorded(&self, event: &Appended, actor: Option<String>) -> NewEvent {
         self.meter.count(|metrics| &metrics.appended);
         let bytes = event.value.len();
         self.meter
             .size(event.size, event.event_type, &event.event_id, bytes);
-        self.history.put(
-            event.key.clone(),
-            HistoryEntry {
+        NewEvent {
+            key: event.key.clone(),
+            entry: HistoryEntry {
                 origin: Origin::Native,
                 event: event.value.clone(),
             },
-        )
+            timestamp: event.timestamp,
+            indexed: IndexedEvent {
+                event_type: event.event_type.to_owned(),
+                actor,
+            },
+        }
     }
 
-    fn append(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
-        self.record(&event)?;
+    /// Sends an event to its topic.
+    fn announce(&self, context: &mut Context<'_, A>, event: Appended) -> Result<(), BoxError> {
         let Appended {
             key,
             value,
@@ -290,9 +304,7 @@ impl<A: Aggregate> CommandProcessor<A> {
         if let Some(reply) = self.seen(context, &at)? {
             return self.reply(context, None, reply);
         }
-        let version = self.state.get_with(&at.aggregate_id, |known| {
-            known.map_or(0, |record| record.version)
-        })?;
+        let version = self.aggregates.version(&at.aggregate_id)?;
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");

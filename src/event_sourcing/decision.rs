@@ -27,7 +27,8 @@ pub struct AggregateRecord<S> {
     pub first_version: u64,
     /// The version of its last event.
     pub version: u64,
-    /// The timestamp of its last event.
+    /// The time of its last event: the event's timestamp, or that of a predecessor where another
+    /// system's clock has gone back, so that the time of an aggregate rises with its version.
     pub updated_at: Timestamp,
     /// What the events add up to.
     pub state: S,
@@ -473,7 +474,7 @@ fn advance<A: Aggregate>(
 ) {
     A::apply(&mut record.state, event);
     record.version = envelope.aggregate_version;
-    record.updated_at = envelope.timestamp;
+    record.updated_at = record.updated_at.max(envelope.timestamp);
 }
 
 /// History that cannot be folded: damaged, or written by a newer build. The task stops.
@@ -502,6 +503,65 @@ pub enum ReplayError {
     },
 }
 
+/// An entry of history, read with every upcast: what rebuilds and readers fold.
+#[derive(Debug)]
+pub(super) struct ReadEntry<'a, A: Aggregate> {
+    pub(super) origin: Origin,
+    pub(super) envelope: Envelope<'a>,
+    pub(super) event: A::Event,
+}
+
+impl<'a, A: Aggregate> ReadEntry<'a, A> {
+    /// Reads the entry at `key`.
+    pub(super) fn parse(key: &HistoryKey, entry: &'a HistoryEntry) -> Result<Self, ReplayError> {
+        let unreadable = |problem| ReplayError::Unreadable {
+            aggregate_id: key.aggregate_id.clone(),
+            version: key.version,
+            problem,
+        };
+        let envelope = Envelope::parse(&entry.event).map_err(|error| unreadable(error.into()))?;
+        if envelope.aggregate_version != key.version || envelope.aggregate_id != key.aggregate_id {
+            return Err(out_of_sequence(key, 0));
+        }
+        let event = A::Event::read(&envelope.event_type, envelope.schema_version, envelope.data)
+            .map_err(|error| unreadable(error.into()))?;
+        Ok(Self {
+            origin: entry.origin,
+            envelope,
+            event,
+        })
+    }
+
+    /// Returns the aggregate before the event: `record`, or the opening when it is the first.
+    pub(super) fn before(
+        &self,
+        record: Option<AggregateRecord<A::State>>,
+    ) -> Result<AggregateRecord<A::State>, ReplayError> {
+        let version = self.envelope.aggregate_version;
+        let last = record.as_ref().map(|record| record.version);
+        let follows = last.is_none_or(|last| last.checked_add(1) == Some(version));
+        let native_from_one = last.is_some() || self.origin == Origin::Foreign || version == 1;
+        if !follows || !native_from_one {
+            let key = HistoryKey::new(self.envelope.aggregate_id.as_ref(), version);
+            return Err(out_of_sequence(&key, last.unwrap_or(0)));
+        }
+        Ok(record.unwrap_or_else(|| open::<A>(self.origin, &self.envelope, &self.event)))
+    }
+
+    /// Applies the event to what was before it.
+    pub(super) fn apply(&self, before: &mut AggregateRecord<A::State>) {
+        advance::<A>(before, &self.envelope, &self.event);
+    }
+}
+
+fn out_of_sequence(key: &HistoryKey, last: u64) -> ReplayError {
+    ReplayError::OutOfSequence {
+        aggregate_id: key.aggregate_id.clone(),
+        last,
+        version: key.version,
+    }
+}
+
 /// Folds the next entry of an aggregate's history, as a rebuild does: what was once applied is
 /// applied again, without judging it again.
 ///
@@ -512,30 +572,9 @@ pub fn replay<A: Aggregate>(
     key: &HistoryKey,
     entry: &HistoryEntry,
 ) -> Result<AggregateRecord<A::State>, ReplayError> {
-    let unreadable = |problem| ReplayError::Unreadable {
-        aggregate_id: key.aggregate_id.clone(),
-        version: key.version,
-        problem,
-    };
-    let envelope = Envelope::parse(&entry.event).map_err(|error| unreadable(error.into()))?;
-    let last = record.as_ref().map(|record| record.version);
-    let follows = last.is_none_or(|last| last.checked_add(1) == Some(key.version));
-    let native_from_one = last.is_some() || entry.origin == Origin::Foreign || key.version == 1;
-    if !follows
-        || !native_from_one
-        || envelope.aggregate_version != key.version
-        || envelope.aggregate_id != key.aggregate_id
-    {
-        return Err(ReplayError::OutOfSequence {
-            aggregate_id: key.aggregate_id.clone(),
-            last: last.unwrap_or(0),
-            version: key.version,
-        });
-    }
-    let event = A::Event::read(&envelope.event_type, envelope.schema_version, envelope.data)
-        .map_err(|error| unreadable(error.into()))?;
-    let mut record = record.unwrap_or_else(|| open::<A>(entry.origin, &envelope, &event));
-    advance::<A>(&mut record, &envelope, &event);
+    let entry = ReadEntry::<A>::parse(key, entry)?;
+    let mut record = entry.before(record)?;
+    entry.apply(&mut record);
     Ok(record)
 }
 

@@ -17,12 +17,12 @@ use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{self, JsonProblem};
 use super::reason::{ReasonCode, reasons};
-use super::time::{TimeError, format_timestamp, parse_timestamp};
+use super::time::{TimeError, format_timestamp, parse_timestamp, write_timestamp};
 use crate::clock::Timestamp;
 use crate::log::Headers;
 
@@ -64,12 +64,6 @@ pub struct Envelope<'a> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_first(schema_version: &u32) -> bool {
     *schema_version == 1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn write_timestamp<S: Serializer>(millis: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    let text = format_timestamp(*millis).map_err(serde::ser::Error::custom)?;
-    serializer.serialize_str(&text)
 }
 
 /// Why a record is not an event. The `Display` text goes into the dead letter's headers.
@@ -122,6 +116,40 @@ impl EnvelopeError {
             Self::MissingKey => reasons::MISSING_KEY,
             Self::KeyMismatch { .. } => reasons::KEY_MISMATCH,
             Self::AggregateType { .. } => reasons::AGGREGATE_TYPE_MISMATCH,
+        }
+    }
+}
+
+/// Who wrote an event, by what system and why: what `metadata` says where it follows convention.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attribution {
+    /// `actorId`.
+    pub actor: Option<String>,
+    /// `actorType`, such as `user` or `api`.
+    pub actor_type: Option<String>,
+    /// `source`, the system it came from.
+    pub source: Option<String>,
+    /// `reason`.
+    pub reason: Option<String>,
+}
+
+impl Attribution {
+    /// Reads `metadata`. A field that is no text counts as absent: the envelope leaves `metadata` to
+    /// its writers.
+    pub(super) fn of(metadata: Option<&RawValue>) -> Self {
+        let Some(metadata) = metadata else {
+            return Self::default();
+        };
+        let mut fields: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
+        let mut text = |field: &str| match fields.remove(field) {
+            Some(serde_json::Value::String(text)) => Some(text),
+            Some(_) | None => None,
+        };
+        Self {
+            actor: text("actorId"),
+            actor_type: text("actorType"),
+            source: text("source"),
+            reason: text("reason"),
         }
     }
 }
@@ -243,6 +271,12 @@ impl<'a> Envelope<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Returns who wrote the event and why.
+    #[must_use]
+    pub fn attribution(&self) -> Attribution {
+        Attribution::of(self.metadata)
     }
 
     /// Returns the envelope as JSON, fields in the contract's order.

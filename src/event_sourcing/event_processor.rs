@@ -3,13 +3,16 @@
 use super::aggregate::Aggregate;
 use super::decision::{AggregateRecord, FoldError, fold_foreign};
 use super::envelope::Envelope;
+use super::event_index::IndexedEvent;
 use super::history::{HistoryEntry, HistoryKey, Incoming, Known, Origin, Stored, Verdict, judge};
 use super::limits::event_size;
 use super::meter::Meter;
 use super::reason::reasons;
 use super::rebuild::Rebuild;
 use super::recorded::{Happened, Occasion};
+use super::repository::NewEvent;
 use super::topology::{Effect, RawKey, RawValue, reject};
+use crate::clock::Timestamp;
 use crate::processor::{BoxError, Init, Processor, ProcessorContext, Record};
 use crate::state::StateError;
 
@@ -45,19 +48,19 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Eve
                     }
                     reject(error.code(), &error)
                 }
-                Failure::State(error) => error.into(),
+                Failure::Task(error) => error,
             })?;
         match folded {
-            Some((key, before, after)) => self.write(context, key, bytes, before, after),
+            Some(folded) => self.write(context, bytes, folded),
             None => Ok(()),
         }
     }
 }
 
-/// Why an event was not folded: through its own fault, or a store's.
+/// Why an event was not folded: through its own fault, or the task's.
 enum Failure {
     Fold(FoldError),
-    State(StateError),
+    Task(BoxError),
 }
 
 impl<E: Into<FoldError>> From<E> for Failure {
@@ -66,25 +69,31 @@ impl<E: Into<FoldError>> From<E> for Failure {
     }
 }
 
-/// The event's place, the state before where it is handed downstream, and the aggregate after it.
-type Folded<S> = Option<(HistoryKey, Option<S>, AggregateRecord<S>)>;
+/// An event that joins history, and the aggregate around it.
+struct Folded<S> {
+    key: HistoryKey,
+    timestamp: Timestamp,
+    indexed: IndexedEvent,
+    before: Option<AggregateRecord<S>>,
+    after: AggregateRecord<S>,
+}
 
 impl<A: Aggregate> EventProcessor<A> {
     /// Judges an event and folds it; `None` for a repetition.
-    fn fold(&self, key: Option<&[u8]>, bytes: &[u8]) -> Result<Folded<A::State>, Failure> {
+    fn fold(&self, key: Option<&[u8]>, bytes: &[u8]) -> Result<Option<Folded<A::State>>, Failure> {
         let envelope = Envelope::parse(bytes)?;
         envelope.check_record(key, A::TYPE)?;
         let size = event_size(&envelope.event_type, &envelope.event_id, bytes.len())?;
         let at = HistoryKey::new(envelope.aggregate_id.as_ref(), envelope.aggregate_version);
         let known = self
             .rebuild
-            .state
-            .get(&at.aggregate_id)
-            .map_err(Failure::State)?;
+            .aggregates
+            .load(&at.aggregate_id)
+            .map_err(Failure::Task)?;
         let range = known.as_ref().map(AggregateRecord::known);
         match self
             .judge(range, &envelope, &at, bytes)
-            .map_err(Failure::State)?
+            .map_err(|error| Failure::Task(error.into()))?
         {
             Verdict::Repetition => {
                 self.meter.count(|metrics| &metrics.repetitions);
@@ -113,12 +122,14 @@ impl<A: Aggregate> EventProcessor<A> {
         }
         self.meter
             .size(size, &envelope.event_type, &envelope.event_id, bytes.len());
-        let before = match &known {
-            Some(known) if self.rebuild.reports => Some(known.state.clone()),
-            _ => None,
-        };
-        let after = fold_foreign::<A>(known, &envelope)?;
-        Ok(Some((at, before, after)))
+        let after = fold_foreign::<A>(known.clone(), &envelope)?;
+        Ok(Some(Folded {
+            key: at,
+            timestamp: envelope.timestamp,
+            indexed: IndexedEvent::of(&envelope),
+            before: known,
+            after,
+        }))
     }
 
     /// Looks up what history holds at the event's version, and decides.
@@ -137,7 +148,7 @@ impl<A: Aggregate> EventProcessor<A> {
         if !known.is_some_and(|known| known.covers(at.version)) {
             return Ok(judge(known, None, incoming));
         }
-        self.rebuild.history.get_with(at, |entry| {
+        self.rebuild.aggregates.event_with(at, |entry| {
             let Some(entry) = entry else {
                 return Ok(judge(known, None, incoming));
             };
@@ -168,30 +179,38 @@ impl<A: Aggregate> EventProcessor<A> {
     fn write(
         &self,
         context: &mut Context<'_, A>,
-        at: HistoryKey,
         bytes: Vec<u8>,
-        before: Option<A::State>,
-        after: AggregateRecord<A::State>,
+        folded: Folded<A::State>,
     ) -> Result<(), BoxError> {
+        let Folded {
+            key,
+            timestamp,
+            indexed,
+            before,
+            after,
+        } = folded;
         self.meter.count(|metrics| &metrics.folded);
-        let aggregate_id = at.aggregate_id.clone();
+        let aggregate_id = key.aggregate_id.clone();
         let happened = self.rebuild.reports.then(|| Happened {
             event: bytes.clone(),
-            before,
+            before: before.as_ref().map(|before| before.state.clone()),
             after: after.clone(),
             occasion: Occasion::Folded,
             process: None,
         });
-        self.rebuild.history.put(
-            at,
-            HistoryEntry {
-                origin: Origin::Foreign,
-                event: bytes,
-            },
-        )?;
+        let entry = HistoryEntry {
+            origin: Origin::Foreign,
+            event: bytes,
+        };
+        let event = NewEvent {
+            key,
+            entry,
+            timestamp,
+            indexed,
+        };
         self.rebuild
-            .state
-            .put(aggregate_id.clone(), after.clone())?;
+            .aggregates
+            .append(before, vec![event], after.clone())?;
         // A foreign clock may run ahead, and a broker refuses records dated far in the future: the
         // read model's record is dated now then. The event's own time stays in its state.
         let timestamp = after.updated_at.min(context.system_time());

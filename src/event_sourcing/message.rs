@@ -106,18 +106,20 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
         if self.commands.seen(context, &at)?.is_some() {
             return Ok(());
         }
-        let before = self.commands.state.get(&at.aggregate_id)?;
+        let aggregates = &self.commands.aggregates;
+        let before = aggregates.load(&at.aggregate_id)?;
+        let actor = record.value.metadata.get("actorId");
+        let actor = actor.and_then(|actor| actor.as_str()).map(str::to_owned);
         let decided = decide_message::<A>(before.as_ref(), &at.aggregate_id, record.value)?;
         let decision = decided.map_err(|refusal| {
             self.commands.refused(refusal.too_large);
             reject(refusal.code, &refusal.message)
         })?;
-        for event in &decision.events {
-            self.commands.record(event)?;
-        }
         if let Some(after) = decision.record {
             let key = at.aggregate_id.clone();
-            self.commands.state.put(key.clone(), after.clone())?;
+            let events = decision.events.iter();
+            let written = events.map(|event| self.commands.recorded(event, actor.clone()));
+            aggregates.append(before.clone(), written.collect(), after.clone())?;
             let timestamp = after.updated_at;
             let step = Step {
                 before,

@@ -4,7 +4,8 @@
 //! Built **on** the public DSL and Processor API, not inside the runtime. A topology crate brings an
 //! [`Aggregate`] (its state, commands, events and rules, all pure); this module brings what every
 //! aggregate needs: the wire forms ([`Envelope`], [`CommandEnvelope`], [`Reply`]), the chain of
-//! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]) and size limits.
+//! schema versions ([`Versioned`]), the judgement of what is read back ([`judge`]), size limits, and
+//! the stores with all that is derived from events.
 //!
 //! [`EventSourced::draw`] is enough for one aggregate; [`EventSourced::draw_all`] also hands on every
 //! event and every command's outcome, for read models that count events and for a [`Process`]: an
@@ -19,14 +20,17 @@
 //! What cannot be read, does not follow or is unknown carries a [`ReasonCode`]: a command gets a
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
-//! Snapshots, time travel, timelines, projections beside the read model and the archive are a later
-//! issue; they read the history store that is written here.
+//! The past is read through [`AggregateHistory`]: states at any time or version, timelines, differences,
+//! the events of a period. Projections that are rebuilt beside the one that serves are a later issue.
 
 mod aggregate;
+mod aggregate_history;
 mod command;
 mod command_processor;
+mod current_state;
 mod decision;
 mod envelope;
+mod event_index;
 mod event_processor;
 mod history;
 mod json;
@@ -38,12 +42,20 @@ mod reason;
 mod rebuild;
 mod recorded;
 mod reply_hub;
+mod repository;
+mod snapshot;
 mod stores;
 mod time;
 mod topology;
 mod upcast;
 
 pub use aggregate::{Aggregate, Given, Then, given};
+pub(crate) use aggregate_history::HistoryReader;
+pub use aggregate_history::{
+    AggregateHistory, AsOf, Change, Deviation, Difference, DifferencePoint, EventPeriod,
+    EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError, Reads,
+    TimelineEntry, Verification,
+};
 pub use command::{
     Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
     ReplyReason,
@@ -52,7 +64,7 @@ pub use decision::{
     AggregateRecord, Appended, Decision, DecisionError, FoldError, Refusal, ReplayError,
     decide_command, decide_message, fold_foreign, replay,
 };
-pub use envelope::{Envelope, EnvelopeError, Metadata, event_id};
+pub use envelope::{Attribution, Envelope, EnvelopeError, Metadata, event_id};
 pub use history::{
     HistoryEntry, HistoryError, HistoryKey, Incoming, Known, Origin, Stored, Verdict,
     history_range, judge,
@@ -69,11 +81,12 @@ pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;
 pub use stores::{
-    CommandKey, HistoryKeySerde, RebuildPosition, RebuildProgress, RememberedCommand,
+    CommandKey, DerivedForm, HistoryKeySerde, RebuildPosition, RebuildProgress, RememberedCommand,
 };
 pub use time::{TimeError, format_timestamp, parse_timestamp};
 pub use topology::{
-    AggregateTopics, CommandMemory, EventSourced, TOPIC_RETENTION, compacted_topic, expiring_topic,
+    AggregateTopics, CommandMemory, EventSourced, SNAPSHOT_INTERVAL, TOPIC_RETENTION,
+    compacted_topic, expiring_topic,
 };
 pub use upcast::{Event, EventError, FirstVersion, Versioned};
 

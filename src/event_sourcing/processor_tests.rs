@@ -530,7 +530,11 @@ fn after_an_abort_nothing_of_the_transaction_is_left_and_it_is_decided_the_same_
 
 #[test]
 fn a_reset_loses_no_native_event_and_gains_none() {
-    let mut bench = bench_with(|counter| counter.rebuild_slice_entries(4));
+    let three = std::num::NonZeroU64::new(3).unwrap();
+    let mut bench = bench_with(|counter| {
+        let counter = counter.snapshot_interval(three);
+        counter.rebuild_slice_entries(4)
+    });
     for round in 0..5 {
         for id in ["a", "b", "c"] {
             bench.command(&format!("c-{round}"), id, &[1, 2]);
@@ -539,12 +543,20 @@ fn a_reset_loses_no_native_event_and_gains_none() {
     }
     let events: Vec<Out> = bench.take("events");
     let before = (bench.history(), bench.store("counter-state"));
+    let derived = |bench: &Bench| {
+        let stores = ["counter-snapshots", "counter-events-by-time"];
+        stores.map(|store| bench.store(store))
+    };
+    let (snapshots, indexed) = (derived(&bench)[0].len(), derived(&bench)[1].len());
+    assert_eq!((snapshots, indexed), (3 * 3 + 1, 35));
+    let derived_before = derived(&bench);
     bench.committed.clear();
 
     bench.reset();
     bench.restart().unwrap();
     assert_eq!(bench.slices, 35 / 4, "35 entries, 4 at a time");
     assert_eq!((bench.history(), bench.store("counter-state")), before);
+    assert_eq!(derived(&bench), derived_before);
     // The read model is written again, once per aggregate, before any record.
     let read_model = owned(&[("a", 10, 15), ("b", 10, 15), ("c", 10, 15), ("f", 5, 10)]);
     assert_eq!(bench.totals(), read_model);

@@ -1,4 +1,5 @@
-//! Rebuilds derived state from history after a reset, before the task's first record.
+//! Rebuilds what is derived from history (current states, snapshots, the index by time) before the
+//! task's first record: after a reset, and when another program has left it in another form.
 //!
 //! # Position
 //! The event processor's `init` runs it slice by slice; the runtime commits in between.
@@ -8,19 +9,24 @@
 //! - History is read in key order, so that an aggregate's entries come one after another; its state
 //!   is written again and handed downstream once, when its last entry is in.
 //! - Nothing is decided again: what is in history has been judged.
+//! - A rebuild for a new form hands nothing downstream: nothing has changed there, and what counts
+//!   changes would count them twice.
 //! # Failure
 //! History that does not fold (damaged, or written by a newer build) stops the task by name.
 
 use std::ops::Bound;
 
 use super::aggregate::Aggregate;
-use super::decision::{AggregateRecord, replay};
+use super::decision::{AggregateRecord, ReadEntry};
 use super::envelope::Envelope;
+use super::event_index::IndexedEvent;
 use super::history::{HistoryEntry, HistoryKey};
 use super::message::{Step, StepEvent};
 use super::meter::Meter;
 use super::recorded::{Happened, Occasion};
-use super::stores::{RebuildPosition, RebuildProgress};
+use super::repository::Repository;
+use super::snapshot;
+use super::stores::{DerivedForm, RebuildPosition, RebuildProgress};
 use super::topology::Effect;
 use crate::processor::{BoxError, Init, ProcessorContext, Record};
 use crate::state::StoreRef;
@@ -47,9 +53,8 @@ impl Default for SliceLimits {
 
 /// The stores that a rebuild reads and writes.
 pub(super) struct Rebuild<A: Aggregate> {
-    pub(super) state: StoreRef<String, AggregateRecord<A::State>>,
+    pub(super) aggregates: Repository<A>,
     pub(super) progress: StoreRef<String, RebuildProgress>,
-    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
     pub(super) limits: SliceLimits,
     pub(super) meter: Meter,
     /// Whether events are handed downstream beside changes.
@@ -71,10 +76,11 @@ impl<A: Aggregate> Rebuild<A> {
         &self,
         context: &mut ProcessorContext<'_, String, Effect<A::State>>,
     ) -> Result<Init, BoxError> {
-        let progress = self.progress.get(&HISTORY.to_owned())?.unwrap_or_default();
+        let progress = self.progress()?;
         if progress.complete {
             return Ok(Init::Ready);
         }
+        let quiet = progress.quiet;
         let start = match progress.position.clone() {
             Some(RebuildPosition {
                 aggregate_id,
@@ -87,28 +93,31 @@ impl<A: Aggregate> Rebuild<A> {
         };
         let mut current = self.resume(progress.position)?;
         let (mut entries, mut bytes, mut last) = (0, 0, None);
-        for found in self.history.range((start, Bound::Unbounded))? {
+        for found in self.aggregates.history.range((start, Bound::Unbounded))? {
             let (key, entry) = found?;
             if current
                 .as_ref()
                 .is_some_and(|current| current.aggregate_id != key.aggregate_id)
             {
-                self.finish(context, current.take())?;
+                self.finish(context, current.take(), quiet)?;
             }
             let before = current.take().map(|current| current.record);
-            let record = if self.steps {
-                self.step(context, before, &key, &entry)?
-            } else {
-                let state = match &before {
-                    Some(before) if self.reports => Some(before.state.clone()),
-                    _ => None,
-                };
-                let record = replay::<A>(before, &key, &entry)?;
-                if self.reports {
-                    self.happened(context, &entry, state, &record, &key)?;
-                }
-                record
-            };
+            let told = !quiet && (self.reports || self.steps);
+            let known = before.clone().filter(|_| told);
+            let read = ReadEntry::<A>::parse(&key, &entry)?;
+            let mut record = read.before(before)?;
+            read.apply(&mut record);
+            self.aggregates
+                .snapshot_if_due(&key.aggregate_id, &record)?;
+            let indexed = IndexedEvent::of(&read.envelope);
+            self.aggregates
+                .index(&key, read.envelope.timestamp, indexed)?;
+            if told && self.steps {
+                self.step(context, known, &record, &read.envelope, &entry)?;
+            } else if told {
+                let state = known.map(|known| known.state);
+                self.happened(context, &entry, state, &record, &key)?;
+            }
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
                 record,
@@ -123,11 +132,8 @@ impl<A: Aggregate> Rebuild<A> {
         }
         let full = entries >= self.limits.entries || bytes >= self.limits.bytes;
         if !full {
-            self.finish(context, current)?;
-            self.set(RebuildProgress {
-                complete: true,
-                position: None,
-            })?;
+            self.finish(context, current, quiet)?;
+            self.set(true, None, quiet)?;
             tracing::info!(
                 task = %context.task(), aggregate = A::TYPE, entries, "derived state is complete"
             );
@@ -139,7 +145,7 @@ impl<A: Aggregate> Rebuild<A> {
             record,
         }) = current
         {
-            self.state.put(aggregate_id, record)?;
+            self.aggregates.set(aggregate_id, record)?;
         }
         tracing::info!(task = %context.task(), aggregate = A::TYPE, entries, "rebuilding from history");
         let position = last.map(
@@ -151,11 +157,33 @@ impl<A: Aggregate> Rebuild<A> {
                 version,
             },
         );
-        self.set(RebuildProgress {
-            complete: false,
-            position,
-        })?;
+        self.set(false, position, quiet)?;
         Ok(Init::Continue)
+    }
+
+    /// Returns how far what this program needs is built.
+    fn progress(&self) -> Result<RebuildProgress, BoxError> {
+        let from_the_start = |quiet| RebuildProgress {
+            form: self.form(),
+            quiet,
+            ..RebuildProgress::default()
+        };
+        Ok(match self.progress.get(&HISTORY.to_owned())? {
+            None => from_the_start(false),
+            Some(progress) if progress.form == self.form() => progress,
+            // A rebuild that had to tell has to tell still.
+            Some(RebuildProgress {
+                complete, quiet, ..
+            }) => from_the_start(complete || quiet),
+        })
+    }
+
+    fn form(&self) -> DerivedForm {
+        DerivedForm {
+            snapshots: snapshot::FORMAT,
+            state_version: A::STATE_VERSION,
+            index: self.aggregates.index.is_some(),
+        }
     }
 
     /// Returns the aggregate at which the slice before ended.
@@ -166,7 +194,7 @@ impl<A: Aggregate> Rebuild<A> {
         let Some(RebuildPosition { aggregate_id, .. }) = position else {
             return Ok(None);
         };
-        let record = self.state.get(&aggregate_id)?;
+        let record = self.aggregates.load(&aggregate_id)?;
         assert!(
             record.is_some(),
             "a slice commits its position together with its state"
@@ -203,6 +231,7 @@ impl<A: Aggregate> Rebuild<A> {
         &self,
         context: &mut ProcessorContext<'_, String, Effect<A::State>>,
         current: Option<Current<A::State>>,
+        quiet: bool,
     ) -> Result<(), BoxError> {
         let Some(Current {
             aggregate_id,
@@ -211,10 +240,10 @@ impl<A: Aggregate> Rebuild<A> {
         else {
             return Ok(());
         };
-        if self.steps {
-            return Ok(self.state.put(aggregate_id, record)?);
+        self.aggregates.set(aggregate_id.clone(), record.clone())?;
+        if quiet || self.steps {
+            return Ok(());
         }
-        self.state.put(aggregate_id.clone(), record.clone())?;
         // As where events are folded: a foreign clock may run ahead of what a broker takes.
         let timestamp = record.updated_at.min(context.system_time());
         context.forward(Record::new(
@@ -225,34 +254,43 @@ impl<A: Aggregate> Rebuild<A> {
         Ok(())
     }
 
-    /// Folds an entry and hands it downstream.
+    /// Hands an event of history downstream, with the aggregate around it.
     fn step(
         &self,
         context: &mut ProcessorContext<'_, String, Effect<A::State>>,
         before: Option<AggregateRecord<A::State>>,
-        key: &HistoryKey,
+        after: &AggregateRecord<A::State>,
+        envelope: &Envelope<'_>,
         entry: &HistoryEntry,
-    ) -> Result<AggregateRecord<A::State>, BoxError> {
-        let after = replay::<A>(before.clone(), key, entry)?;
-        let headers = Envelope::parse(&entry.event)?.headers()?;
+    ) -> Result<(), BoxError> {
         let timestamp = after.updated_at;
         let step = Step {
             before,
             after: after.clone(),
             events: vec![StepEvent {
-                version: key.version,
-                timestamp,
-                headers,
+                version: envelope.aggregate_version,
+                timestamp: envelope.timestamp,
+                headers: envelope.headers()?,
                 value: entry.event.clone(),
             }],
             replayed: true,
         };
-        let aggregate_id = key.aggregate_id.clone();
-        context.forward(Record::new(aggregate_id, Effect::Stepped(step), timestamp))?;
-        Ok(after)
+        let aggregate_id = envelope.aggregate_id.to_string();
+        Ok(context.forward(Record::new(aggregate_id, Effect::Stepped(step), timestamp))?)
     }
 
-    fn set(&self, progress: RebuildProgress) -> Result<(), BoxError> {
+    fn set(
+        &self,
+        complete: bool,
+        position: Option<RebuildPosition>,
+        quiet: bool,
+    ) -> Result<(), BoxError> {
+        let progress = RebuildProgress {
+            complete,
+            position,
+            form: self.form(),
+            quiet,
+        };
         Ok(self.progress.put(HISTORY.to_owned(), progress)?)
     }
 }

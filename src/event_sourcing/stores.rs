@@ -3,6 +3,8 @@
 //! | Store | Key | Value | Durability |
 //! | --- | --- | --- | --- |
 //! | `<name>-state` | aggregate id | [`AggregateRecord`](super::AggregateRecord), JSON | derived |
+//! | `<name>-snapshots` | [`HistoryKey`] | the state at a version (`snapshot.rs`) | derived |
+//! | `<name>-events-by-time` | time, then [`HistoryKey`] (`event_index.rs`) | type and actor, JSON | derived |
 //! | `<name>-rebuild` | `history` | [`RebuildProgress`], JSON | derived |
 //! | `<name>-history` | [`HistoryKey`] | [`HistoryEntry`] | record |
 //! | `<name>-commands` | [`CommandKey`] | [`RememberedCommand`], JSON | record |
@@ -51,6 +53,25 @@ pub struct RebuildProgress {
     /// The last entry that is in, as long as it is not complete.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub position: Option<RebuildPosition>,
+    /// The form of what is derived. Another program's is built anew; one from before there were
+    /// forms, too.
+    #[serde(default)]
+    pub form: DerivedForm,
+    /// Whether the rebuild is for a new form only: it tells nobody downstream, where all is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub quiet: bool,
+}
+
+/// The form of what is derived from history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DerivedForm {
+    /// The layout of snapshots; 0 where there are none.
+    pub snapshots: u8,
+    /// [`Aggregate::STATE_VERSION`](super::Aggregate::STATE_VERSION).
+    pub state_version: u32,
+    /// Whether there is an index by time.
+    pub index: bool,
 }
 
 /// A place in history.

@@ -1,5 +1,7 @@
 //! Timestamps on the wire: RFC 3339, UTC, milliseconds (`2025-12-09T12:00:00.000Z`).
 
+use serde::Serializer;
+
 use crate::clock::Timestamp;
 
 /// Why a text is not a timestamp.
@@ -68,6 +70,16 @@ pub fn format_timestamp(millis: Timestamp) -> Result<String, TimeError> {
     let instant =
         jiff::Timestamp::from_millisecond(millis).map_err(|_| TimeError::Range { millis })?;
     Ok(format!("{instant:.3}"))
+}
+
+/// Serialises milliseconds as [`format_timestamp`] writes them.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(super) fn write_timestamp<S: Serializer>(
+    millis: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = format_timestamp(*millis).map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(&text)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! Draws the event-sourced part of a topology: two sources, two processors, four stores.
+//! Draws the event-sourced part of a topology: two sources, two processors, and their stores.
 //!
 //! ```text
 //! commands ─▶ <name>-decide ─┬─▶ events (own)         stores, shared by both processors:
-//!                            ├─▶ replies              <name>-state     derived
-//! events ───▶ <name>-fold ───┴─▶ changed aggregates   <name>-rebuild   derived
-//!                                (the read models)    <name>-history   record
-//! both ─────▶ dead letters                            <name>-commands  record
+//!                            ├─▶ replies              <name>-state           derived
+//! events ───▶ <name>-fold ───┴─▶ changed aggregates   <name>-snapshots       derived
+//!                                (the read models)    <name>-events-by-time  derived, optional
+//! both ─────▶ dead letters                            <name>-rebuild         derived
+//!                                                     <name>-history         record
+//!                                                     <name>-commands        record
 //! ```
 //! # Invariants
 //! - Commands and events of one aggregate are co-partitioned, and one task owns both: it is the only
@@ -16,12 +18,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::aggregate::Aggregate;
+use super::aggregate_history::{AggregateHistory, StoreNames};
 use super::command::Reply;
 use super::command_processor::CommandProcessor;
+use super::current_state::{CurrentState, CurrentStateSerde};
 use super::decision::AggregateRecord;
+use super::event_index::{EventIndexKey, EventIndexKeySerde, IndexedEvent};
 use super::event_processor::EventProcessor;
 use super::history::{HistoryEntry, HistoryKey};
 use super::message::{Message, MessageProcessor, Step};
@@ -30,6 +36,8 @@ use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits};
 use super::recorded::{CommandOutcome, Drawn, Happened};
 use super::reply_hub::ReplyHub;
+use super::repository::Repository;
+use super::snapshot::SnapshotSerde;
 use super::stores::{
     CommandKey, CommandKeySerde, HistoryEntrySerde, HistoryKeySerde, RebuildProgress,
     RememberedCommand,
@@ -107,6 +115,20 @@ pub struct AggregateTopics {
     pub dead_letters: String,
 }
 
+impl AggregateTopics {
+    /// Names the topics `<prefix>.commands`, `.events`, `.replies` and `.dlq`.
+    #[must_use]
+    pub fn prefixed(prefix: &str) -> Self {
+        let topic = |what: &str| format!("{prefix}.{what}");
+        Self {
+            commands: topic("commands"),
+            events: topic("events"),
+            replies: topic("replies"),
+            dead_letters: topic("dlq"),
+        }
+    }
+}
+
 /// How long topics of commands, events, replies and dead letters keep their records.
 pub const TOPIC_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -154,10 +176,15 @@ pub struct EventSourced<A> {
     on_event_error: ErrorPolicy,
     replies: ReplyHub,
     slices: SliceLimits,
+    snapshot_interval: NonZeroU64,
+    index_by_time: bool,
     /// Whether events and outcomes are handed downstream beside changes.
     reports: bool,
     aggregate: PhantomData<fn() -> A>,
 }
+
+/// How many versions lie between two snapshots unless said otherwise.
+pub const SNAPSHOT_INTERVAL: NonZeroU64 = NonZeroU64::new(100).unwrap();
 
 impl<A> fmt::Debug for EventSourced<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,9 +209,11 @@ fn changes<S: Clone + 'static>(
 }
 
 struct Handles<A: Aggregate> {
-    state: StoreHandle<String, AggregateRecord<A::State>>,
-    progress: StoreHandle<String, RebuildProgress>,
+    state: StoreHandle<String, CurrentState<A::State>>,
     history: StoreHandle<HistoryKey, HistoryEntry>,
+    snapshots: StoreHandle<HistoryKey, Vec<u8>>,
+    index: Option<StoreHandle<EventIndexKey, IndexedEvent>>,
+    progress: StoreHandle<String, RebuildProgress>,
     commands: StoreHandle<CommandKey, RememberedCommand>,
 }
 
@@ -202,6 +231,8 @@ impl<A: Aggregate> EventSourced<A> {
             memory: CommandMemory::default(),
             replies: ReplyHub::new(),
             slices: SliceLimits::default(),
+            snapshot_interval: SNAPSHOT_INTERVAL,
+            index_by_time: true,
             reports: false,
             aggregate: PhantomData,
         }
@@ -242,6 +273,24 @@ impl<A: Aggregate> EventSourced<A> {
         self
     }
 
+    /// Takes a snapshot at every version that is a multiple of `versions`; 100 unless said otherwise.
+    /// Fewer make reads of the past faster and the store larger. May change at any time; what is
+    /// there stays until the next reset.
+    #[must_use]
+    pub fn snapshot_interval(mut self, versions: NonZeroU64) -> Self {
+        self.snapshot_interval = versions;
+        self
+    }
+
+    /// Keeps no index of events by time, which costs a small write for each event: then nobody can ask
+    /// for the events of all aggregates in a period. Switched on again, it is built from history when
+    /// a task starts.
+    #[must_use]
+    pub fn without_index_by_time(mut self) -> Self {
+        self.index_by_time = false;
+        self
+    }
+
     fn store_name(&self, what: &str) -> String {
         format!("{}-{what}", self.name)
     }
@@ -254,18 +303,33 @@ impl<A: Aggregate> EventSourced<A> {
         &self.name
     }
 
-    /// Returns how the aggregate is reached from outside: its command topic, its state, its replies.
-    /// One that messages come to can only be read.
+    /// Returns how the aggregate is reached from outside: its command topic, its state and history, its
+    /// replies. One that messages come to can only be read.
     #[must_use]
     pub fn endpoint(&self) -> AggregateEndpoint {
         if self.topics.commands.is_empty() {
-            return AggregateEndpoint::read_only::<A>(self.store_name("state"));
+            let state = self.store_name("state");
+            return AggregateEndpoint::read_only::<A>(state).with_history(self.history());
         }
         AggregateEndpoint::of::<A>(
             self.topics.commands.clone(),
             self.store_name("state"),
             self.replies.clone(),
         )
+        .with_history(self.history())
+    }
+
+    /// Returns the reader of what the aggregates have been through: time travel, timelines, events.
+    #[must_use]
+    pub fn history(&self) -> AggregateHistory<A> {
+        AggregateHistory::new(StoreNames {
+            state: self.store_name("state"),
+            history: self.store_name("history"),
+            snapshots: self.store_name("snapshots"),
+            index: self
+                .index_by_time
+                .then(|| self.store_name("events-by-time")),
+        })
     }
 
     /// Adds the aggregate to a topology and declares its topics. Returns every change of an
@@ -360,31 +424,33 @@ impl<A: Aggregate> EventSourced<A> {
         A::Command: Clone,
     {
         let stores = self.stores(builder);
-        let (memory, limits) = (self.memory, self.slices);
+        let (memory, limits, interval) = (self.memory, self.slices, self.snapshot_interval);
         messages
             .process(
                 &self.store_name("decide"),
                 (
                     &stores.state,
-                    &stores.progress,
                     &stores.history,
+                    &stores.snapshots,
+                    stores.index.as_ref(),
+                    &stores.progress,
                     &stores.commands,
                 ),
-                move |setup, (state, progress, history, commands)| {
+                move |setup, (state, history, snapshots, index, progress, commands)| {
                     let meter = meter::<A>(setup);
+                    let stores = (state, history, snapshots, index);
+                    let aggregates = Repository::new(stores, interval, &meter);
                     MessageProcessor::<A> {
                         rebuild: Rebuild {
-                            state: state.clone(),
+                            aggregates: aggregates.clone(),
                             progress,
-                            history: history.clone(),
                             limits,
                             meter: meter.clone(),
                             steps: true,
                             reports: false,
                         },
                         commands: CommandProcessor {
-                            state,
-                            history,
+                            aggregates,
                             commands,
                             memory,
                             replies: ReplyHub::new(),
@@ -408,8 +474,20 @@ impl<A: Aggregate> EventSourced<A> {
             state: builder.add_state_store(StoreBuilder::as_store(
                 self.store_name("state"),
                 serdes::string(),
-                serdes::json(),
+                CurrentStateSerde::<A>::default(),
             )),
+            snapshots: builder.add_state_store(StoreBuilder::as_store(
+                self.store_name("snapshots"),
+                HistoryKeySerde,
+                SnapshotSerde,
+            )),
+            index: self.index_by_time.then(|| {
+                builder.add_state_store(StoreBuilder::as_store(
+                    self.store_name("events-by-time"),
+                    EventIndexKeySerde,
+                    serdes::json(),
+                ))
+            }),
             progress: builder.add_state_store(StoreBuilder::as_store(
                 self.store_name("rebuild"),
                 serdes::string(),
@@ -443,6 +521,7 @@ impl<A: Aggregate> EventSourced<A> {
             topic: self.topics.dead_letters.clone(),
         };
         let (memory, replies, reports) = (self.memory, self.replies.clone(), self.reports);
+        let interval = self.snapshot_interval;
         builder
             .stream(
                 &self.topics.commands,
@@ -452,16 +531,25 @@ impl<A: Aggregate> EventSourced<A> {
             )
             .process(
                 &self.store_name("decide"),
-                (&stores.state, &stores.history, &stores.commands),
-                move |setup, (state, history, commands)| CommandProcessor::<A> {
-                    state,
-                    history,
-                    commands,
-                    memory,
-                    replies: replies.clone(),
-                    meter: meter::<A>(setup),
-                    reports,
-                    purged_to: None,
+                (
+                    &stores.state,
+                    &stores.history,
+                    &stores.snapshots,
+                    stores.index.as_ref(),
+                    &stores.commands,
+                ),
+                move |setup, (state, history, snapshots, index, commands)| {
+                    let meter = meter::<A>(setup);
+                    let stores = (state, history, snapshots, index);
+                    CommandProcessor::<A> {
+                        aggregates: Repository::new(stores, interval, &meter),
+                        commands,
+                        memory,
+                        replies: replies.clone(),
+                        meter,
+                        reports,
+                        purged_to: None,
+                    }
                 },
             )
     }
@@ -472,6 +560,7 @@ impl<A: Aggregate> EventSourced<A> {
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
         let (limits, reports) = (self.slices, self.reports);
+        let interval = self.snapshot_interval;
         let history_name = self.store_name("history");
         builder
             .stream(
@@ -482,13 +571,19 @@ impl<A: Aggregate> EventSourced<A> {
             )
             .process(
                 &self.store_name("fold"),
-                (&stores.state, &stores.progress, &stores.history),
-                move |setup, (state, progress, history)| {
+                (
+                    &stores.state,
+                    &stores.history,
+                    &stores.snapshots,
+                    stores.index.as_ref(),
+                    &stores.progress,
+                ),
+                move |setup, (state, history, snapshots, index, progress)| {
                     let meter = meter::<A>(setup);
+                    let stores = (state, history, snapshots, index);
                     let rebuild = Rebuild {
-                        state,
+                        aggregates: Repository::new(stores, interval, &meter),
                         progress,
-                        history,
                         limits,
                         meter: meter.clone(),
                         reports,

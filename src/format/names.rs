@@ -81,6 +81,18 @@ pub fn client_id(identity: &str, advertised: Option<&str>) -> String {
     )
 }
 
+/// Returns `<application_id>-<sink>`: the group of a sink, and the name of its offsets in the target.
+#[must_use]
+pub fn sink_group(application_id: &str, sink: &str) -> String {
+    format!("{application_id}-{sink}")
+}
+
+/// Returns `<application_id>-<sink>-<process id>`: who a process is in a sink's group.
+#[must_use]
+pub fn sink_identity(application_id: &str, sink: &str, process_id: &str) -> String {
+    format!("{}-{process_id}", sink_group(application_id, sink))
+}
+
 /// Returns the HTTP address that a member's `client.id` carries.
 #[must_use]
 pub fn advertised_address(client_id: &str) -> Option<&str> {

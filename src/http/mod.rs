@@ -14,7 +14,9 @@
 //! Every error is `{"code","message"}`; `docs/http.md` has the statuses.
 
 mod commands;
+mod history;
 mod owners;
+mod parameters;
 mod problem;
 mod producer;
 mod queries;

@@ -10,11 +10,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::parameters::QueryParameters;
 use super::problem::Problem;
 use super::server::{Segments, Shared};
 use super::serving::Serving;
 use crate::query::{Found, QueryError};
 use crate::runtime::error_chain as chain;
+use crate::sink::{SinkStatus, SinkView};
 use crate::topology::TaskId;
 
 /// Prometheus' text format.
@@ -68,6 +70,12 @@ pub(super) async fn stores(State(shared): State<Arc<Shared>>) -> Result<Response
     Ok(Json(stores).into_response())
 }
 
+pub(super) async fn sinks(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let serving = shared.serving()?;
+    let views: Vec<SinkView> = serving.sinks().iter().map(SinkStatus::view).collect();
+    Ok(Json(views).into_response())
+}
+
 #[derive(Serialize)]
 struct Entry {
     store: String,
@@ -81,10 +89,20 @@ pub(super) async fn entry(
     uri: Uri,
     Segments(store, key): Segments,
 ) -> Result<Response, Problem> {
+    let as_of = QueryParameters::read(&uri, &["as_of"])?.time("as_of")?;
     let serving = shared.serving()?;
-    let found = look_up(&serving, &store, &key, &path_and_query(&uri)).await?;
+    let (asked, of, at) = (Arc::clone(&serving), store.clone(), key.clone());
+    let read = blocking(move || match as_of {
+        Some(as_of) => asked.queries().get_as_of(&of, &at, as_of),
+        None => asked.queries().get(&of, &at),
+    });
+    let found = match read.await? {
+        Ok(found) => found,
+        Err(error) => return Err(query_problem(&serving, error, &path_and_query(&uri)).await),
+    };
     let Some(Found { value, timestamp }) = found else {
-        let message = format!("store `{store}` has no key `{key}`");
+        let then = if as_of.is_some() { " at that time" } else { "" };
+        let message = format!("store `{store}` has no key `{key}`{then}");
         return Err(Problem::not_found("UNKNOWN_KEY", message));
     };
     Ok(Json(Entry {
@@ -96,70 +114,30 @@ pub(super) async fn entry(
     .into_response())
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Aggregate {
-    aggregate_type: String,
-    aggregate_id: String,
-    #[serde(flatten)]
-    record: serde_json::Map<String, Value>,
-}
-
-pub(super) async fn aggregate(
-    State(shared): State<Arc<Shared>>,
-    uri: Uri,
-    Segments(aggregate_type, aggregate_id): Segments,
-) -> Result<Response, Problem> {
-    let store = shared.endpoint(&aggregate_type)?.store().to_owned();
-    let serving = shared.serving()?;
-    let found = look_up(&serving, &store, &aggregate_id, &path_and_query(&uri)).await?;
-    let Some(found) = found else {
-        let message = format!("there is no {aggregate_type} `{aggregate_id}`");
-        return Err(Problem::not_found("UNKNOWN_AGGREGATE", message));
-    };
-    let record = match found.value {
-        Value::Object(fields) => fields,
-        other => serde_json::Map::from_iter([("state".to_owned(), other)]),
-    };
-    Ok(Json(Aggregate {
-        aggregate_type,
-        aggregate_id,
-        record,
-    })
-    .into_response())
-}
-
-async fn look_up(
-    serving: &Arc<Serving>,
-    store: &str,
-    key: &str,
+/// Says why stores have no answer.
+pub(super) async fn query_problem(
+    serving: &Serving,
+    error: QueryError,
     path_and_query: &str,
-) -> Result<Option<Found>, Problem> {
-    let (asked, store, key) = (Arc::clone(serving), store.to_owned(), key.to_owned());
-    match blocking(move || asked.queries().get(&store, &key)).await? {
-        Ok(found) => Ok(found),
-        Err(error @ QueryError::UnknownStore(_)) => {
-            Err(Problem::not_found("UNKNOWN_STORE", error.to_string()))
-        }
-        Err(error @ QueryError::BadKey { .. }) => {
-            Err(Problem::malformed("MALFORMED_KEY", chain(&error)))
-        }
-        Err(QueryError::NotHere {
+) -> Problem {
+    match error {
+        QueryError::UnknownStore(_) => Problem::not_found("UNKNOWN_STORE", error.to_string()),
+        QueryError::BadKey { .. } => Problem::malformed("MALFORMED_KEY", chain(&error)),
+        QueryError::NotVersioned(_) => Problem::malformed("NOT_VERSIONED", error),
+        QueryError::NotHere {
             partition,
             sub_topology,
             ..
-        }) => Err(serving
-            .not_here(
-                TaskId {
-                    sub_topology,
-                    partition,
-                },
-                path_and_query,
-            )
-            .await),
-        Err(error @ (QueryError::Failed { .. } | QueryError::NotVersioned(_))) => {
+        } => {
+            let task = TaskId {
+                sub_topology,
+                partition,
+            };
+            serving.not_here(task, path_and_query).await
+        }
+        QueryError::Failed { .. } => {
             tracing::error!(error = %chain(&error), "query failed");
-            Err(Problem::internal(error.to_string()))
+            Problem::internal(error.to_string())
         }
     }
 }

@@ -25,15 +25,16 @@ use tokio::task::JoinHandle;
 
 use super::problem::Problem;
 use super::serving::Serving;
-use super::{commands, queries, read_models};
+use super::{commands, history, queries, read_models};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::packaged::{AggregateEndpoint, ReadModel};
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 8] = [
-    METRICS, LIVE, READY, TOPOLOGY, STORES, ENTRY, AGGREGATE, COMMAND,
+const ROUTES: [&str; 15] = [
+    METRICS, LIVE, READY, TOPOLOGY, SINKS, STORES, ENTRY, AGGREGATES, AGGREGATE, TIMELINE, DIFF,
+    EVENTS, PERIOD, VERIFY, COMMAND,
 ];
 /// The label of all read models.
 const READ_MODEL: &str = "/{readModel}";
@@ -41,9 +42,16 @@ const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
 const TOPOLOGY: &str = "/topology";
+const SINKS: &str = "/sinks";
 const STORES: &str = "/stores";
 const ENTRY: &str = "/stores/{name}/{key}";
 const AGGREGATE: &str = "/aggregates/{aggregateType}/{aggregateId}";
+const AGGREGATES: &str = "/aggregates";
+const TIMELINE: &str = "/aggregates/{aggregateType}/{aggregateId}/timeline";
+const DIFF: &str = "/aggregates/{aggregateType}/{aggregateId}/diff";
+const EVENTS: &str = "/aggregates/{aggregateType}/{aggregateId}/events";
+const PERIOD: &str = "/aggregates/{aggregateType}/events";
+const VERIFY: &str = "/verify/{aggregateType}";
 const COMMAND: &str = "/commands/{aggregateType}/{aggregateId}";
 /// The label of a path without a route.
 const NO_ROUTE: &str = "none";
@@ -114,16 +122,18 @@ impl Shared {
         );
     }
 
+    /// Returns the types of the aggregates that can be asked for.
+    pub(super) fn aggregate_types(&self) -> Vec<&str> {
+        let endpoints = self.aggregates.iter();
+        endpoints.map(AggregateEndpoint::aggregate_type).collect()
+    }
+
     pub(super) fn endpoint(&self, aggregate_type: &str) -> Result<&AggregateEndpoint, Problem> {
         let mut endpoints = self.aggregates.iter();
         endpoints
             .find(|endpoint| endpoint.aggregate_type() == aggregate_type)
             .ok_or_else(|| {
-                let known: Vec<&str> = self
-                    .aggregates
-                    .iter()
-                    .map(AggregateEndpoint::aggregate_type)
-                    .collect();
+                let known = self.aggregate_types();
                 let known = if known.is_empty() {
                     "none".to_owned()
                 } else {
@@ -261,9 +271,16 @@ fn router(shared: Arc<Shared>, models: Vec<ReadModel>) -> Router {
         .route(LIVE, get(queries::live))
         .route(READY, get(queries::ready))
         .route(TOPOLOGY, get(queries::topology))
+        .route(SINKS, get(queries::sinks))
         .route(STORES, get(queries::stores))
         .route(ENTRY, get(queries::entry))
-        .route(AGGREGATE, get(queries::aggregate))
+        .route(AGGREGATES, get(history::aggregate_types))
+        .route(AGGREGATE, get(history::aggregate))
+        .route(TIMELINE, get(history::timeline))
+        .route(DIFF, get(history::diff))
+        .route(EVENTS, get(history::events))
+        .route(PERIOD, get(history::events_of_period))
+        .route(VERIFY, get(history::verify))
         .route(COMMAND, post(commands::command))
         .fallback(queries::no_such_route)
         .method_not_allowed_fallback(queries::wrong_method)

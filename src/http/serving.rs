@@ -10,6 +10,7 @@ use crate::format::partitioner::partition_for_key;
 use crate::log::{Log, TopicName, TopicPartition};
 use crate::query::QueryRegistry;
 use crate::runtime::{App, Health, HealthHandle, ResolvedTopology};
+use crate::sink::SinkStatus;
 use crate::topology::{TaskId, TopicRef};
 
 /// A process at work, as HTTP sees it.
@@ -19,6 +20,7 @@ pub struct Serving {
     topology: Arc<ResolvedTopology>,
     owners: Owners,
     commands: CommandProducer,
+    sinks: Vec<SinkStatus>,
 }
 
 impl fmt::Debug for Serving {
@@ -52,7 +54,19 @@ impl Serving {
             topology: Arc::clone(app.topology()),
             owners: Owners::new(app.log(), application_id, process_id),
             commands,
+            sinks: Vec::new(),
         }
+    }
+
+    /// Shows these sinks.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: Vec<SinkStatus>) -> Self {
+        self.sinks = sinks;
+        self
+    }
+
+    pub(super) fn sinks(&self) -> &[SinkStatus] {
+        &self.sinks
     }
 
     pub(super) fn health(&self) -> Health {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use prometheus::local::LocalHistogram;
 
 use super::labels::TaskState;
-use super::registry::Owner;
+use super::registry::{Metrics, Owner};
 use super::{Counter, Gauge, Histogram};
+use crate::log::TopicPartition;
 
 /// Metrics of a stream thread.
 #[derive(Debug, Clone)]
@@ -188,6 +189,12 @@ pub struct EventSourcingMetrics {
     pub refused: Counter,
     /// Events applied while derived state was rebuilt.
     pub rebuilt: Counter,
+    /// Snapshots written.
+    pub snapshots: Counter,
+    /// Snapshots that did not read.
+    pub snapshots_unreadable: Counter,
+    /// Current states that did not read.
+    pub states_unreadable: Counter,
     /// Commands accepted.
     pub commands_accepted: Counter,
     /// Commands rejected.
@@ -196,4 +203,44 @@ pub struct EventSourcingMetrics {
     pub commands_conflicting: Counter,
     /// Commands answered with their first reply.
     pub commands_repeated: Counter,
+}
+
+/// Metrics of a sink's thread (see [`sink`](crate::sink)).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SinkThreadMetrics {
+    /// 1 while there is a connection to the target.
+    pub connected: Gauge,
+    /// Failures of the target.
+    pub failures: Counter,
+    /// Times the stored offsets were not the expected ones.
+    pub superseded: Counter,
+    /// Records passed over by policy.
+    pub skipped: Counter,
+    pub(crate) records: Counter,
+    pub(crate) rows: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) duration: Histogram,
+    pub(crate) sink: String,
+    pub(crate) metrics: Metrics,
+}
+
+impl SinkThreadMetrics {
+    /// Counts a write.
+    pub fn written(&self, records: u64, rows: u64, took: Duration) {
+        self.records.inc_by(records);
+        self.rows.inc_by(rows);
+        self.batches.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Shows how far behind a partition is.
+    pub fn position(&self, partition: &TopicPartition, lag: i64) {
+        self.metrics.sink_lag(&self.sink, partition).set(lag);
+    }
+
+    /// A partition has another owner.
+    pub fn give_up(&self, partition: &TopicPartition) {
+        self.metrics.remove_sink_lag(&self.sink, partition);
+    }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Label {
     Route,
     /// An HTTP status code.
     Status,
+    /// A sink, by its name in the configuration.
+    Sink,
     /// The version of the program.
     Version,
 }
@@ -56,6 +58,7 @@ impl Label {
             Self::Counter => "counter",
             Self::Route => "route",
             Self::Status => "status",
+            Self::Sink => "sink",
             Self::Version => "version",
         }
     }
@@ -254,12 +257,48 @@ metrics! {
     EventsRebuilt: Type::Counter, "millstream_events_rebuilt_total",
         [Thread, Task, AggregateType],
         "Events of the history applied while derived state was rebuilt.";
+    SnapshotsWritten: Type::Counter, "millstream_events_snapshots_total",
+        [Thread, Task, AggregateType],
+        "Snapshots of aggregates written.";
+    SnapshotsUnreadable: Type::Counter, "millstream_events_snapshots_unreadable_total",
+        [Thread, Task, AggregateType],
+        "Snapshots that did not read, passed over while a current state was folded again.";
+    StatesUnreadable: Type::Counter, "millstream_events_states_unreadable_total",
+        [Thread, Task, AggregateType],
+        "Current states of aggregates that did not read and were folded again from their events.";
     CommandsHandled: Type::Counter, "millstream_commands_handled_total",
         [Thread, Task, AggregateType, Outcome],
         "Commands answered.";
     TopologyCounted: Type::Counter, "millstream_topology_counted_events_total",
         [Thread, Task, Counter],
         "What the topology itself counts, by the name that it gives the counter.";
+    SinkRecords: Type::Counter, "millstream_sink_records_total",
+        [Sink],
+        "Records that a sink has written to its target, with their offsets.";
+    SinkRows: Type::Counter, "millstream_sink_rows_total",
+        [Sink],
+        "Rows or files that those records made.";
+    SinkBatches: Type::Counter, "millstream_sink_batches_total",
+        [Sink],
+        "Writes of a sink, each of them atomic.";
+    SinkBatchDuration: Type::Histogram(WORK_SECONDS), "millstream_sink_batch_duration_seconds",
+        [Sink],
+        "Time of one write.";
+    SinkLag: Type::Gauge, "millstream_sink_lag_records",
+        [Sink, Topic, Partition],
+        "High watermark less the offset that the target has stored, for the partitions of this process.";
+    SinkConnected: Type::Gauge, "millstream_sink_connection_state",
+        [Sink],
+        "1 while the sink has a connection to its target, 0 otherwise.";
+    SinkFailures: Type::Counter, "millstream_sink_failures_total",
+        [Sink],
+        "Times the target was away, did not answer or refused something; `/sinks` has the last error.";
+    SinkSuperseded: Type::Counter, "millstream_sink_superseded_total",
+        [Sink],
+        "Times the stored offsets were not the expected ones: another owner, or a rebuild.";
+    SinkSkipped: Type::Counter, "millstream_sink_skipped_total",
+        [Sink],
+        "Records that the target refuses and that were passed over by policy.";
     HttpRequests: Type::Counter, "millstream_http_requests_total",
         [Route, Status],
         "HTTP requests answered.";
@@ -316,6 +355,7 @@ mod tests {
             "events",
             "commands",
             "topology",
+            "sink",
             "http",
             "process",
         ];
@@ -338,7 +378,7 @@ mod tests {
                 Type::Counter => assert!(name.ends_with("_total"), "{name}"),
                 Type::Histogram(_) => assert!(name.ends_with("_seconds"), "{name}"),
                 Type::Gauge => {
-                    let unit = ["_records", "_bytes", "_aborts", "_info"]
+                    let unit = ["_records", "_bytes", "_aborts", "_info", "_state"]
                         .iter()
                         .any(|unit| name.ends_with(unit));
                     assert!(unit, "{name}");

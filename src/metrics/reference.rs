@@ -105,6 +105,10 @@ fn label_meanings() -> Vec<(Label, String)> {
             "pattern of the route, such as `/stores/{name}/{key}`".to_owned(),
         ),
         (Label::Status, "HTTP status code".to_owned()),
+        (
+            Label::Sink,
+            "sink by its name in the configuration".to_owned(),
+        ),
         (Label::Version, "version of the program".to_owned()),
     ]
 }

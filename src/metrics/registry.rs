@@ -11,7 +11,8 @@ use prometheus::{
 use super::handles::{EventSourcingMetrics, SinkMetrics, SourceMetrics, StoreMetrics};
 use super::labels::{CommandOutcome, MemoryUser, SetAsideReason, TaskState};
 use super::names::{Label, Metric, TOPOLOGY_COUNTERS_MAX, Type};
-use super::{Counter, Gauge, Histogram, TaskMetrics, ThreadMetrics};
+use super::{Counter, Gauge, Histogram, SinkThreadMetrics, TaskMetrics, ThreadMetrics};
+use crate::log::TopicPartition;
 
 /// The longest name of a topology's counter.
 const COUNTER_NAME_CHARS_MAX: usize = 64;
@@ -167,6 +168,34 @@ impl Metrics {
             .inc();
         self.histogram(Metric::HttpDuration, &[route])
             .observe(duration.as_secs_f64());
+    }
+
+    /// Returns the metrics of a sink.
+    #[must_use]
+    pub fn sink(&self, sink: &str) -> SinkThreadMetrics {
+        let labels = [sink];
+        SinkThreadMetrics {
+            connected: self.gauge(Metric::SinkConnected, &labels),
+            failures: self.counter(Metric::SinkFailures, &labels),
+            superseded: self.counter(Metric::SinkSuperseded, &labels),
+            skipped: self.counter(Metric::SinkSkipped, &labels),
+            records: self.counter(Metric::SinkRecords, &labels),
+            rows: self.counter(Metric::SinkRows, &labels),
+            batches: self.counter(Metric::SinkBatches, &labels),
+            duration: self.histogram(Metric::SinkBatchDuration, &labels),
+            sink: sink.to_owned(),
+            metrics: self.clone(),
+        }
+    }
+
+    pub(super) fn sink_lag(&self, sink: &str, at: &TopicPartition) -> Gauge {
+        let partition = at.partition.to_string();
+        self.gauge(Metric::SinkLag, &[sink, &*at.topic, &*partition])
+    }
+
+    pub(super) fn remove_sink_lag(&self, sink: &str, at: &TopicPartition) {
+        let partition = at.partition.to_string();
+        self.remove(Metric::SinkLag, &[sink, &*at.topic, &*partition]);
     }
 
     /// Returns all series in Prometheus' text format, version 0.0.4.
@@ -362,6 +391,9 @@ impl Owner {
             large: counter(Metric::EventsLarge),
             refused: counter(Metric::EventsRefused),
             rebuilt: counter(Metric::EventsRebuilt),
+            snapshots: counter(Metric::SnapshotsWritten),
+            snapshots_unreadable: counter(Metric::SnapshotsUnreadable),
+            states_unreadable: counter(Metric::StatesUnreadable),
             commands_accepted: commands(CommandOutcome::Accepted),
             commands_rejected: commands(CommandOutcome::Rejected),
             commands_conflicting: commands(CommandOutcome::Conflict),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::names::Metric;
 use super::{MemoryUser, Metrics, SetAsideReason, TaskState, reference_page};
+use crate::log::TopicPartition;
 
 /// Uses every handle once.
 fn everything(metrics: &Metrics) {
@@ -21,6 +22,8 @@ fn everything(metrics: &Metrics) {
     metrics.set_memory_used(MemoryUser::BlockCache, 5);
     metrics.set_memory_max(10);
     metrics.http_request("/health/live", 200, Duration::from_millis(2));
+    let sink = metrics.sink("postgres");
+    sink.position(&TopicPartition::new("balances", 0), 5);
 }
 
 #[test]
@@ -123,6 +126,18 @@ fn resolving_twice_gives_the_same_series() {
         metrics.task(0, "0_1").source("events", 1).processed.get(),
         5
     );
+}
+
+#[test]
+fn a_sink_shows_the_lag_of_the_partitions_that_it_has() {
+    let metrics = Metrics::new();
+    let sink = metrics.sink("postgres");
+    let partition = TopicPartition::new("balances", 2);
+    sink.position(&partition, 5);
+    let line = r#"millstream_sink_lag_records{partition="2",sink="postgres",topic="balances"} 5"#;
+    assert!(metrics.render().contains(line));
+    sink.give_up(&partition);
+    assert!(!metrics.render().contains("millstream_sink_lag_records{"));
 }
 
 #[test]

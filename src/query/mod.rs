@@ -81,6 +81,43 @@ struct StoreEntry {
     tasks: BTreeMap<TaskId, ReadHandle>,
 }
 
+impl StoreEntry {
+    fn handle_of(&self, store: &str, key: &[u8]) -> Result<&ReadHandle, QueryError> {
+        let partition = crate::format::partitioner::partition_for_key(
+            self.spec.key_codec.partition_key(key),
+            self.partitions,
+        );
+        let task = TaskId {
+            sub_topology: self.sub_topology,
+            partition,
+        };
+        self.tasks.get(&task).ok_or_else(|| QueryError::NotHere {
+            store: store.to_owned(),
+            partition,
+            sub_topology: self.sub_topology,
+        })
+    }
+}
+
+/// The readers of a store's tasks in this process.
+#[derive(Debug, Clone)]
+pub struct StoreHandles {
+    /// The number of tasks, over all processes.
+    pub partitions: i32,
+    /// By partition, those served here.
+    pub served: BTreeMap<i32, ReadHandle>,
+}
+
+impl StoreHandles {
+    /// Returns the partitions that are not served here.
+    #[must_use]
+    pub fn missing(&self) -> Vec<i32> {
+        let all = 0..self.partitions;
+        all.filter(|partition| !self.served.contains_key(partition))
+            .collect()
+    }
+}
+
 type Handles = (BTreeMap<TaskId, ReadHandle>, Arc<dyn TextCodec>, i32);
 
 /// The stores of this process's running tasks.
@@ -245,6 +282,37 @@ impl QueryRegistry {
         })
     }
 
+    /// Returns the reader of the task that holds `key`, the bytes of one of the store's keys.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownStore`], [`QueryError::NotHere`].
+    pub fn handle_of(&self, store: &str, key: &[u8]) -> Result<ReadHandle, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        entry.handle_of(store, key).cloned()
+    }
+
+    /// Returns the readers of all tasks of a store that are served here.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownStore`].
+    pub fn store_handles(&self, store: &str) -> Result<StoreHandles, QueryError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stores
+            .get(store)
+            .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
+        Ok(StoreHandles {
+            partitions: entry.partitions,
+            served: entry
+                .tasks
+                .iter()
+                .map(|(task, handle)| (task.partition, handle.clone()))
+                .collect(),
+        })
+    }
+
     fn look_up(
         &self,
         store: &str,
@@ -265,19 +333,7 @@ impl QueryRegistry {
                     text: key.to_owned(),
                     source,
                 })?;
-        let partition = crate::format::partitioner::partition_for_key(
-            entry.spec.key_codec.partition_key(&key_bytes),
-            entry.partitions,
-        );
-        let task = TaskId {
-            sub_topology: entry.sub_topology,
-            partition,
-        };
-        let handle = entry.tasks.get(&task).ok_or_else(|| QueryError::NotHere {
-            store: store.to_owned(),
-            partition,
-            sub_topology: entry.sub_topology,
-        })?;
+        let handle = entry.handle_of(store, &key_bytes)?;
         let failed = |source: BoxError| QueryError::Failed {
             store: store.to_owned(),
             source,

@@ -498,6 +498,13 @@ impl TopologyTestDriver {
         self.metrics.render()
     }
 
+    /// Returns the committed state, for what reads it by itself: interactive queries, the history of
+    /// aggregates.
+    #[must_use]
+    pub const fn queries(&self) -> &Arc<QueryRegistry> {
+        &self.queries
+    }
+
     /// Returns the embedded log, to look at everything.
     #[must_use]
     pub const fn log(&self) -> &EmbeddedLog {

@@ -248,16 +248,19 @@ def rewound_and_reset(cluster, daemon):
 
 
 def full_disk(cluster, options, work):
-    """A state directory of 6 MiB fills up, then grows; nothing is lost."""
+    """A state directory of 12 MiB fills up, then grows; nothing is lost."""
     disk = work / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], check=False).returncode != 0:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=False).returncode != 0:
         say("skipped: a full and a read-only disk need the right to mount a tmpfs (root)")
         return
     try:
         small = argparse.Namespace(**{**vars(options), "application_id": "disk-test", "set": [
             *(f'topics."billing.account.{name}".name=disk.{name}'
-              for name in ("events", "balances", "commands", "replies", "dlq"))]})
+              for name in ("events", "balances", "commands", "replies", "dlq", "movements", "turnover",
+                           "status-counts", "audit")),
+            *(f'topics."billing.transaction.{name}".name=disk.transaction.{name}'
+              for name in ("events", "commands", "replies"))]})
         daemon = Daemon(9, small, work, cluster.bootstrap)
         daemon.state = disk / "state"
         daemon.start()

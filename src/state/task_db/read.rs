@@ -1,6 +1,6 @@
 //! Committed state for queries.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 use std::sync::Weak;
 
@@ -105,6 +105,45 @@ impl ReadHandle {
         let entries = backend.range(from, to, reverse);
         let live = entries.filter(|entry| !matches!(entry, Ok(entry) if hidden(entry)));
         live.take(limit).collect()
+    }
+
+    /// Calls `visit` with the entries from `from` (inclusive) to `to` (exclusive; `None`: to the end),
+    /// in the order of [`range`](Self::range), until it breaks; returns what it broke with. Entries of
+    /// a key-value store in RocksDB are read one by one, all of one committed state.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn scan<B>(
+        &self,
+        store: &str,
+        (from, to): (&[u8], Option<&[u8]>),
+        reverse: bool,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<Option<B>, StateError> {
+        let db = self.open()?;
+        let slot = db.inner.slot(store)?;
+        let plain = slot.layout.segments().is_none()
+            && !matches!(slot.layout, Layout::Versioned(_))
+            && slot.memory.is_none();
+        if !plain {
+            for (key, value) in self.range(store, from, to, reverse, usize::MAX)? {
+                if let ControlFlow::Break(broke) = visit(&key, &value) {
+                    return Ok(Some(broke));
+                }
+            }
+            return Ok(None);
+        }
+        let stream_time = db.inner.checkpoint().stream_time;
+        for entry in db.backend(store)?.range(from, to, reverse) {
+            let (key, value) = entry?;
+            if slot.hides(&value, stream_time) {
+                continue;
+            }
+            if let ControlFlow::Break(broke) = visit(&key, &value) {
+                return Ok(Some(broke));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the number of keys of a store, roughly.

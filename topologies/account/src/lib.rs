@@ -16,6 +16,7 @@ mod account;
 mod commands;
 mod events;
 mod money;
+mod projections;
 mod read_model;
 mod rejection;
 mod topology;
@@ -32,15 +33,16 @@ pub use events::{
     ChangeType, Status,
 };
 pub use money::{Amount, AmountInput, Currency, MoneyError};
+pub use projections::{POSTGRES, tables};
 pub use read_model::{
     AccountView, AuditEntry, Balance, MovementEntry, StatusCount, Turnover, TurnoverPart,
     TurnoverSum,
 };
 pub use rejection::{AccountRejection, codes};
 pub use topology::{
-    AUDIT, AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS, DEAD_LETTERS, EVENTS,
-    MOVEMENTS, REPLIES, STATUS_COUNTS, TRANSACTION_COMMANDS, TRANSACTION_EVENTS,
-    TRANSACTION_REPLIES, TURNOVER,
+    ARCHIVE, AUDIT, AccountParameters, AccountTopology, BALANCES, BadEvents, COMMANDS,
+    DEAD_LETTERS, EVENTS, MOVEMENTS, REPLIES, STATUS_COUNTS, TRANSACTION_COMMANDS,
+    TRANSACTION_EVENTS, TRANSACTION_REPLIES, TURNOVER,
 };
 pub use transaction::{
     AcceptPayment, CreditRefused, Failure, Movement as TransactionMovement, MovementMade,

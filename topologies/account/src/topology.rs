@@ -24,9 +24,11 @@ use millstream::event_sourcing::{
 };
 use millstream::packaged::{BuildEnv, BuildError, Packaged, PackagedTopology};
 use millstream::prelude::*;
+use millstream_archive::ArchiveSink;
 use serde::Deserialize;
 
 use crate::account::Account;
+use crate::projections;
 use crate::transaction::{Transaction, process_of, refused_movement, started_by};
 use crate::views;
 
@@ -56,6 +58,8 @@ pub const AUDIT: &str = "billing.account.audit";
 pub const DEAD_LETTERS: &str = "billing.account.dlq";
 
 const TURNOVER_GRACE: Duration = Duration::from_secs(35 * 24 * 60 * 60);
+/// The name of the archive of events in a configuration.
+pub const ARCHIVE: &str = "archive";
 
 /// The topology's own settings: `parameters` of its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -150,7 +154,9 @@ impl AccountTopology {
         // Nobody reads a model of transactions: their state and history answer.
         drop(transactions.draw(&builder));
         views::draw(&builder, &accounts, parameters.turnover_grace.0);
-        let packaged = Packaged::new(builder.build()?);
+        let packaged = Packaged::new(builder.build()?)
+            .with_sink(projections::postgres())
+            .with_sink(ArchiveSink::declare(ARCHIVE, &[EVENTS, TRANSACTION_EVENTS]));
         Ok(endpoints
             .into_iter()
             .fold(packaged, Packaged::with_aggregate))

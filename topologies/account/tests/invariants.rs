@@ -10,7 +10,10 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says how to run it again"
 )]
 
 mod support;
@@ -31,7 +34,7 @@ use millstream_account::{
 };
 use serde_json::{Value, json};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 16;
 const ROUNDS: u32 = 12;
 const ACCOUNTS: u64 = 7;
 const TERMINAL: [&str; 4] = ["COMPLETED", "FAILED", "REJECTED", "REQUESTED"];
@@ -379,7 +382,9 @@ fn check_transfers(world: &World, ledger: &Ledger) {
         let status = text(state, "status");
         assert!(TERMINAL.contains(&status), "{id} is {status}");
         terminal += 1;
-        let done = steps.remove(id.as_str()).unwrap_or_default();
+        let mut done = steps.remove(id.as_str()).unwrap_or_default();
+        // Among accounts, that is partitions, there is no order: the debit first.
+        done.sort_by_key(|(step, _, _)| *step != "debit");
         if state["kind"] != "TRANSFER" && state["kind"] != "PAYMENT" {
             assert_eq!(done, [], "{id}");
             continue;

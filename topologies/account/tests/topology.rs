@@ -1,12 +1,6 @@
 //! The packaged topology as production runs it, on the embedded log: commands and events of other
 //! systems in, events, replies, balances and dead letters out.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
 mod support;
 
 use std::time::Duration;

@@ -1,0 +1,86 @@
+//! `millstream verify`: compares what is derived from events with what the events add up to.
+
+use serde_json::Value;
+
+use super::ask::{Daemon, PAGE_ENTRIES, shown, text_of};
+use super::inspect::list;
+use super::outcome::{Exit, complain, print};
+use super::{ExitCode, Verify};
+
+pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
+    let daemon = Daemon::of(&arguments.asked)?;
+    let types = match &arguments.aggregate_type {
+        Some(of) => vec![of.clone()],
+        None => {
+            let types = daemon.get(&["aggregates"], &[])?;
+            list(&types, "aggregateTypes").iter().map(shown).collect()
+        }
+    };
+    let mut different = Vec::new();
+    for aggregate_type in types {
+        if let Some(difference) = verify_type(&daemon, &aggregate_type, arguments.asked.json)? {
+            different.push(difference);
+        }
+    }
+    if different.is_empty() {
+        return Ok(());
+    }
+    let message = different.join("\n");
+    Err(Exit::new(ExitCode::Failure, message))
+}
+
+/// Compares all aggregates of a type, page by page; returns the first difference in words.
+fn verify_type(daemon: &Daemon, of: &str, json: bool) -> Result<Option<String>, Exit> {
+    let (mut aggregates, mut events) = (0, 0);
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut parameters = vec![("limit", PAGE_ENTRIES)];
+        parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let answer = daemon.get(&["verify", of], &parameters)?;
+        let count = |field: &str| answer.get(field).and_then(Value::as_u64).unwrap_or(0);
+        aggregates += count("aggregates");
+        events += count("events");
+        if json {
+            print(&answer);
+        }
+        if let Some(difference) = answer.get("difference") {
+            return Ok(Some(told(of, difference)));
+        }
+        match answer.get("cursor") {
+            Some(next) => cursor = Some(shown(next)),
+            None => {
+                let missing: Vec<String> = list(&answer, "partitionsMissing")
+                    .iter()
+                    .map(shown)
+                    .collect();
+                if !missing.is_empty() {
+                    complain(format_args!(
+                        "warning: {of} of partitions {} are not compared: other processes serve \
+                         them; ask those with `--url`",
+                        missing.join(", ")
+                    ));
+                }
+                break;
+            }
+        }
+    }
+    if !json {
+        print(format_args!(
+            "{of}: {aggregates} aggregates are what their {events} events add up to"
+        ));
+    }
+    Ok(None)
+}
+
+fn told(of: &str, difference: &Value) -> String {
+    let [store, id, version, problem] =
+        ["store", "aggregateId", "version", "problem"].map(|field| text_of(difference, field));
+    let changes = list(difference, "changes").iter().map(|change| {
+        let [field, before, after] = ["field", "before", "after"].map(|name| text_of(change, name));
+        format!("\n  {field}: {before} by the events, {after} in the store")
+    });
+    format!(
+        "{of} {id}, version {version}, store `{store}`: {problem}{}",
+        changes.collect::<String>()
+    )
+}
