@@ -32,7 +32,7 @@ impl<K, V> Materialized<K, V> {
     /// Kafka Streams' `Materialized.as(persistentVersionedKeyValueStore(name, historyRetention))`.
     ///
     /// For tables of a topic or a stream ([`table`](StreamsBuilder::table),
-    /// [`to_table`](KStream::to_table), [`materialized`](KTable::materialized)): an update that comes
+    /// [`to_table`](super::KStream::to_table), [`materialized`](KTable::materialized)): an update that comes
     /// late no longer overwrites a newer value, and a stream that is joined with the table meets the
     /// value of its record's time. Updates older than `history` are dropped and counted.
     ///
@@ -361,7 +361,7 @@ impl<K, V> Materialized<K, V> {
 }
 
 impl StreamsBuilder {
-    /// Adds a versioned store for [`process`](KStream::process) to connect, that keeps `history` of
+    /// Adds a versioned store for [`process`](super::KStream::process) to connect, that keeps `history` of
     /// stream time.
     ///
     /// ```
