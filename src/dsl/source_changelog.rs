@@ -103,22 +103,31 @@ impl<K: StoreKey, V: Clone + 'static> Materialized<K, V> {
         self.changelog = None;
         self.source_changelog = Some(SourceChangelog {
             topic: TopicRef::Declared(topic.to_owned()),
-            takes: takes(&of.key_serde, &of.value_serde),
+            takes: takes(
+                (Arc::clone(&of.key_serde), Arc::clone(&of.value_serde)),
+                (Arc::clone(&self.key_serde), Arc::clone(&self.value_serde)),
+            ),
         });
     }
 }
 
-fn takes<K: 'static, V: 'static>(
-    key_serde: &SharedSerde<K>,
-    value_serde: &SharedSerde<V>,
-) -> Arc<Takes> {
-    let (key_serde, value_serde) = (Arc::clone(key_serde), Arc::clone(value_serde));
+type Serdes<K, V> = (SharedSerde<K>, SharedSerde<V>);
+
+fn takes<K: 'static, V: 'static>(source: Serdes<K, V>, store: Serdes<K, V>) -> Arc<Takes> {
     Arc::new(move |key, value| {
-        let Ok(key) = key_serde.deserialize(Some(key)) else {
-            return false;
+        let key = source.0.deserialize(Some(key)).ok()?;
+        if source.0.is_null(&key) {
+            return None;
+        }
+        let mut stored_key = Vec::new();
+        store.0.serialize(&key, &mut stored_key).ok()?;
+        let Some(bytes) = value else {
+            return Some((stored_key, None));
         };
-        !key_serde.is_null(&key)
-            && value.is_none_or(|bytes| value_serde.deserialize(Some(bytes)).is_ok())
+        let value = source.1.deserialize(Some(bytes)).ok()?;
+        let mut stored_value = Vec::new();
+        let present = store.1.serialize(&value, &mut stored_value).ok()?;
+        Some((stored_key, present.then_some(stored_value)))
     })
 }
 

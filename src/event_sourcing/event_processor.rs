@@ -8,7 +8,7 @@ use super::history::{HistoryEntry, HistoryKey, Incoming, Known, Origin, Stored, 
 use super::limits::event_size;
 use super::meter::Meter;
 use super::reason::reasons;
-use super::rebuild::Rebuild;
+use super::rebuild::{Rebuild, Tells};
 use super::recorded::{Happened, Occasion};
 use super::repository::NewEvent;
 use super::topology::{Effect, RawKey, RawValue, reject};
@@ -191,7 +191,8 @@ impl<A: Aggregate> EventProcessor<A> {
         } = folded;
         self.meter.count(|metrics| &metrics.folded);
         let aggregate_id = key.aggregate_id.clone();
-        let happened = self.rebuild.reports.then(|| Happened {
+        let reports = self.rebuild.tells == Tells::ChangesAndEvents;
+        let happened = reports.then(|| Happened {
             event: bytes.clone(),
             before: before.as_ref().map(|before| before.state.clone()),
             after: after.clone(),

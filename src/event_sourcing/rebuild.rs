@@ -57,11 +57,34 @@ pub(super) struct Rebuild<A: Aggregate> {
     pub(super) progress: StoreRef<String, RebuildProgress>,
     pub(super) limits: SliceLimits,
     pub(super) meter: Meter,
-    /// Whether events are handed downstream beside changes.
-    pub(super) reports: bool,
-    /// Whether every event is handed downstream, with the state before and after it, instead of every
-    /// aggregate once.
-    pub(super) steps: bool,
+    pub(super) tells: Tells,
+}
+
+/// What a rebuild hands downstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tells {
+    /// Every aggregate once, when its last entry is in.
+    Changes,
+    /// That, and every event before.
+    ChangesAndEvents,
+    /// Every event as the [`Step`] it was.
+    Steps,
+}
+
+impl Tells {
+    /// Returns what a topology is told, of whose events somebody makes something or nobody does.
+    pub(super) const fn of(events: bool) -> Self {
+        if events {
+            Self::ChangesAndEvents
+        } else {
+            Self::Changes
+        }
+    }
+
+    /// Returns whether it takes the state before each event.
+    const fn compares(self) -> bool {
+        !matches!(self, Self::Changes)
+    }
 }
 
 /// An aggregate whose entries are being read.
@@ -80,7 +103,7 @@ impl<A: Aggregate> Rebuild<A> {
         if progress.complete {
             return Ok(Init::Ready);
         }
-        let quiet = progress.quiet;
+        let RebuildProgress { form, quiet, .. } = progress;
         let start = match progress.position.clone() {
             Some(RebuildPosition {
                 aggregate_id,
@@ -102,8 +125,8 @@ impl<A: Aggregate> Rebuild<A> {
                 self.finish(context, current.take(), quiet)?;
             }
             let before = current.take().map(|current| current.record);
-            let told = !quiet && (self.reports || self.steps);
-            let known = before.clone().filter(|_| told);
+            let told = Some(self.tells).filter(|_| !quiet);
+            let known = before.clone().filter(|_| told.is_some_and(Tells::compares));
             let read = ReadEntry::<A>::parse(&key, &entry)?;
             let mut record = read.before(before)?;
             read.apply(&mut record);
@@ -112,11 +135,15 @@ impl<A: Aggregate> Rebuild<A> {
             let indexed = IndexedEvent::of(&read.envelope);
             self.aggregates
                 .index(&key, read.envelope.timestamp, indexed)?;
-            if told && self.steps {
-                self.step(context, known, &record, &read.envelope, &entry)?;
-            } else if told {
-                let state = known.map(|known| known.state);
-                self.happened(context, &entry, state, &record, &key)?;
+            match told {
+                Some(Tells::Steps) => {
+                    self.step(context, known, &record, &read.envelope, &entry)?;
+                }
+                Some(Tells::ChangesAndEvents) => {
+                    let state = known.map(|known| known.state);
+                    self.happened(context, &entry, state, &record, &key)?;
+                }
+                Some(Tells::Changes) | None => {}
             }
             current = Some(Current {
                 aggregate_id: key.aggregate_id.clone(),
@@ -133,11 +160,16 @@ impl<A: Aggregate> Rebuild<A> {
         let full = entries >= self.limits.entries || bytes >= self.limits.bytes;
         if !full {
             self.finish(context, current, quiet)?;
-            self.set(true, None, quiet)?;
+            self.set(true, None, (form, quiet))?;
             tracing::info!(
                 task = %context.task(), aggregate = A::TYPE, entries, "derived state is complete"
             );
-            return Ok(Init::Ready);
+            return Ok(if form == self.form() {
+                Init::Ready
+            } else {
+                // Told whole; now quietly for the new form.
+                Init::Continue
+            });
         }
         // Not handed downstream yet: more entries of it may follow.
         if let Some(Current {
@@ -157,7 +189,7 @@ impl<A: Aggregate> Rebuild<A> {
                 version,
             },
         );
-        self.set(false, position, quiet)?;
+        self.set(false, position, (form, quiet))?;
         Ok(Init::Continue)
     }
 
@@ -171,10 +203,9 @@ impl<A: Aggregate> Rebuild<A> {
         Ok(match self.progress.get(&HISTORY.to_owned())? {
             None => from_the_start(false),
             Some(progress) if progress.form == self.form() => progress,
-            // A rebuild that had to tell has to tell still.
-            Some(RebuildProgress {
-                complete, quiet, ..
-            }) => from_the_start(complete || quiet),
+            // A rebuild that tells goes on where it was: what it has told must not be told again.
+            Some(progress) if !progress.complete && !progress.quiet => progress,
+            Some(_) => from_the_start(true),
         })
     }
 
@@ -191,10 +222,15 @@ impl<A: Aggregate> Rebuild<A> {
         &self,
         position: Option<RebuildPosition>,
     ) -> Result<Option<Current<A::State>>, BoxError> {
-        let Some(RebuildPosition { aggregate_id, .. }) = position else {
+        let Some(RebuildPosition {
+            aggregate_id,
+            version,
+        }) = position
+        else {
             return Ok(None);
         };
-        let record = self.aggregates.load(&aggregate_id)?;
+        // What another program has left may not read; the slice ended here, history does not.
+        let record = self.aggregates.load_at(&aggregate_id, version)?;
         assert!(
             record.is_some(),
             "a slice commits its position together with its state"
@@ -241,7 +277,7 @@ impl<A: Aggregate> Rebuild<A> {
             return Ok(());
         };
         self.aggregates.set(aggregate_id.clone(), record.clone())?;
-        if quiet || self.steps {
+        if quiet || self.tells == Tells::Steps {
             return Ok(());
         }
         // As where events are folded: a foreign clock may run ahead of what a broker takes.
@@ -283,12 +319,12 @@ impl<A: Aggregate> Rebuild<A> {
         &self,
         complete: bool,
         position: Option<RebuildPosition>,
-        quiet: bool,
+        (form, quiet): (DerivedForm, bool),
     ) -> Result<(), BoxError> {
         let progress = RebuildProgress {
             complete,
             position,
-            form: self.form(),
+            form,
             quiet,
         };
         Ok(self.progress.put(HISTORY.to_owned(), progress)?)

@@ -104,7 +104,20 @@ impl<A: Aggregate> Repository<A> {
         match self.state.get(aggregate_id)? {
             None => Ok(None),
             Some(CurrentState::Known(record)) => Ok(Some(record)),
-            Some(CurrentState::Unreadable) => self.fold_again(aggregate_id).map(Some),
+            Some(CurrentState::Unreadable) => self.fold_again(aggregate_id, u64::MAX).map(Some),
+        }
+    }
+
+    /// Loads an aggregate as a rebuild has left it at `version`: history goes on behind it.
+    pub(super) fn load_at(
+        &self,
+        aggregate_id: &String,
+        version: u64,
+    ) -> Result<Option<AggregateRecord<A::State>>, BoxError> {
+        match self.state.get(aggregate_id)? {
+            None => Ok(None),
+            Some(CurrentState::Known(record)) if record.version == version => Ok(Some(record)),
+            Some(_) => self.fold_again(aggregate_id, version).map(Some),
         }
     }
 
@@ -192,17 +205,26 @@ impl<A: Aggregate> Repository<A> {
         version.is_multiple_of(self.snapshot_interval.get())
     }
 
-    /// Folds the current state of an aggregate again, from its nearest readable snapshot.
-    fn fold_again(&self, aggregate_id: &str) -> Result<AggregateRecord<A::State>, BoxError> {
+    /// Folds the state of an aggregate up to a version again, from the nearest readable snapshot.
+    fn fold_again(
+        &self,
+        aggregate_id: &str,
+        up_to: u64,
+    ) -> Result<AggregateRecord<A::State>, BoxError> {
         self.meter.count(|metrics| &metrics.states_unreadable);
-        let (first, last) = history_range(aggregate_id, 0);
+        let (first, _) = history_range(aggregate_id, 0);
+        let last = HistoryKey::new(aggregate_id, up_to);
         let mut record = self.nearest_snapshot(first.clone()..=last.clone())?;
         let from = record.as_ref().map_or(Bound::Included(first), |record| {
             Bound::Excluded(HistoryKey::new(aggregate_id, record.version))
         });
         for found in self.history.range((from, Bound::Included(last)))? {
             let (key, entry) = found?;
-            let next = replay::<A>(record, &key, &entry)?;
+            // Not the fault of the command or event at hand, whose policy must not meet it.
+            let next = replay::<A>(record, &key, &entry).map_err(|source| StateError::Decode {
+                store: format!("history of {}", A::TYPE),
+                source: source.into(),
+            })?;
             self.snapshot_if_due(aggregate_id, &next)?;
             record = Some(next);
         }

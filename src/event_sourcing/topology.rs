@@ -33,7 +33,7 @@ use super::history::{HistoryEntry, HistoryKey};
 use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
 use super::reason::ReasonCode;
-use super::rebuild::{Rebuild, SliceLimits};
+use super::rebuild::{Rebuild, SliceLimits, Tells};
 use super::recorded::{CommandOutcome, Drawn, Happened};
 use super::reply_hub::ReplyHub;
 use super::repository::Repository;
@@ -446,8 +446,7 @@ impl<A: Aggregate> EventSourced<A> {
                             progress,
                             limits,
                             meter: meter.clone(),
-                            steps: true,
-                            reports: false,
+                            tells: Tells::Steps,
                         },
                         commands: CommandProcessor {
                             aggregates,
@@ -586,8 +585,7 @@ impl<A: Aggregate> EventSourced<A> {
                         progress,
                         limits,
                         meter: meter.clone(),
-                        reports,
-                        steps: false,
+                        tells: Tells::of(reports),
                     };
                     EventProcessor::<A> {
                         rebuild,

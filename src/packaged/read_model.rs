@@ -65,7 +65,7 @@ pub enum ReadModelError {
 const PAGING: [&str; 2] = ["limit", "cursor"];
 
 /// What the server has under its own paths.
-const TAKEN: [&str; 9] = [
+const TAKEN: [&str; 11] = [
     "metrics",
     "health",
     "topology",
@@ -75,6 +75,8 @@ const TAKEN: [&str; 9] = [
     "projections",
     "events",
     "openapi.json",
+    "sinks",
+    "verify",
 ];
 
 impl ReadModel {

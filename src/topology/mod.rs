@@ -106,8 +106,12 @@ pub enum Persistence {
     InMemory,
 }
 
-/// Tells whether a table takes a record of this key and value.
-pub type Takes = dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync;
+/// Turns key and value of a source's record into those of the store; `None` where the table does not take
+/// the record.
+pub type Takes = dyn Fn(&[u8], Option<&[u8]>) -> Option<StoredRecord> + Send + Sync;
+
+/// Key and value as a store has them; no value deletes.
+pub type StoredRecord = (Vec<u8>, Option<Vec<u8>>);
 
 /// A source topic that is a store's changelog: it is replayed up to the committed input offset, and
 /// nothing is written to it.
@@ -115,7 +119,8 @@ pub type Takes = dyn Fn(&[u8], Option<&[u8]>) -> bool + Send + Sync;
 pub struct SourceChangelog {
     /// The topic.
     pub topic: TopicRef,
-    /// What the source cannot read never reached the store.
+    /// What the source cannot read never reached the store, and what did has the form of the store's
+    /// serdes.
     pub takes: Arc<Takes>,
 }
 

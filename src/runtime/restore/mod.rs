@@ -131,6 +131,8 @@ struct Changelog {
     fresh_at: Option<Timestamp>,
     source: Option<SourceChangelog>,
     keeps_headers: bool,
+    /// The latest time of what was read.
+    newest: Option<Timestamp>,
     metrics: StoreMetrics,
     /// Since the last step's report to the metrics.
     records: u64,
@@ -220,6 +222,7 @@ impl<L: Log> TaskRestore<L> {
                     tombstone_retention: one.tombstone_retention,
                     source: one.source,
                     keeps_headers: one.keeps_headers,
+                    newest: None,
                     records: 0,
                     bytes: 0,
                 }
@@ -397,6 +400,7 @@ impl<L: Log> TaskRestore<L> {
             return Ok(());
         }
         changelog.position = message.offset() + 1;
+        changelog.newest = changelog.newest.max(Some(message.timestamp()));
         let source = changelog.source.as_ref();
         let Some(key) = message.key() else {
             if source.is_some() {
@@ -417,10 +421,13 @@ impl<L: Log> TaskRestore<L> {
         changelog.bytes += bytes;
         self.records += 1;
         self.bytes += bytes;
-        if source.is_some_and(|source| !(source.takes)(key, message.value())) {
-            return Ok(());
-        }
         let timestamp = message.timestamp();
+        if let Some(source) = source {
+            let Some((key, value)) = (source.takes)(key, message.value()) else {
+                return Ok(());
+            };
+            return batch.entry(changelog.store, &key, value.as_deref(), timestamp);
+        }
         if let Some(value) = message.value().filter(|_| changelog.keeps_headers) {
             let mut local = Vec::with_capacity(value.len() + 64);
             with_headers::put_headers(&mut local, &message.headers());
@@ -433,7 +440,12 @@ impl<L: Log> TaskRestore<L> {
     /// Adds what is true once all targets are reached.
     fn complete(&mut self, batch: &mut CommitBatch) {
         for changelog in &mut self.changelogs {
-            changelog.fresh_at = Some(self.began_at);
+            // An input goes on behind its committed offset: nothing says how old what follows is.
+            if changelog.source.is_none() {
+                changelog.fresh_at = Some(self.began_at);
+            } else if let Some(newest) = changelog.newest {
+                changelog.fresh_at = Some(newest.min(self.began_at));
+            }
         }
         let known = self.db.checkpoint().inputs;
         for (partition, offset) in &self.stable.inputs {

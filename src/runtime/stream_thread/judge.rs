@@ -73,7 +73,7 @@ impl<L: Log> StreamThread<L> {
             let declared = self.spec.topology.topology.declared_topics();
             let (range, config) = match &source {
                 Some(source) => (
-                    self.up_to_committed(range, after.inputs.get(&partition)),
+                    self.up_to_committed(range, &partition, after)?,
                     Some(table_config(declared, &source.topic)),
                 ),
                 None => (range, spec.and_then(StoreSpec::changelog_config)),
@@ -98,16 +98,29 @@ impl<L: Log> StreamThread<L> {
 
     /// Returns the part of an input that a task has committed: nothing where the log has lost it, or
     /// where the group has read nothing yet.
-    fn up_to_committed(&self, range: LogRange, committed: Option<&Option<Offset>>) -> LogRange {
+    fn up_to_committed(
+        &self,
+        range: LogRange,
+        partition: &TopicPartition,
+        stable: &StableOffsets,
+    ) -> Result<LogRange, Fault> {
         if self.spec.probe.planted(PlantedBug::SourceRestoredToItsEnd) {
-            return range;
+            return Ok(range);
         }
         let start = range.start;
-        let committed = committed.copied().flatten().unwrap_or(start);
-        LogRange {
+        let committed = stable.inputs.get(partition).copied().flatten();
+        let committed = committed.unwrap_or(start);
+        if committed > range.end {
+            return Err(Fault::Refused(format!(
+                "the group has committed offset {committed} of {partition}, which ends at {}: the topic \
+                 was deleted and created again, or cut; run `millstream reset`",
+                range.end
+            )));
+        }
+        Ok(LogRange {
             start,
             end: committed.max(start),
-        }
+        })
     }
 
     /// Opens the task's stores and decides where each has to go on.

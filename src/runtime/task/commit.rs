@@ -124,12 +124,16 @@ impl<M: LogMessage> Task<M> {
             };
             let partition =
                 TopicPartition::new(TopicName::clone(&changelog.topic), self.id.partition);
+            let mut fresh_at = requested_at;
             if changelog.is_source {
                 // The store is where the input is, in the very write that says so.
                 let inputs = self.group.partitions.iter();
                 let mut inputs = inputs.filter(|input| input.partition == partition);
                 if let Some(input) = inputs.next() {
                     self.changelog_offsets.insert(name.clone(), input.position);
+                    // The input may be far behind its end: a tombstone that follows is younger than
+                    // the last record, and not younger than that for sure.
+                    fresh_at = fresh_at.min(input.time.unwrap_or(0));
                 }
             }
             // An acknowledgement without an offset leaves the older checkpoint: restore then
@@ -137,9 +141,9 @@ impl<M: LogMessage> Task<M> {
             if let Some(Some(offset)) = acknowledged.get(&partition) {
                 self.changelog_offsets.insert(name.clone(), offset + 1);
             }
-            // Every store is at its changelog's end now, the ones that were not written too.
+            // Every other store is at its changelog's end now, the ones that were not written too.
             if let Some(next_offset) = self.changelog_offsets.get(name).copied() {
-                let fresh_at = Some(requested_at);
+                let fresh_at = Some(fresh_at);
                 let position = ChangelogPosition {
                     topic_id: changelog.id,
                     next_offset,

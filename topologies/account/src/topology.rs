@@ -235,9 +235,11 @@ mod tests {
             [
                 ("account-audit", false),
                 ("account-commands", true),
+                ("account-events-by-time", false),
                 ("account-history", true),
                 ("account-movements", false),
                 ("account-rebuild", false),
+                ("account-snapshots", false),
                 ("account-state", false),
                 ("account-statuses", false),
                 ("account-turnover", false),
@@ -247,9 +249,11 @@ mod tests {
             durable("transaction-state"),
             [
                 ("transaction-commands", true),
+                ("transaction-events-by-time", false),
                 ("transaction-history", true),
                 ("transaction-pending", true),
                 ("transaction-rebuild", false),
+                ("transaction-snapshots", false),
                 ("transaction-state", false),
             ]
         );
