@@ -136,10 +136,16 @@ fn a_topology_is_described_as_text_as_mermaid_and_as_json() {
 fn topologies_are_listed_with_what_they_do() {
     let output = millstream(&["topologies"]);
     assert!(output.status.success());
+    let listed = stdout(&output);
+    let topologies: Vec<(&str, &str)> = listed
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(name, about)| (name, about.trim_start()))
+        .collect();
     assert!(
-        stdout(&output).starts_with("account  Billing accounts"),
-        "{}",
-        stdout(&output)
+        matches!(topologies.as_slice(), [("account", billing), ("flight-leg", airport)]
+            if billing.starts_with("Billing accounts") && airport.starts_with("Airport")),
+        "{listed}"
     );
 }
 

@@ -463,7 +463,9 @@ fn a_reset_rebuilds_the_past_as_it_was() {
         "/aggregates/Account/events?limit=1000",
     ];
     let told = |daemon: &Daemon| {
-        let snapshot = ok(daemon, "/stores/account-snapshots/a@100")["value"].take();
+        let snapshot = daemon.get("/stores/account-snapshots/a@100");
+        assert_eq!(snapshot.status, 200, "{snapshot:?}");
+        let snapshot = snapshot.body["value"].clone();
         (snapshot, paths.map(|path| ok(daemon, path)))
     };
     let before = told(&daemon);

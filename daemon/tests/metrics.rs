@@ -20,7 +20,55 @@ use serde_json::{Value, json};
 use support::{Daemon, Site, until};
 
 /// What this test does not bring about, and who does.
-const ELSEWHERE: [(&str, &str); 17] = [
+const ELSEWHERE: [(&str, &str); 29] = [
+    (
+        "millstream_events_snapshots_total",
+        "no account has a hundred events here: tests of history",
+    ),
+    (
+        "millstream_events_snapshots_unreadable_total",
+        "a fault: tests of time travel",
+    ),
+    (
+        "millstream_events_states_unreadable_total",
+        "a fault: tests of time travel",
+    ),
+    (
+        "millstream_sink_batch_duration_seconds",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_batches_total",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_connection_state",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_failures_total",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_lag_records",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_records_total",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_rows_total",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_skipped_total",
+        "no sink in this deployment: tests of sinks",
+    ),
+    (
+        "millstream_sink_superseded_total",
+        "no sink in this deployment: tests of sinks",
+    ),
     ("millstream_commit_aborts_total", "a fault: thread tests"),
     (
         "millstream_commit_unknown_outcomes_total",

@@ -246,7 +246,7 @@ fn a_command_without_a_reply_in_time_is_under_way() {
         "{waited:?}"
     );
     assert_eq!(
-        process.get("/aggregates/Account/a").status,
+        process.get("/stores/account-state/a").status,
         200,
         "it was carried out"
     );
