@@ -303,7 +303,21 @@ pub struct Feed {
     /// Leave times as they are in the file, instead of moving them up to now
     #[arg(long)]
     pub keep_times: bool,
+
+    /// Move times by N days, instead of up to now: by as many as a run that was interrupted, whose
+    /// messages are then the same
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "keep_times",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-SHIFT_DAYS_MAX..=SHIFT_DAYS_MAX)
+    )]
+    pub shift_days: Option<i64>,
 }
+
+/// How far times of a feed can be moved; more has no date.
+const SHIFT_DAYS_MAX: i64 = 1_000_000;
 
 impl Feed {
     /// Returns the deployment.
@@ -562,6 +576,21 @@ mod tests {
         assert_eq!(one.event_type.as_deref(), Some("BalanceChanged"));
         assert!(parse("events c.yaml --from yesterday").is_err());
         assert!(parse("events c.yaml --aggregate").is_err());
+    }
+
+    #[test]
+    fn a_feed_moves_times_by_so_many_days_or_leaves_them() {
+        let days = |line: &str| match parse(line) {
+            Ok(Command::Feed(feed)) => Some(feed.shift_days),
+            _ => None,
+        };
+        let line = "feed flights f.csv --config c.yaml";
+        assert_eq!(days(line), Some(None));
+        assert_eq!(days(&format!("{line} --shift-days 12")), Some(Some(12)));
+        assert_eq!(days(&format!("{line} --shift-days -3")), Some(Some(-3)));
+        for wrong in ["x", "1.5", "9223372036854775807", "1 --keep-times"] {
+            assert_eq!(days(&format!("{line} --shift-days {wrong}")), None);
+        }
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub struct StatusChanged {
     pub old_status: Status,
     /// The status from now on.
     pub new_status: Status,
+    /// The time of the message that says so; absent where an older build wrote the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Instant>,
 }
 
 /// `data` of `FlightCancelled` version 1: the status becomes Cancelled.
@@ -216,6 +219,9 @@ pub struct StatusChanged {
 pub struct FlightCancelled {
     /// Why.
     pub reason: String,
+    /// The time of the message that says so; absent where an older build wrote the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<Instant>,
 }
 
 /// `data` of `DepartureTimeChanged` version 1: all of them as they are from now on, null where there is

@@ -3,6 +3,8 @@
 //! # Invariants
 //! - A message that says what is so already brings about no event.
 //! - Nothing happens to a leg before its schedule, and it has one schedule for good.
+//! - Messages that come late set nothing back: an estimate says nothing once the actual time is known, and
+//!   neither does a report of the status that was made before the status last changed.
 //! - Only a new status event un-cancels a leg: times, stands and gates leave it cancelled.
 
 use millstream::event_sourcing::Aggregate;
@@ -13,7 +15,7 @@ use crate::events::{
     GateAssigned, GateReassigned, StandAllocated, StandChanged, Status, StatusChanged,
 };
 use crate::instant::Instant;
-use crate::messages::{LegInput, LegMessage, Schedule, StandAllocation, Times};
+use crate::messages::{LegInput, LegMessage, Schedule, StandAllocation, Times, is_plausible_delay};
 use crate::references::{Gap, GapCode, References};
 use crate::rejection::LegRejection;
 
@@ -53,6 +55,10 @@ pub struct FlightLeg {
     pub plan: Option<FlightLegCreated>,
     /// Where it is in its life.
     pub status: Status,
+    /// The latest time of a message that changed the status; null before the first, and where only older
+    /// builds' events say so.
+    #[serde(default)]
+    pub status_at: Option<Instant>,
     /// Its stand at the airport of departure.
     pub stand: Option<Allocation>,
     /// Its gate.
@@ -78,6 +84,7 @@ impl Aggregate for FlightLeg {
         let LegInput {
             message,
             references,
+            said_at,
         } = input;
         let Some(plan) = &leg.plan else {
             return match message {
@@ -91,12 +98,10 @@ impl Aggregate for FlightLeg {
                 Ok(leg.allocate(plan, allocation, &references))
             }
             LegMessage::GateAssignment(assignment) => Ok(leg.assign_gate(assignment.gate)),
-            LegMessage::DepartureTimes(times) => leg.depart(plan, &times.0),
-            LegMessage::ArrivalTimes(times) => leg.arrive(plan, &times.0),
-            LegMessage::StatusReport(report) => {
-                Ok(leg.change_status(report.status).into_iter().collect())
-            }
-            LegMessage::Cancellation(cancellation) => Ok(leg.cancel(cancellation.reason)),
+            LegMessage::DepartureTimes(times) => leg.depart(plan, &times.0, said_at),
+            LegMessage::ArrivalTimes(times) => leg.arrive(plan, &times.0, said_at),
+            LegMessage::StatusReport(report) => Ok(leg.report_status(report.status, said_at)),
+            LegMessage::Cancellation(cancellation) => Ok(leg.cancel(cancellation.reason, said_at)),
         }
     }
 
@@ -130,12 +135,14 @@ impl Aggregate for FlightLeg {
             FlightLegEvent::GateReassigned(data) => leg.gate = Some(data.new_gate.clone()),
             FlightLegEvent::StatusChanged(data) => {
                 leg.status = data.new_status;
+                leg.status_at = leg.status_at.max(data.changed_at);
                 if data.new_status != Status::Cancelled {
                     leg.cancellation_reason = None;
                 }
             }
             FlightLegEvent::FlightCancelled(data) => {
                 leg.status = Status::Cancelled;
+                leg.status_at = leg.status_at.max(data.cancelled_at);
                 leg.cancellation_reason = Some(data.reason.clone());
             }
             FlightLegEvent::DepartureTimeChanged(data) => {
@@ -229,7 +236,8 @@ fn check_same(plan: &FlightLegCreated, schedule: &Schedule) -> Result<(), LegRej
     Err(LegRejection::ScheduleConflict { field })
 }
 
-/// Returns `before` with what `times` says; `None` when that changes nothing.
+/// Returns `before` with what `times` says; `None` when that changes nothing, as an estimate does that comes
+/// after the actual time.
 fn moved(
     before: &Movement,
     scheduled: Option<Instant>,
@@ -245,10 +253,19 @@ fn moved(
             problem: "neither `estimated` nor `actual` nor `delayMinutes` is given",
         });
     }
-    let estimated = estimated.or(before.estimated);
+    let estimated = match before.actual {
+        Some(_) if estimated.is_some() && actual.is_none() => return Ok(None),
+        Some(_) => before.estimated,
+        None => estimated.or(before.estimated),
+    };
     let actual = actual.or(before.actual);
     let best = actual.or(estimated);
     let computed = best.zip(scheduled).map(|(best, at)| best.minutes_since(at));
+    if computed.is_some_and(|delay| !is_plausible_delay(delay)) {
+        return Err(LegRejection::InvalidTimes {
+            problem: "a time is more than 31 days from its schedule",
+        });
+    }
     let after = Movement {
         estimated,
         actual,
@@ -344,6 +361,7 @@ impl FlightLeg {
         &self,
         plan: &FlightLegCreated,
         times: &Times,
+        said_at: Option<Instant>,
     ) -> Result<Vec<FlightLegEvent>, LegRejection> {
         let scheduled = Some(plan.scheduled_departure);
         let Some(after) = moved(&self.departure, scheduled, times)? else {
@@ -362,7 +380,7 @@ impl FlightLeg {
             delay_minutes: after.delay_minutes,
         };
         let mut events = vec![changed.into()];
-        events.extend(self.change_status(status));
+        events.extend(self.change_status(status, said_at));
         Ok(events)
     }
 
@@ -370,6 +388,7 @@ impl FlightLeg {
         &self,
         plan: &FlightLegCreated,
         times: &Times,
+        said_at: Option<Instant>,
     ) -> Result<Vec<FlightLegEvent>, LegRejection> {
         if let (Some(arrived), Some(departed)) = (times.actual, self.departure.actual)
             && arrived < departed
@@ -389,28 +408,47 @@ impl FlightLeg {
         };
         let mut events = vec![changed.into()];
         if after.actual.is_some() && in_the_air {
-            events.extend(self.change_status(Status::Landed));
+            events.extend(self.change_status(Status::Landed, said_at));
         }
         Ok(events)
     }
 
-    fn change_status(&self, status: Status) -> Option<FlightLegEvent> {
+    /// Takes a report of the status, unless it was made before the status last changed.
+    fn report_status(&self, status: Status, said_at: Option<Instant>) -> Vec<FlightLegEvent> {
+        let is_old = said_at
+            .zip(self.status_at)
+            .is_some_and(|(said, known)| said < known);
+        if is_old {
+            return Vec::new();
+        }
+        self.change_status(status, said_at).into_iter().collect()
+    }
+
+    fn change_status(&self, status: Status, said_at: Option<Instant>) -> Option<FlightLegEvent> {
         (status != self.status).then(|| {
             StatusChanged {
                 old_status: self.status,
                 new_status: status,
+                changed_at: said_at,
             }
             .into()
         })
     }
 
-    fn cancel(&self, reason: String) -> Vec<FlightLegEvent> {
+    fn cancel(&self, reason: String, said_at: Option<Instant>) -> Vec<FlightLegEvent> {
         let is_so =
             self.status == Status::Cancelled && self.cancellation_reason.as_ref() == Some(&reason);
         if is_so {
             Vec::new()
         } else {
-            vec![FlightCancelled { reason }.into()]
+            let cancelled_at = said_at;
+            vec![
+                FlightCancelled {
+                    reason,
+                    cancelled_at,
+                }
+                .into(),
+            ]
         }
     }
 }

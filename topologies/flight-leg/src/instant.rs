@@ -12,7 +12,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Instant(Timestamp);
 
+/// 2000-01-01T00:00:00.000Z.
+const EARLIEST: Timestamp = 946_684_800_000;
+/// 2100-01-01T00:00:00.000Z.
+const END: Timestamp = 4_102_444_800_000;
+
 impl Instant {
+    /// Returns whether a message may speak of it: from 2000 up to 2100, in UTC.
+    #[must_use]
+    pub const fn is_plausible(self) -> bool {
+        EARLIEST <= self.0 && self.0 < END
+    }
+
     /// Takes milliseconds since 1970; `None` for what no calendar date stands for.
     #[must_use]
     pub fn from_millis(millis: Timestamp) -> Option<Self> {

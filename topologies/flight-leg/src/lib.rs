@@ -36,8 +36,8 @@ pub use flight_id::FlightId;
 pub use flight_leg::{Allocation, FlightLeg, LATE_MINUTES, Movement};
 pub use instant::Instant;
 pub use messages::{
-    AdapterMessage, ArrivalTimes, Cancellation, DepartureTimes, GateAssignment, LegInput,
-    LegMessage, MessageError, Schedule, StandAllocation, StatusReport, Times,
+    AdapterMessage, ArrivalTimes, Cancellation, DELAY_MINUTES_MAX, DepartureTimes, GateAssignment,
+    LegInput, LegMessage, MessageError, Schedule, StandAllocation, StatusReport, Times,
 };
 pub use projections::{POSTGRES, tables};
 pub use publish::{FLIGHT_LEG_UPDATED, FlightLegUpdated, Output};

@@ -9,6 +9,8 @@
 //! - Unknown fields of the message are accepted, unknown fields of `data` refused: a misspelled
 //!   `estimated` would otherwise be taken for an absent one.
 //! - A message says what is so now, not what has changed: said twice, it changes nothing.
+//! - Times are from 2000 up to 2100 and delays at most 31 days: sums over legs cannot overflow, and every
+//!   time that is computed from them has a date.
 
 use std::borrow::Cow;
 
@@ -23,6 +25,9 @@ use crate::flight_id::FlightId;
 use crate::instant::Instant;
 use crate::references::References;
 use crate::rejection::codes;
+
+/// How late or early a leg may be, in minutes: 31 days. More is a mistake in the message.
+pub const DELAY_MINUTES_MAX: i64 = 31 * 24 * 60;
 
 millstream::commands! {
     /// What an adapter message says: its `data`, by its `messageType`.
@@ -108,7 +113,8 @@ pub struct Times {
     /// When it took place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actual: Option<Instant>,
-    /// How late it is, in minutes, early is negative; absent means as far as the times tell.
+    /// How late it is, in minutes, early is negative, at most [`DELAY_MINUTES_MAX`] either way; absent
+    /// means as far as the times tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_minutes: Option<i64>,
 }
@@ -150,12 +156,18 @@ pub struct LegInput {
     pub message: LegMessage,
     /// What is known of the codes in it.
     pub references: References,
+    /// The message's time: when it was so. `None` means now, after all that is known.
+    pub said_at: Option<Instant>,
 }
 
 impl Command for LegInput {
     /// Without reference tables every code is a gap.
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError> {
-        LegMessage::read(envelope).map(Self::from)
+        let message = LegMessage::read(envelope)?;
+        Ok(Self {
+            said_at: Instant::from_millis(envelope.timestamp),
+            ..Self::from(message)
+        })
     }
 }
 
@@ -164,6 +176,7 @@ impl<M: Into<LegMessage>> From<M> for LegInput {
         Self {
             message: message.into(),
             references: References::default(),
+            said_at: None,
         }
     }
 }
@@ -226,6 +239,12 @@ pub enum MessageError {
     /// `flightId` has another form.
     #[error("`flightId` {0} is not <carrier><flight>-<date>-<origin>-<destination>")]
     FlightId(String),
+    /// A time that no flight of this system has.
+    #[error("`{0}` is not from 2000-01-01 up to 2100-01-01 (UTC)")]
+    Time(&'static str),
+    /// A delay that no flight has.
+    #[error("`delayMinutes` {0} is beyond {max}, 31 days, either way", max = DELAY_MINUTES_MAX)]
+    Delay(i64),
     /// The schedule is of another flight.
     #[error("`{field}` of the schedule is not that of `flightId` {flight_id}")]
     Mismatch {
@@ -247,6 +266,7 @@ impl MessageError {
             Self::MissingKey => reasons::MISSING_KEY,
             Self::KeyMismatch(_) => reasons::KEY_MISMATCH,
             Self::FlightId(_) => codes::INVALID_FLIGHT_ID,
+            Self::Time(_) | Self::Delay(_) => codes::INVALID_TIMES,
             Self::Mismatch { .. } => codes::FLIGHT_ID_MISMATCH,
         }
     }
@@ -292,13 +312,15 @@ impl<'a> AdapterMessage<'a> {
         };
         let envelope = message.envelope()?;
         let timestamp = envelope.timestamp;
-        let mut content = LegMessage::read(&envelope).map_err(|error| match error {
+        let mut input = LegInput::read(&envelope).map_err(|error| match error {
             CommandError::UnknownType { command_type } => MessageError::UnknownType(command_type),
             error => MessageError::Form(error.to_string()),
         })?;
-        check_texts(&content)?;
-        check_flight(&content, &id, &flight_id)?;
-        if let LegMessage::StandAllocation(allocation) = &mut content {
+        check_texts(&input.message)?;
+        check_flight(&input.message, &id, &flight_id)?;
+        check_time("timestamp", input.said_at)?;
+        check_bounds(&input.message)?;
+        if let LegMessage::StandAllocation(allocation) = &mut input.message {
             let actor = message.actor_id.as_deref().unwrap_or("system");
             allocation.allocated_by.get_or_insert_with(|| actor.into());
         }
@@ -307,7 +329,7 @@ impl<'a> AdapterMessage<'a> {
             correlation_id: message.correlation_id.as_deref().map(str::to_owned),
             timestamp,
             metadata: message.metadata(),
-            content: content.into(),
+            content: input,
         };
         Ok((flight_id, message))
     }
@@ -365,6 +387,41 @@ fn check_texts(content: &LegMessage) -> Result<(), MessageError> {
         return Err(MessageError::Form(problem));
     }
     Ok(())
+}
+
+fn check_time(field: &'static str, at: Option<Instant>) -> Result<(), MessageError> {
+    match at {
+        Some(at) if !at.is_plausible() => Err(MessageError::Time(field)),
+        _ => Ok(()),
+    }
+}
+
+/// A typing error in a year or a delay would be in figures and views for good.
+fn check_bounds(content: &LegMessage) -> Result<(), MessageError> {
+    match content {
+        LegMessage::Schedule(data) => {
+            check_time("scheduledDeparture", Some(data.scheduled_departure))?;
+            check_time("scheduledArrival", data.scheduled_arrival)
+        }
+        LegMessage::StandAllocation(data) => check_time("allocatedAt", data.allocated_at),
+        LegMessage::DepartureTimes(DepartureTimes(times))
+        | LegMessage::ArrivalTimes(ArrivalTimes(times)) => {
+            check_time("estimated", times.estimated)?;
+            check_time("actual", times.actual)?;
+            match times.delay_minutes {
+                Some(delay) if !is_plausible_delay(delay) => Err(MessageError::Delay(delay)),
+                _ => Ok(()),
+            }
+        }
+        LegMessage::GateAssignment(_)
+        | LegMessage::StatusReport(_)
+        | LegMessage::Cancellation(_) => Ok(()),
+    }
+}
+
+/// Returns whether a leg can be so many minutes late, or early.
+pub(crate) const fn is_plausible_delay(minutes: i64) -> bool {
+    -DELAY_MINUTES_MAX <= minutes && minutes <= DELAY_MINUTES_MAX
 }
 
 fn check_flight(

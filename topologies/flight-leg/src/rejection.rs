@@ -20,8 +20,8 @@ pub mod codes {
     pub const UNKNOWN_FLIGHT: ReasonCode = ReasonCode::new("UNKNOWN_FLIGHT");
     /// The leg has another schedule already.
     pub const SCHEDULE_CONFLICT: ReasonCode = ReasonCode::new("SCHEDULE_CONFLICT");
-    /// Times that cannot be: neither estimated nor actual nor a delay, or an arrival before the
-    /// departure.
+    /// Times that cannot be: neither estimated nor actual nor a delay, an arrival before the departure, a
+    /// time outside 2000 to 2100, or a delay of more than 31 days.
     pub const INVALID_TIMES: ReasonCode = ReasonCode::new("INVALID_TIMES");
 }
 

@@ -296,6 +296,60 @@ fn refused_messages_are_dead_letters_with_the_documented_code_and_change_nothing
         assert_eq!(letter.value, value.map(String::into_bytes));
     }
     assert_eq!(take(&mut driver, OUTPUT), Vec::new());
+    // The topology goes on.
+    let key = schedule["key"].as_str();
+    let departed = say("DepartureTimes", "12:21", &json!({"delayMinutes": 21}));
+    pipe(&mut driver, INPUT, key, Some(&departed));
+    assert_eq!(take(&mut driver, OUTPUT).len(), 3);
+}
+
+/// A message of the first golden leg.
+fn say(message_type: &str, time: &str, data: &Value) -> String {
+    let schedule = load("golden/messages/01-Schedule.json");
+    json!({
+        "messageId": format!("{message_type}-{time}"),
+        "messageType": message_type,
+        "flightId": schedule["value"]["flightId"],
+        "timestamp": format!("2026-07-04T{time}:00.000Z"),
+        "source": "airport-ops",
+        "data": data,
+    })
+    .to_string()
+}
+
+/// What comes late sets nothing back: the message's own time decides, not the order in the topic.
+#[test]
+fn messages_that_come_late_bring_about_no_event() {
+    let mut driver = driver();
+    let schedule = load("golden/messages/01-Schedule.json");
+    let key = schedule["key"].as_str();
+    pipe(
+        &mut driver,
+        INPUT,
+        key,
+        Some(&schedule["value"].to_string()),
+    );
+    let actual = json!({"actual": "2026-07-04T12:20:00.000Z"});
+    pipe(
+        &mut driver,
+        INPUT,
+        key,
+        Some(&say("DepartureTimes", "12:21", &actual)),
+    );
+    take(&mut driver, OUTPUT);
+    let estimated = json!({"estimated": "2026-07-04T13:00:00.000Z"});
+    let late = [
+        say("DepartureTimes", "11:50", &estimated),
+        say("StatusReport", "11:30", &json!({"status": "Boarding"})),
+    ];
+    for message in late {
+        pipe(&mut driver, INPUT, key, Some(&message));
+        assert_eq!(take(&mut driver, OUTPUT), Vec::new(), "{message}");
+    }
+    assert_eq!(take(&mut driver, DEAD_LETTERS), Vec::new());
+    let arrived = say("StatusReport", "16:00", &json!({"status": "Arrived"}));
+    pipe(&mut driver, INPUT, key, Some(&arrived));
+    assert_eq!(take(&mut driver, OUTPUT).len(), 2);
 }
 
 /// A message that is said twice, and one that says what is so, change nothing.

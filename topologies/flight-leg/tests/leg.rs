@@ -4,11 +4,11 @@
 
 use millstream::event_sourcing::{Aggregate, Envelope, Event, RawValue, given, parse_timestamp};
 use millstream_flight_leg::{
-    Airline, Airport, ArrivalTimeChanged, ArrivalTimes, Cancellation, DepartureTimeChanged,
-    DepartureTimes, FlightCancelled, FlightLeg, FlightLegCreated, FlightLegEvent, Gap, GapCode,
-    GateAssigned, GateAssignment, GateReassigned, Instant, LegInput, References, Schedule, Stand,
-    StandAllocated, StandAllocation, StandChanged, Status, StatusChanged, StatusReport, Times,
-    codes,
+    Airline, Airport, ArrivalTimeChanged, ArrivalTimes, Cancellation, Contribution,
+    DELAY_MINUTES_MAX, DepartureTimeChanged, DepartureTimes, FlightCancelled, FlightLeg,
+    FlightLegCreated, FlightLegEvent, Gap, GapCode, GateAssigned, GateAssignment, GateReassigned,
+    Instant, LegInput, References, Schedule, Stand, StandAllocated, StandAllocation, StandChanged,
+    Status, StatusChanged, StatusCount, StatusReport, Times, Totals, codes,
 };
 
 fn at(time: &str) -> Instant {
@@ -87,6 +87,7 @@ fn becomes(old_status: Status, new_status: Status) -> FlightLegEvent {
     StatusChanged {
         old_status,
         new_status,
+        changed_at: None,
     }
     .into()
 }
@@ -269,6 +270,7 @@ fn a_cancelled_leg_stays_so_until_a_new_status() {
         .when(cancel("snow"))
         .then([FlightCancelled {
             reason: "snow".into(),
+            cancelled_at: None,
         }
         .into()])
         .when(cancel("snow"))
@@ -282,6 +284,138 @@ fn a_cancelled_leg_stays_so_until_a_new_status() {
         })
         .then([becomes(Status::Cancelled, Status::Scheduled)]);
     assert_eq!(leg.state().cancellation_reason, None);
+}
+
+#[test]
+fn an_estimate_that_comes_after_the_actual_time_changes_neither_times_nor_delay() {
+    let estimate = |time: &str| Times {
+        estimated: Some(at(time)),
+        ..Times::default()
+    };
+    let with_delay = DepartureTimes(Times {
+        delay_minutes: Some(90),
+        ..estimate("13:30")
+    });
+    let corrected = DepartureTimes(Times {
+        actual: Some(at("12:22")),
+        ..estimate("12:50")
+    });
+    given::<FlightLeg>([created()])
+        .when(departure(Some(at("12:10")), Some(at("12:20"))))
+        .then([
+            departs(Some("12:10"), Some("12:20"), 20),
+            becomes(Status::Scheduled, Status::Departed),
+        ])
+        .when(departure(Some(at("12:40")), None))
+        .then([])
+        .when(with_delay)
+        .then([])
+        .when(corrected)
+        .then([departs(Some("12:10"), Some("12:22"), 22)])
+        .when(ArrivalTimes(Times {
+            actual: Some(at("16:05")),
+            ..Times::default()
+        }))
+        .then([
+            ArrivalTimeChanged {
+                estimated_arrival: None,
+                actual_arrival: Some(at("16:05")),
+                delay_minutes: Some(5),
+            }
+            .into(),
+            becomes(Status::Departed, Status::Landed),
+        ])
+        .when(ArrivalTimes(estimate("17:00")))
+        .then([]);
+}
+
+fn said(time: &str, message: impl Into<LegInput>) -> LegInput {
+    LegInput {
+        said_at: Some(at(time)),
+        ..message.into()
+    }
+}
+
+fn becomes_at(time: &str, old_status: Status, new_status: Status) -> FlightLegEvent {
+    StatusChanged {
+        old_status,
+        new_status,
+        changed_at: Some(at(time)),
+    }
+    .into()
+}
+
+#[test]
+fn a_report_that_was_made_before_the_status_last_changed_does_not_set_it_back() {
+    let report = |time: &str, status| said(time, StatusReport { status });
+    let snow = Cancellation {
+        reason: "snow".into(),
+    };
+    given::<FlightLeg>([created()])
+        .when(report("10:30", Status::Boarding))
+        .then([becomes_at("10:30", Status::Scheduled, Status::Boarding)])
+        .when(report("10:29", Status::Scheduled))
+        .then([])
+        .when(report("10:30", Status::Delayed))
+        .then([becomes_at("10:30", Status::Boarding, Status::Delayed)])
+        .when(said("12:21", departure(None, Some(at("12:20")))))
+        .then([
+            departs(None, Some("12:20"), 20),
+            becomes_at("12:21", Status::Delayed, Status::Departed),
+        ])
+        .when(report("12:20", Status::Boarding))
+        .then([])
+        .when(said("12:30", snow))
+        .then([FlightCancelled {
+            reason: "snow".into(),
+            cancelled_at: Some(at("12:30")),
+        }
+        .into()])
+        .when(report("12:29", Status::Departed))
+        .then([])
+        .when(report("12:31", Status::Departed))
+        .then([becomes_at("12:31", Status::Cancelled, Status::Departed)]);
+}
+
+#[test]
+fn a_time_more_than_31_days_from_its_schedule_is_refused() {
+    let later = |minutes: i64| Instant::from_millis(at("12:00").millis() + minutes * 60_000);
+    for minutes in [DELAY_MINUTES_MAX + 1, -DELAY_MINUTES_MAX - 1] {
+        given::<FlightLeg>([created()])
+            .when(departure(later(minutes), None))
+            .then_rejected(codes::INVALID_TIMES)
+            .when(departure(None, later(minutes)))
+            .then_rejected(codes::INVALID_TIMES);
+    }
+    let leg = given::<FlightLeg>([created()]);
+    let accepted = departure(later(DELAY_MINUTES_MAX), None);
+    let events = FlightLeg::decide(leg.state(), accepted.into()).unwrap();
+    assert_eq!(events.len(), 2);
+}
+
+/// An event of an older build may hold any delay.
+#[test]
+fn sums_of_extreme_delays_stay_at_the_end_of_their_range() {
+    let leg: Contribution = serde_json::from_value(serde_json::json!({
+        "cancelled": false, "departed": i64::MAX, "arrived": i64::MAX,
+    }))
+    .unwrap();
+    let twice = Totals::default().with(leg).with(leg);
+    assert_eq!(
+        (
+            twice.flights,
+            twice.delay_minutes,
+            twice.arrival_delay_minutes
+        ),
+        (2, i64::MAX, i64::MAX)
+    );
+    let none = Totals::default().without(leg).without(leg);
+    assert_eq!((none.flights, none.delay_minutes), (-2, i64::MIN));
+    let full = StatusCount {
+        status: "Delayed".into(),
+        flights: i64::MAX,
+    };
+    assert_eq!(full.plus("Delayed", 1).flights, i64::MAX);
 }
 
 #[test]

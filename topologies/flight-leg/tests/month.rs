@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millstream::event_sourcing::{Aggregate, Envelope, Event, parse_timestamp};
+use millstream::packaged::{Feed, FeedRequest};
 use millstream_flight_leg::{
-    DEAD_LETTERS, DOCUMENTS, FlightLeg, FlightLegEvent, FlightLegParameters, OUTPUT, Status,
+    DEAD_LETTERS, DOCUMENTS, FlightLeg, FlightLegEvent, FlightLegParameters, Flights, OUTPUT,
+    Status,
 };
 use serde_json::Value;
 
@@ -195,6 +197,37 @@ fn january_2013_is_what_a_plain_pass_over_its_file_says() {
     );
     assert_eq!(gap("NO_AIRCRAFT"), 155);
     assert!(gap("UNKNOWN_AIRCRAFT") > 0);
+}
+
+/// What `millstream feed --shift-days` rests on.
+#[test]
+fn a_file_that_is_moved_by_as_many_days_gives_the_same_messages_at_any_time_of_day() {
+    const DAY: i64 = 24 * 3_600_000;
+    let slice = support::january().with_file_name("flights-2013-01-08.slice.csv");
+    let open = |now: i64| {
+        let source = Flights.open(&FeedRequest::new(&slice, now)).unwrap();
+        let records: Vec<_> = source.records.map(Result::unwrap).collect();
+        (source.summary, records)
+    };
+    let (_, at_now) = open(support::NOW);
+    let last = at_now.last().unwrap().timestamp;
+    // The last record is not after now, and less than a day before it.
+    let (summary, first_run) = open(last);
+    assert_eq!(first_run, at_now);
+    let days = (last - last_of_the_file(&slice)) / DAY;
+    assert!(
+        summary.ends_with(&format!("`--shift-days {days}`")),
+        "{summary}"
+    );
+    assert_eq!(open(last + DAY - 1).1, first_run);
+    assert_ne!(open(last + DAY).1, first_run);
+    assert_ne!(open(last - 1).1, first_run);
+}
+
+fn last_of_the_file(slice: &Path) -> i64 {
+    let request = FeedRequest::new(slice, support::NOW).with_times_kept();
+    let records = Flights.open(&request).unwrap().records;
+    records.last().unwrap().unwrap().timestamp
 }
 
 /// Writes a month of another year, other airports and carriers, in the format of the files.

@@ -23,7 +23,10 @@ use crate::events::Status;
 use crate::flight_id::FlightId;
 use crate::flight_leg::LATE_MINUTES;
 use crate::instant::Instant;
-use crate::messages::{AdapterMessage, Cancellation, Schedule, StatusReport, Times};
+use crate::messages::{
+    AdapterMessage, Cancellation, DELAY_MINUTES_MAX, Schedule, StatusReport, Times,
+    is_plausible_delay,
+};
 use crate::topology::INPUT;
 
 const MINUTE_MS: i64 = 60_000;
@@ -87,6 +90,14 @@ impl Leg {
             .ok_or_else(|| format!("the time zone of origin {} is not known", row.origin))?;
         let arrival_time = time("sched_arr_time", row.sched_arr_time)?;
         let scheduled_arrival = zones.next(&row.dest, date, arrival_time, scheduled_departure);
+        for (name, delay) in [
+            ("dep_delay", row.dep_delay.0),
+            ("arr_delay", row.arr_delay.0),
+        ] {
+            if delay.is_some_and(|minutes| !is_plausible_delay(minutes)) {
+                return Err(format!("{name} is more than 31 days"));
+            }
+        }
         let departed = match (row.dep_time.0, row.dep_delay.0) {
             (None, _) => None,
             (Some(_), Some(delay)) => Some(delay),
@@ -104,7 +115,7 @@ impl Leg {
             return Err(format!("{flight_id} is not the id of a flight"));
         }
         let left = departed.map(|delay| scheduled_departure + delay * MINUTE_MS);
-        let in_the_air = row.air_time.0.unwrap_or(0) * MINUTE_MS;
+        let in_the_air = row.air_time.0.unwrap_or(0).clamp(0, DELAY_MINUTES_MAX) * MINUTE_MS;
         let arrival = match (left, row.arr_time.0, row.arr_delay.0) {
             (Some(left), _, Some(delay)) => Arrival::Arrived {
                 delay,

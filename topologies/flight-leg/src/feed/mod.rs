@@ -6,8 +6,10 @@
 //! beside it, which become the reference tables.
 //! # Invariants
 //! - Messages come in the order of their times; those of one leg and time in the order of its life.
-//! - The same file gives the same messages but for the days that times are moved by: message ids do not
-//!   depend on it, so that a file that is fed twice changes nothing the second time.
+//! - The same file gives the same messages but for the days that times are moved by; message ids do not
+//!   depend on these. A file that is fed again, moved by as many days (`--shift-days`), changes nothing
+//!   while its message ids are remembered (`message_memory`, 7 days unless set). Moved by other days it is
+//!   other times under the same ids: legs that were begun get wrong delays, and schedules conflict.
 //! - Times are moved by whole days, so that the last is not in the future; hours stay what they were.
 //!   Ids keep the day of the file.
 //! # Failure
@@ -75,13 +77,22 @@ impl Feed for Flights {
         };
         let first = agenda.first().map(|(at, _, _)| at + shift);
         let shown = |at: Timestamp| format_timestamp(at).unwrap_or_else(|_| at.to_string());
+        let days = shift / DAY_MS;
+        let again = if request.keep_times {
+            "times are kept; to go on after an interruption, feed it again with `--keep-times`"
+                .into()
+        } else {
+            format!(
+                "moved by {days} days; to go on after an interruption, feed it again with \
+                 `--shift-days {days}`"
+            )
+        };
         let summary = format!(
-            "{} flights, {} messages from {} to {}, moved by {} days",
+            "{} flights, {} messages from {} to {}, {again}",
             legs.len(),
             agenda.len(),
             first.map_or_else(String::new, shown),
             shown(last + shift),
-            shift / DAY_MS,
         );
         let records = agenda.into_iter().filter_map(move |(_, index, step)| {
             let leg = legs.get(index)?;

@@ -36,7 +36,8 @@ impl Contribution {
     }
 }
 
-/// Figures over legs.
+/// Figures over legs. At the ends of what an i64 holds they stay there: wrong figures are better than an
+/// application that has stopped. Messages are bounded so that no number of legs leads there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
@@ -71,17 +72,17 @@ impl Totals {
 
     fn plus(self, leg: Contribution, sign: i64) -> Self {
         let count = |is: bool| if is { sign } else { 0 };
-        let late = |delay: Option<i64>| sign * delay.unwrap_or(0).max(0);
+        let late = |delay: Option<i64>| delay.unwrap_or(0).max(0).saturating_mul(sign);
         let on_time = leg.departed.is_some_and(|delay| delay < LATE_MINUTES);
         let lost = leg.departed.is_some() && leg.arrived.is_none();
         Self {
-            flights: self.flights + sign,
-            cancelled: self.cancelled + count(leg.cancelled),
-            departed: self.departed + count(leg.departed.is_some()),
-            on_time: self.on_time + count(on_time),
-            delay_minutes: self.delay_minutes + late(leg.departed),
-            arrival_delay_minutes: self.arrival_delay_minutes + late(leg.arrived),
-            diverted_or_unknown: self.diverted_or_unknown + count(lost),
+            flights: self.flights.saturating_add(sign),
+            cancelled: self.cancelled.saturating_add(count(leg.cancelled)),
+            departed: self.departed.saturating_add(count(leg.departed.is_some())),
+            on_time: self.on_time.saturating_add(count(on_time)),
+            delay_minutes: self.delay_minutes.saturating_add(late(leg.departed)),
+            arrival_delay_minutes: self.arrival_delay_minutes.saturating_add(late(leg.arrived)),
+            diverted_or_unknown: self.diverted_or_unknown.saturating_add(count(lost)),
         }
     }
 }
@@ -112,7 +113,7 @@ impl StatusCount {
     pub fn plus(self, status: &str, flights: i64) -> Self {
         Self {
             status: status.to_owned(),
-            flights: self.flights + flights,
+            flights: self.flights.saturating_add(flights),
         }
     }
 }

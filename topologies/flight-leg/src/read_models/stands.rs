@@ -3,8 +3,13 @@
 //! A departing leg holds its stand for a while before it departs, as well as its departure is known, and
 //! gives it up by departing or by being cancelled.
 //! # Invariants
-//! - The view is a function of the set of legs on the stand: two that overlap are a conflict, whoever came
-//!   first. Its cause is what last moved either of them.
+//! - Up to 512 occupations of a stand, the view is a function of the set of legs on it: two that overlap are
+//!   a conflict, whoever came first. Its cause is what last moved either of them.
+//! # Limits
+//! - Beyond 512 occupations it is not. The earliest is let go for each that comes, and does not come back
+//!   when a later one is taken out again: what is kept then depends on the order of changes, and after a
+//!   reset, which brings legs in the order of their ids, it may differ. Conflicts are judged among what is
+//!   kept.
 
 use std::time::Duration;
 
@@ -18,7 +23,7 @@ use crate::events::{FlightLegEvent, Status};
 use crate::flight_leg::FlightLeg;
 use crate::instant::Instant;
 
-/// How many occupations of a stand are kept, the latest: a month of a busy stand.
+/// How many occupations of a stand are kept, the latest: a month of a busy stand. See the module's limits.
 const OCCUPATIONS_MAX: usize = 512;
 
 /// A leg on its stand.
