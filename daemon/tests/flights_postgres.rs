@@ -55,6 +55,17 @@ fn rows(runtime: &Runtime, url: &str, schema: &str) -> Option<Rows> {
     })
 }
 
+/// Makes every row wrong, so that only filling the table again mends it.
+fn spoil(runtime: &Runtime, url: &str, schema: &str) {
+    let sql = format!("UPDATE {schema}.flight_leg SET status = 'wrong'");
+    let spoilt = runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.execute(&sql, &[]).await.unwrap()
+    });
+    assert!(spoilt > 0);
+}
+
 /// What the documents say that the rows must hold.
 fn documents(daemon: &Daemon) -> Rows {
     let string = |item: &Value, field: &str| item[field].as_str().map(str::to_owned);
@@ -109,6 +120,8 @@ fn legs_become_rows_and_again_after_the_table_was_emptied() {
     daemon.kill();
 
     let daemon = Daemon::start_ready(&site, &[&log]);
+    spoil(&runtime, &url, &schema);
+    assert_ne!(rows(&runtime, &url, &schema).as_ref(), Some(&expected));
     let rebuilt = millstream(&["rebuild-sink", &site.config(), "postgres", &log]);
     assert!(rebuilt.status.success(), "{}", stderr(&rebuilt));
     assert!(stdout(&rebuilt).contains("flight_leg emptied"));

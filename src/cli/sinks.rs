@@ -40,8 +40,8 @@ pub(super) fn rebuild(
             refuse_partial(&log_choice::kafka(&loaded.config)?, &loaded, sink)?;
         }
         LogChoice::Kafka => {}
-        // Its directory belongs to the daemon while that runs; a daemon refuses to go on where
-        // records are missing.
+        // Not checked: its directory belongs to the daemon while that runs. What is written from
+        // then on begins where the topics do now, and nobody says what came before.
         LogChoice::EmbeddedInMemory | LogChoice::EmbeddedIn(_) => {}
     }
     let context = SinkContext {

@@ -80,6 +80,13 @@ impl Intake {
         moved
     }
 
+    /// Returns whether what was read from `stored` on reaches to `start`: then the log need not have
+    /// it any more.
+    pub(super) fn reaches(&self, stored: Offset, start: Offset) -> bool {
+        let last = self.records.last().map(|record| record.offset + 1);
+        self.stored == Some(stored) && last.is_some_and(|end| end >= start)
+    }
+
     /// Returns how many records there is room for.
     pub(super) fn room(&self, bounds: &SinkBounds) -> usize {
         if !self.confirmed || self.bytes >= bounds.bytes {
@@ -280,6 +287,22 @@ mod tests {
             assert!(!intake.is_due(&BOUNDS, now, true));
             assert_eq!(intake.position(), Some(stored));
         }
+    }
+
+    #[test]
+    fn what_was_read_need_not_be_in_the_log_any_more() {
+        let (intake, _) = intake(&[0, 1, 4]);
+        for (stored, start, expected) in [
+            (0, 1, true),
+            (0, 5, true),
+            (0, 6, false),
+            // The target stands elsewhere: all is read again.
+            (1, 5, false),
+        ] {
+            assert_eq!(intake.reaches(stored, start), expected, "{stored} {start}");
+        }
+        let nothing = Intake::new("topic".into());
+        assert!(!nothing.reaches(0, 1));
     }
 
     #[test]

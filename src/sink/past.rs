@@ -174,8 +174,9 @@ impl<L: Log> PastReader<L> {
     /// until it breaks or the partition's present end is reached.
     ///
     /// A span of time passes over archived ranges without a record of it. It cannot know what a range
-    /// that is missing had, so such a range is an error unless what comes right after it begins before
-    /// the span does: then, as timestamps rise along a partition, it had nothing.
+    /// that is missing had, so such a range is an error, unless an archived range comes right after it
+    /// that has a record from before the span: then, as timestamps rise along a partition, it had
+    /// nothing. Where the topic comes right after it, it is always an error.
     ///
     /// # Errors
     /// [`PastError`]; records before it were handed out.

@@ -308,10 +308,13 @@ impl<L: Log> Worker<L> {
         let ends = ranges(&self.spec.log)?;
         for ((asked, range), stored) in asked.iter().zip(&ends).zip(stored) {
             let at = &asked.partition;
-            refuse_outside(&self.spec.name, at, stored, (asked.log_start, range.end))?;
             let Some(intake) = self.intakes.get_mut(at) else {
                 continue;
             };
+            // What is in memory is written, though retention has passed it while the target was away.
+            let held = self.reading.contains(at) && intake.reaches(stored, asked.log_start);
+            let start = if held { stored } else { asked.log_start };
+            refuse_outside(&self.spec.name, at, stored, (start, range.end))?;
             let moved = intake.confirm(stored);
             if !self.reading.contains(at) {
                 consumer.assign(&[(at.clone(), stored)])?;

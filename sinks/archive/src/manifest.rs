@@ -24,6 +24,9 @@ pub struct Manifest {
     pub topic_id: String,
     /// The partition.
     pub partition: i32,
+    /// Where the archive begins: where the topic did when the first came to archive it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_offset: Option<Offset>,
     /// The files, without a gap between them.
     pub files: Vec<FileEntry>,
 }
@@ -66,7 +69,7 @@ impl FileEntry {
 
 impl Manifest {
     /// Starts a manifest.
-    pub(crate) fn new(topic: &str, topic_id: &str, partition: i32) -> Self {
+    pub(crate) fn new(topic: &str, topic_id: &str, partition: i32, start: Offset) -> Self {
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -74,6 +77,7 @@ impl Manifest {
             topic: topic.to_owned(),
             topic_id: topic_id.to_owned(),
             partition,
+            start_offset: Some(start),
             files: Vec::new(),
         }
     }
@@ -86,10 +90,11 @@ impl Manifest {
         next
     }
 
-    /// Returns where the archive ends; `None` while it is empty.
+    /// Returns where the archive ends, which is where it begins while it is empty.
     #[must_use]
     pub fn end(&self) -> Option<Offset> {
-        self.files.last().map(|file| file.end_offset)
+        let last = self.files.last().map(|file| file.end_offset);
+        last.or(self.start_offset)
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -113,6 +118,14 @@ impl Manifest {
             if file.first_offset < 0 || file.first_offset >= file.end_offset {
                 return Err(format!("file {} covers no offset", file.name));
             }
+        }
+        if let (Some(start), Some(file)) = (self.start_offset, self.files.first())
+            && file.first_offset != start
+        {
+            return Err(format!(
+                "begins at {start}, but its first file {} at {}",
+                file.name, file.first_offset
+            ));
         }
         for pair in self.files.windows(2) {
             let [one, other] = pair else { continue };
@@ -151,16 +164,17 @@ mod tests {
 
     #[test]
     fn a_manifest_with_a_gap_or_of_another_version_is_refused() {
-        let manifest = Manifest::new("events", "00", 1)
-            .with(file(0, 5))
-            .with(file(5, 9));
+        let empty = Manifest::new("events", "00", 1, 0);
+        let manifest = empty.with(file(0, 5)).with(file(5, 9));
         let parse = |manifest: &Manifest| Manifest::parse(&manifest.to_bytes().unwrap());
         assert_eq!(parse(&manifest), Ok(manifest.clone()));
         assert_eq!((manifest.sequence, manifest.end()), (2, Some(9)));
+        assert_eq!(parse(&empty).map(|it| it.end()), Ok(Some(0)));
         for (wrong, problem) in [
             (manifest.with(file(10, 11)), "gap or an overlap"),
             (manifest.with(file(8, 11)), "gap or an overlap"),
             (manifest.with(file(9, 9)), "covers no offset"),
+            (empty.with(file(3, 9)), "its first file 3-9 at 3"),
         ] {
             let refused = parse(&wrong).unwrap_err();
             assert!(refused.contains(problem), "{refused}");

@@ -46,7 +46,7 @@ impl ArchiveSession {
         let topic_id = self.topic_id(partition).to_owned();
         let mut manifest = match self.store.manifest(partition).await? {
             Some(manifest) => manifest,
-            None => Manifest::new(&partition.topic, &topic_id, partition.partition),
+            None => self.begin(asked, &topic_id).await?,
         };
         if manifest.topic_id != topic_id {
             return Err(SinkError::failed(format!(
@@ -65,6 +65,20 @@ impl ArchiveSession {
             tracing::info!(%partition, file = name, "a file that no manifest lists is adopted");
             manifest = self.publish(partition, &manifest, entry).await?;
         }
+    }
+
+    /// Begins an archive where the topic begins now. Stored before anything else is: whoever asks
+    /// later must hear the same, although retention moves the topic's start.
+    async fn begin(&self, asked: &SinkPartition, topic_id: &str) -> Result<Manifest, SinkError> {
+        let partition = &asked.partition;
+        let (topic, number) = (&partition.topic, partition.partition);
+        let empty = Manifest::new(topic, topic_id, number, asked.log_start);
+        // Another one may have begun it meanwhile, elsewhere, and have got further: the store tells.
+        self.store.publish(partition, &empty).await?;
+        let begun = self.store.manifest(partition).await?;
+        begun.ok_or_else(|| {
+            SinkError::unavailable(format!("the manifest of {partition} is not there yet"))
+        })
     }
 
     /// Checks a file that no manifest lists: it was put there whole, by a process that was killed

@@ -6,7 +6,7 @@ mod support;
 use std::ops::ControlFlow;
 
 use millstream::log::Log;
-use millstream::sink::{CatchUp, PastError, PastReader, SinkRecord, Span};
+use millstream::sink::{CatchUp, PastError, PastReader, SinkRecord, SinkState, Span};
 use millstream_archive::ArchiveSink;
 use support::{PARTITIONS, PATIENCE, SMALL, Site, TOPIC, at, create_topic, until};
 
@@ -60,6 +60,52 @@ fn a_process_killed_between_file_and_manifest_leaves_a_file_that_the_next_one_ad
             before[..],
             "kept as they were"
         );
+    }
+}
+
+#[test]
+fn a_first_file_that_a_killed_process_left_is_adopted_though_retention_has_passed_its_start() {
+    let mut site = Site::new();
+    site.write(10);
+    let expected = topics(&site);
+    site.archive("");
+    for partition in 0..PARTITIONS {
+        assert_eq!(site.files(partition).len(), 1);
+        site.kill_before_manifest(partition);
+        assert!(site.manifest(partition).files.is_empty());
+        site.delete_below(partition, 3);
+    }
+    site.archive("");
+    site.assert_once(&expected);
+}
+
+#[test]
+fn records_in_memory_are_archived_though_retention_passes_them_while_the_store_is_away() {
+    let mut site = Site::new();
+    let running = site.run("one", "    max_age: 3s\n");
+    until("both partitions are placed", || {
+        (running.statuses()[0].view().partitions.len() == 2).then_some(())
+    });
+    site.take_away();
+    site.write(10);
+    let expected = topics(&site);
+    until("a file could not be written", || {
+        (running.statuses()[0].view().state == SinkState::Waiting).then_some(())
+    });
+    for (partition, expected) in (0..PARTITIONS).zip(&expected) {
+        site.delete_below(partition, expected[expected.len() / 2].offset);
+    }
+    site.bring_back();
+    until("all of it is archived", || {
+        let ends = (0..PARTITIONS).map(|it| site.manifest(it).end());
+        let mut all = ends.zip(&expected);
+        all.all(|(end, records)| end == records.last().map(|it| it.offset + 1))
+            .then_some(())
+    });
+    running.stop(PATIENCE);
+    site.assert_once(&expected);
+    for (partition, expected) in (0..PARTITIONS).zip(expected) {
+        assert_eq!(site.across(partition, Span::ALL).unwrap(), expected);
     }
 }
 

@@ -30,8 +30,9 @@ fn of_state(state: &SqlState) -> Meaning {
         return Meaning::Away;
     }
     match state.code().get(..2).unwrap_or_default() {
-        // Data exception, constraint violation.
-        "22" | "23" => Meaning::Data,
+        // Cardinality (keys that are one to the database, in one statement), data exception, constraint
+        // violation, limits (a key that no index takes).
+        "21" | "22" | "23" | "54" => Meaning::Data,
         // Authorisation, catalogue and schema names, rules and privileges, features.
         "28" | "3D" | "3F" | "42" | "0A" | "44" => Meaning::Person,
         // Connection, rollback, resources, shutdown, system.
@@ -79,8 +80,10 @@ mod tests {
             ("40P01", Meaning::Away),
             ("25006", Meaning::Away),
             ("XX000", Meaning::Away),
+            ("21000", Meaning::Data),
             ("22003", Meaning::Data),
             ("23514", Meaning::Data),
+            ("54000", Meaning::Data),
             ("28P01", Meaning::Person),
             ("3D000", Meaning::Person),
             ("42P01", Meaning::Person),

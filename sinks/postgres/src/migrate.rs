@@ -34,11 +34,18 @@ impl Migration {
 
 /// Whose the tables of the sink itself are.
 const OWN: &str = "millstream";
-const OWN_MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "offsets",
-    sql: include_str!("../sql/0001_offsets.sql"),
-}];
+const OWN_MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "offsets",
+        sql: include_str!("../sql/0001_offsets.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "topic ids",
+        sql: include_str!("../sql/0002_topic_ids.sql"),
+    },
+];
 /// Of the advisory lock, with the schema's name beside it.
 const LOCK: i32 = 0x6d69_6c6c;
 

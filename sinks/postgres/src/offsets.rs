@@ -1,12 +1,28 @@
 //! The stored offsets: where a sink stands, and the fence that its writes pass.
 
+use std::collections::BTreeMap;
+
 use millstream::log::{Offset, TopicPartition};
-use millstream::sink::{SinkBatch, SinkError, SinkPartition};
+use millstream::sink::{SinkBatch, SinkContext, SinkError, SinkPartition};
 use tokio_postgres::{Client, Transaction};
 
 use crate::errors::sink_error;
 use crate::statements::quoted;
 use crate::table::Table;
+
+/// By topic: which creation of it, in hexadecimal digits. Without those whose cluster does not say.
+pub(crate) type TopicIds = BTreeMap<String, String>;
+
+pub(crate) fn topic_ids(context: &SinkContext) -> TopicIds {
+    let topics = context.topics.iter();
+    topics
+        .filter(|topic| topic.id != [0; 16])
+        .map(|topic| {
+            let digits = topic.id.iter().map(|byte| format!("{byte:02x}"));
+            (topic.name.to_string(), digits.collect())
+        })
+        .collect()
+}
 
 /// What is stored for a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +78,12 @@ async fn register(transaction: &Transaction<'_>, sink: &str) -> Result<(), SinkE
         .map_err(|it| sink_error(&it))
 }
 
-/// Returns where partitions stand; those that stand nowhere start at their log's start.
+/// Returns where partitions stand; those that stand nowhere start at their log's start. Refuses those
+/// that stand in a topic of the same name that is no more.
 pub(crate) async fn resume(
     client: &mut Client,
     sink: &str,
+    topic_ids: &TopicIds,
     partitions: &[SinkPartition],
 ) -> Result<Vec<Stored>, SinkError> {
     let transaction = client.transaction().await.map_err(|it| sink_error(&it))?;
@@ -85,22 +103,45 @@ pub(crate) async fn resume(
     } in partitions
     {
         let (topic, number) = (&*partition.topic, partition.partition);
+        let topic_id = topic_ids.get(topic);
         transaction
             .execute(
-                "INSERT INTO millstream_offsets (sink, topic, partition, next_offset, generation) \
-                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-                &[&sink, &topic, &number, log_start, &generation],
+                "INSERT INTO millstream_offsets \
+                 (sink, topic, partition, next_offset, generation, topic_id) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                &[&sink, &topic, &number, log_start, &generation, &topic_id],
             )
             .await
             .map_err(|it| sink_error(&it))?;
         let row = transaction
             .query_one(
-                "SELECT next_offset, generation FROM millstream_offsets \
+                "SELECT next_offset, generation, topic_id FROM millstream_offsets \
                  WHERE sink = $1 AND topic = $2 AND partition = $3",
                 &[&sink, &topic, &number],
             )
             .await
             .map_err(|it| sink_error(&it))?;
+        let of_id: Option<String> = row.get(2);
+        match (&of_id, topic_id) {
+            (Some(of_id), Some(topic_id)) if of_id != topic_id => {
+                return Err(SinkError::failed(format!(
+                    "the tables have `{topic}` as it was before it was deleted and created again: \
+                     `millstream rebuild-sink` starts over with the new one"
+                )));
+            }
+            // Stored before ids were.
+            (None, Some(_)) => {
+                transaction
+                    .execute(
+                        "UPDATE millstream_offsets SET topic_id = $4 \
+                         WHERE sink = $1 AND topic = $2 AND partition = $3 AND topic_id IS NULL",
+                        &[&sink, &topic, &number, &topic_id],
+                    )
+                    .await
+                    .map_err(|it| sink_error(&it))?;
+            }
+            (Some(_) | None, Some(_) | None) => {}
+        }
         stored.push(Stored {
             next_offset: row.get(0),
             generation: row.get(1),

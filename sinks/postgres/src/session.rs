@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream::log::{Offset, TopicPartition};
-use millstream::sink::{SinkBatch, SinkError, SinkFuture, SinkPartition, SinkSession};
+use millstream::sink::{SinkBatch, SinkContext, SinkError, SinkFuture, SinkPartition, SinkSession};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement, Transaction};
 
 use crate::batch::Changes;
 use crate::errors::{Meaning, meaning, sink_error, text};
-use crate::offsets::{self, Stored};
+use crate::offsets::{self, Stored, TopicIds};
 use crate::statements;
 use crate::table::Table;
 
@@ -25,6 +25,7 @@ pub(crate) struct Prepared {
 pub(crate) struct PostgresSession {
     client: Client,
     sink: String,
+    topic_ids: TopicIds,
     tables: Arc<[Prepared]>,
     generations: BTreeMap<TopicPartition, i64>,
 }
@@ -45,7 +46,7 @@ impl From<Error> for Failure {
 impl PostgresSession {
     pub(crate) async fn new(
         client: Client,
-        sink: &str,
+        context: &SinkContext,
         tables: &[Table],
     ) -> Result<Self, SinkError> {
         let mut prepared = Vec::with_capacity(tables.len());
@@ -67,7 +68,8 @@ impl PostgresSession {
         }
         Ok(Self {
             client,
-            sink: sink.to_owned(),
+            sink: context.group.clone(),
+            topic_ids: offsets::topic_ids(context),
             tables: prepared.into(),
             generations: BTreeMap::new(),
         })
@@ -194,7 +196,8 @@ async fn apply(
 impl SinkSession for PostgresSession {
     fn resume<'a>(&'a mut self, partitions: &'a [SinkPartition]) -> SinkFuture<'a, Vec<Offset>> {
         Box::pin(async move {
-            let stored = offsets::resume(&mut self.client, &self.sink, partitions).await?;
+            let (sink, topic_ids) = (&self.sink, &self.topic_ids);
+            let stored = offsets::resume(&mut self.client, sink, topic_ids, partitions).await?;
             for (asked, stored) in partitions.iter().zip(&stored) {
                 self.generations
                     .insert(asked.partition.clone(), stored.generation);

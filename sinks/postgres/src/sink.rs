@@ -93,7 +93,7 @@ impl Sink for PostgresSink {
     fn connect<'a>(&'a self, context: &'a SinkContext) -> SinkFuture<'a, Box<dyn SinkSession>> {
         Box::pin(async move {
             let client = self.open(&context.group).await?;
-            let session = PostgresSession::new(client, &context.group, &self.tables).await?;
+            let session = PostgresSession::new(client, context, &self.tables).await?;
             let session: Box<dyn SinkSession> = Box::new(session);
             Ok(session)
         })

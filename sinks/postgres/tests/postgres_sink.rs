@@ -341,7 +341,7 @@ fn processes_that_start_together_migrate_once() {
     });
     assert_eq!(
         database.number("SELECT count(*) FROM millstream_migrations"),
-        2
+        3
     );
 }
 
@@ -465,6 +465,85 @@ fn a_record_that_only_the_database_refuses_is_found_among_others() {
     let running = items.run(&database, "one", database.sink("    bad_records: skip\n"));
     items.assert_arrives(&database, &[&running]);
     assert_eq!(running.status.view().skipped, 1);
+    running.stop();
+}
+
+#[test]
+fn a_key_that_is_too_long_for_the_index_is_refused_and_not_waited_for() {
+    let Some(database) = Database::of("a_key_that_is_too_long_for_the_index") else {
+        return;
+    };
+    let mut items = Items::new(&log(), 1);
+    items.put("before", "1.00");
+    let letters = std::iter::repeat_with(fastrand::alphanumeric).take(30_000);
+    let key: String = letters.collect();
+    items.raw(None, &key, Some(br#"{"amount":"1.00","version":1}"#));
+    items.put("after", "1.00");
+    items.flush();
+    let running = items.run(&database, "one", database.sink(""));
+    let error = until("it says so", || {
+        let view = running.status.view();
+        let failed = view.state == SinkState::Failed;
+        failed.then(|| view.last_error().unwrap_or_default().to_owned())
+    });
+    assert!(error.contains("PostgreSQL: 54000"), "{error}");
+    running.stop();
+    let running = items.run(&database, "one", database.sink("    bad_records: skip\n"));
+    items.assert_arrives(&database, &[&running]);
+    assert_eq!(running.status.view().skipped, 1);
+    running.stop();
+}
+
+#[test]
+fn a_topic_that_was_created_again_is_refused_by_name_until_the_sink_is_rebuilt() {
+    let Some(database) = Database::of("a_topic_that_was_created_again_is_refused") else {
+        return;
+    };
+    let mut items = Items::new(&log(), 2);
+    for number in 0..20 {
+        items.put(&format!("old-{number}"), "1.00");
+    }
+    items.flush();
+    let running = items.run(&database, "one", database.sink(""));
+    items.assert_arrives(&database, &[&running]);
+    running.stop();
+    // As a database is that was filled before ids were stored: what it has is taken for this topic's.
+    database.execute(
+        "ALTER TABLE millstream_offsets DROP COLUMN topic_id; \
+         DELETE FROM millstream_migrations WHERE owner = 'millstream' AND version = 2",
+    );
+    items.put("old-0", "2.00");
+    items.flush();
+    let running = items.run(&database, "one", database.sink(""));
+    items.assert_arrives(&database, &[&running]);
+    running.stop();
+    let without = "SELECT count(*) FROM millstream_offsets WHERE topic_id IS NULL";
+    assert_eq!(database.number(without), 0);
+
+    let old = items.expected.clone();
+    items.create_again();
+    // More than there were: the old offsets exist in the new topic.
+    for number in 0..60 {
+        items.put(&format!("new-{number}"), "3.00");
+    }
+    items.flush();
+    let running = items.run(&database, "one", database.sink(""));
+    let error = until("it says so", || {
+        let view = running.status.view();
+        let failed = view.state == SinkState::Failed;
+        failed.then(|| view.last_error().unwrap_or_default().to_owned())
+    });
+    for part in [&items.topic, "created again", "millstream rebuild-sink"] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+    assert_eq!(database.rows(), old, "nothing was written");
+    let sink = database.sink("");
+    let context = items.context(&sink);
+    database
+        .runtime
+        .block_on(sink.sink.rebuild(&context))
+        .unwrap();
+    items.assert_arrives(&database, &[&running]);
     running.stop();
 }
 

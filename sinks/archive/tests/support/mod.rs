@@ -226,6 +226,19 @@ impl Site {
         serde_json::from_slice(&bytes).unwrap()
     }
 
+    /// Makes the store fail, as one does that is away.
+    pub(crate) fn take_away(&self) {
+        let topic = self.directory.path().join(TOPIC);
+        std::fs::rename(&topic, self.directory.path().join("away")).unwrap();
+        std::fs::write(&topic, "no directory").unwrap();
+    }
+
+    pub(crate) fn bring_back(&self) {
+        let topic = self.directory.path().join(TOPIC);
+        std::fs::remove_file(&topic).unwrap();
+        std::fs::rename(self.directory.path().join("away"), &topic).unwrap();
+    }
+
     /// Brings back what a process leaves that is killed after its file and before its manifest.
     pub(crate) fn kill_before_manifest(&self, partition: i32) {
         let latest = self.names(partition, ".json").pop().unwrap();

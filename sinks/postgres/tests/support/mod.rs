@@ -210,13 +210,7 @@ pub(crate) struct Items<L: Log> {
 impl<L: Log> Items<L> {
     pub(crate) fn new(log: &L, partitions: i32) -> Self {
         let topic = TopicName::from(unique("items"));
-        log.create_topics(&[TopicSpec {
-            name: TopicName::clone(&topic),
-            partitions,
-            replication_factor: None,
-            config: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
-        }])
-        .unwrap();
+        create_topic(log, &topic, partitions);
         let producer = log
             .producer(&ProducerSpec {
                 transactional_id: None,
@@ -233,6 +227,14 @@ impl<L: Log> Items<L> {
             expected: Rows::new(),
             versions: BTreeMap::new(),
         }
+    }
+
+    /// Deletes the topic and creates another one of its name.
+    pub(crate) fn create_again(&mut self) {
+        self.log.delete_topics(&[&self.topic]).unwrap();
+        create_topic(&self.log, &self.topic, self.partitions);
+        self.expected.clear();
+        self.versions.clear();
     }
 
     /// Writes a record as it is; `None` lets the producer choose the partition by the key.
@@ -344,6 +346,16 @@ impl<L: Log> Items<L> {
         }
         assert_eq!(database.rows(), self.expected);
     }
+}
+
+fn create_topic<L: Log>(log: &L, topic: &TopicName, partitions: i32) {
+    log.create_topics(&[TopicSpec {
+        name: TopicName::clone(topic),
+        partitions,
+        replication_factor: None,
+        config: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
+    }])
+    .unwrap();
 }
 
 /// A process at work.
