@@ -441,7 +441,7 @@ mod tests {
 
     use super::*;
     use crate::log::kafka::KafkaLog;
-    use crate::log::{Log, TopicSpec};
+    use crate::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicSpec};
 
     /// How long the group may take.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -494,6 +494,25 @@ mod tests {
         Some((log, topic, spec))
     }
 
+    fn write(log: &KafkaLog, at: &TopicPartition) {
+        let spec = ProducerSpec {
+            transactional_id: None,
+            transaction_timeout: PATIENCE,
+            client_id: "writer".to_owned(),
+        };
+        let mut producer = log.producer(&spec).unwrap();
+        let record = ProducerRecord {
+            topic: &at.topic,
+            partition: Some(at.partition),
+            key: Some(b"k"),
+            value: Some(b"v"),
+            timestamp: 1,
+            headers: &Headers::new(),
+        };
+        producer.send(record).unwrap();
+        producer.flush().unwrap();
+    }
+
     #[test]
     fn a_member_leaves_with_an_assignment_or_a_revocation_unanswered() {
         let Some((log, topic, first_spec)) = place("unanswered", 2) else {
@@ -534,6 +553,42 @@ mod tests {
         first.leave().unwrap();
         second.leave().unwrap();
         assert_eq!(log.group_members(&group).unwrap(), []);
+    }
+
+    #[test]
+    fn an_offset_out_of_range_is_forgotten_when_the_position_has_been_changed_since() {
+        let Some((log, topic, spec)) = place("crossed_seek", 1) else {
+            return;
+        };
+        let at = TopicPartition::new(Arc::clone(&topic), 0);
+        let mut consumer = log.consumer(&spec).unwrap();
+        consumer.subscribe(&[topic]).unwrap();
+        await_assigned(&mut consumer);
+        consumer.assign(&[(at.clone(), 17)]).unwrap();
+        until("the refusal waits in the queue", || {
+            (!consumer.partitions[&at].is_drained()).then_some(())
+        });
+        consumer.seek(&at, 0).unwrap();
+        write(&log, &at);
+        let mut records = VecDeque::new();
+        until("the record at the new position", || {
+            match consumer.poll(&at, 1, &mut records) {
+                Ok(_) | Err(LogError::Retriable { .. }) => records.pop_front(),
+                Err(error) => panic!("{error}"),
+            }
+        });
+        // What is out of range at the very position is told, and once only.
+        consumer.seek(&at, 18).unwrap();
+        let refused = until("a refusal", || consumer.poll(&at, 1, &mut records).err());
+        let offset = 18;
+        assert_eq!(
+            refused,
+            LogError::OffsetOutOfRange {
+                partition: at,
+                offset
+            }
+        );
+        consumer.leave().unwrap();
     }
 
     #[test]

@@ -150,8 +150,7 @@ pub(super) fn of_abort(client: &Client, error: NativeError) -> LogError {
 /// Converts a condition found in a partition's record stream.
 pub(super) fn of_fetch(partition: &TopicPartition, error: FetchError) -> LogError {
     match error.code {
-        Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
-        | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => LogError::OffsetOutOfRange {
+        _ if error.is_out_of_range() => LogError::OffsetOutOfRange {
             partition: partition.clone(),
             offset: error.offset,
         },

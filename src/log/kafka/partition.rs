@@ -25,6 +25,11 @@
 //! entry. The next record closes it.
 //! # Failure
 //! A condition that arrives behind records is told by the poll after them.
+//!
+//! An offset out of range is told without a version (`rd_kafka_offset_reset`), so that a seek does not
+//! outdate it, and one that crosses a seek also stops the fetching that the seek began. It names the
+//! offset it is about: if that is not our position, it says nothing about it, and the seek that
+//! follows every error entry asks again.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -123,6 +128,11 @@ impl Partition {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_drained(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Takes what is there; see [`LogConsumer::poll`](crate::log::LogConsumer::poll).
     pub(super) fn poll(
         &mut self,
@@ -165,7 +175,8 @@ impl Partition {
         } else if !self.misplaced {
             self.follow(client);
         }
-        match self.condition.take() {
+        let told = self.condition.take();
+        match told.filter(|condition| concerns(condition, self.position)) {
             // Records first: the condition is of the position behind them.
             condition @ Some(_) if delivered > 0 => {
                 self.condition = condition;
@@ -175,4 +186,10 @@ impl Partition {
             None => Ok(delivered),
         }
     }
+}
+
+/// Returns whether a condition is about `position`, and not of a fetch before a seek.
+fn concerns(condition: &FetchError, position: Offset) -> bool {
+    // A negative offset stands for none, as where the log was found cut off.
+    !condition.is_out_of_range() || condition.offset < 0 || condition.offset == position
 }

@@ -42,6 +42,17 @@ pub(in crate::log::kafka) struct FetchError {
     pub(in crate::log::kafka) message: String,
 }
 
+impl FetchError {
+    /// Returns whether an offset was asked for that the log does not have.
+    pub(in crate::log::kafka) fn is_out_of_range(&self) -> bool {
+        matches!(
+            self.code,
+            Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
+                | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
+        )
+    }
+}
+
 /// What a queue delivers: not yet told apart, and not yet owned by its partition's `Origin`.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Fetched(NonNull<sys::rd_kafka_message_t>);
