@@ -23,7 +23,7 @@ use crate::topology::{Topology, TopologyErrors};
 mod feed;
 mod read_model;
 
-pub use feed::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource};
+pub use feed::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource, FeedTimes, Shift};
 pub use read_model::{ReadModel, ReadModelError, ReadModelFilter};
 
 /// A topology that a configuration can name.

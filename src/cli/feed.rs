@@ -9,7 +9,6 @@
 //! carry ids, so that the feed can be run again. They say the same again only where times are moved by as
 //! many days: that is what `--shift-days` is for.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::args::{Feed as Arguments, Speed};
@@ -18,11 +17,12 @@ use super::outcome::{Exit, complain, print};
 use super::{ExitCode, LogChoice, log_choice, retention};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::log::{Log, LogError, LogProducer, ProducerRecord, ProducerSpec};
-use crate::packaged::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource, PackagedTopology};
+use crate::packaged::{
+    Feed, FeedError, FeedRecord, FeedRequest, FeedSource, FeedTimes, PackagedTopology,
+};
 use crate::runtime::{ResolvedTopology, TopicsError, ensure_topics};
 use crate::topology::TopicRef;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Records that are on their way at most.
 const BATCH: usize = 10_000;
 /// For how long a log that does not answer is waited for.
@@ -44,17 +44,13 @@ pub(super) fn feed(
         .map(|topology| topology.feeds())
         .unwrap_or_default();
     let feed = choose(&feeds, &arguments.name, &loaded.config.topology)?;
-    let now = SystemClock.now_ms();
-    let source = match arguments.shift_days {
-        Some(days) => open_moved_by(feed, &arguments.file, now, days)?,
-        None => {
-            let mut request = FeedRequest::new(&arguments.file, now);
-            if arguments.keep_times {
-                request = request.with_times_kept();
-            }
-            open(feed, &request)?
-        }
+    let times = match arguments.shift_days {
+        Some(days) => FeedTimes::MovedByDays(days),
+        None if arguments.keep_times => FeedTimes::Kept,
+        None => FeedTimes::UpToNow,
     };
+    let request = FeedRequest::new(&arguments.file, SystemClock.now_ms()).with_times(times);
+    let source = open(feed, &request)?;
     match deployment.log() {
         LogChoice::Kafka => {
             let log = log_choice::kafka(&loaded.config)?;
@@ -72,47 +68,13 @@ pub(super) fn feed(
 }
 
 fn open(feed: &dyn Feed, request: &FeedRequest) -> Result<FeedSource, Exit> {
-    feed.open(request)
-        .map_err(|error| Exit::because(ExitCode::Failure, &error))
-}
-
-/// Opens a file with its times moved by `days`, whatever the time of day is.
-///
-/// A feed moves times by whole days up to a time that it is given. By how many up to now is seen by opening
-/// the file twice; up to as many days earlier as are too many, it moves them by `days`.
-fn open_moved_by(
-    feed: &dyn Feed,
-    file: &Path,
-    now: Timestamp,
-    days: i64,
-) -> Result<FeedSource, Exit> {
-    let kept = open(feed, &FeedRequest::new(file, now).with_times_kept())?;
-    let most = open(feed, &FeedRequest::new(file, now))?;
-    let (Some(first), Some(latest)) = (kept.first, most.first) else {
-        return Ok(kept);
-    };
-    let shift = days.saturating_mul(DAY_MS);
-    let surplus = latest.saturating_sub(first).saturating_sub(shift);
-    if surplus < 0 {
-        let most = latest.saturating_sub(first).div_euclid(DAY_MS);
-        let message =
-            format!("error: `--shift-days {days}` moves times past now; at most {most} does not");
-        return Err(Exit::new(ExitCode::Usage, message));
-    }
-    let until = FeedRequest::new(file, now.saturating_sub(surplus));
-    let mut source = open(feed, &until)?;
-    if source.first != Some(first.saturating_add(shift)) {
-        let message = format!(
-            "error: feed `{}` does not move times by whole days",
-            feed.name()
-        );
-        return Err(Exit::new(ExitCode::Bug, message));
-    }
-    for record in &mut source.preamble {
-        // Reference data is of now, whenever records are of.
-        record.timestamp = now;
-    }
-    Ok(source)
+    feed.open(request).map_err(|error| match error {
+        FeedError::PastNow { days, most } => Exit::new(
+            ExitCode::Usage,
+            format!("error: `--shift-days {days}` moves times past now; at most {most} does not"),
+        ),
+        error => Exit::because(ExitCode::Failure, &error),
+    })
 }
 
 fn choose<'a>(
@@ -288,76 +250,5 @@ impl<P: LogProducer> Writer<'_, P> {
             }
             std::thread::park_timeout(left);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::Headers;
-
-    /// The time of the file's last record.
-    const LAST: Timestamp = 40 * DAY_MS + 7_000;
-
-    /// Two records a day apart, moved as a feed does.
-    struct Two;
-
-    impl Feed for Two {
-        fn name(&self) -> &str {
-            "two"
-        }
-
-        fn about(&self) -> &str {
-            "Two records"
-        }
-
-        fn open(&self, request: &FeedRequest) -> Result<FeedSource, FeedError> {
-            let shift = if request.keep_times {
-                0
-            } else {
-                (request.now - LAST).div_euclid(DAY_MS) * DAY_MS
-            };
-            let record = |timestamp: Timestamp| FeedRecord {
-                topic: "t",
-                key: b"k".to_vec(),
-                value: timestamp.to_string().into_bytes(),
-                headers: Headers::new(),
-                timestamp,
-            };
-            let times = [LAST - DAY_MS + shift, LAST + shift];
-            Ok(FeedSource {
-                preamble: vec![record(request.now)],
-                records: Box::new(times.map(record).map(Ok).into_iter()),
-                summary: String::new(),
-                first: times.first().copied(),
-            })
-        }
-    }
-
-    fn moved(now: Timestamp, days: i64) -> Result<(Timestamp, Vec<FeedRecord>), Exit> {
-        let source = open_moved_by(&Two, Path::new("f"), now, days)?;
-        let records = source.records.collect::<Result<Vec<_>, _>>();
-        let records = records.map_err(|error| Exit::because(ExitCode::Failure, &error))?;
-        Ok((source.preamble[0].timestamp, records))
-    }
-
-    #[test]
-    fn two_runs_with_the_same_shift_give_the_same_messages_at_any_time() {
-        let first = LAST + 100 * DAY_MS + 5;
-        let (at, expected) = moved(first, 100).unwrap();
-        assert_eq!(at, first);
-        assert_eq!(expected[1].timestamp, LAST + 100 * DAY_MS);
-        for later in [first - 5, first + 1, first + DAY_MS - 6, first + 6 * DAY_MS] {
-            assert_eq!(moved(later, 100).unwrap(), (later, expected.clone()));
-        }
-        let (_, back) = moved(first, -3).unwrap();
-        assert_eq!(back[1].timestamp, LAST - 3 * DAY_MS);
-    }
-
-    #[test]
-    fn a_shift_past_now_is_refused() {
-        let now = LAST + 100 * DAY_MS + 5;
-        assert!(moved(now, 101).is_err());
-        assert!(moved(now, 1_000_000).is_err());
     }
 }

@@ -195,15 +195,20 @@ pub(super) async fn aggregate(
     }
 }
 
+/// Reads which version a page begins with, and how long it is.
+fn page(uri: &Uri) -> Result<(u64, usize), Problem> {
+    let parameters = QueryParameters::read(uri, &["from_version", "limit"])?;
+    let from = parameters.version("from_version")?.unwrap_or(1);
+    Ok((from, parameters.limit()?))
+}
+
 /// `/aggregates/{type}/{id}/timeline`
 pub(super) async fn timeline(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
     segments: Segments,
 ) -> Result<Response, Problem> {
-    let parameters = QueryParameters::read(&uri, &["from_version", "limit"])?;
-    let from = parameters.version("from_version")?.unwrap_or(1);
-    let limit = parameters.limit()?;
+    let (from, limit) = page(&uri)?;
     let asked = Asked::new(&shared, &uri, segments)?;
     let found = asked
         .read(move |history, queries, id| history.timeline(queries, id, from, limit))
@@ -247,9 +252,7 @@ pub(super) async fn events(
     uri: Uri,
     segments: Segments,
 ) -> Result<Response, Problem> {
-    let parameters = QueryParameters::read(&uri, &["from_version", "limit"])?;
-    let from = parameters.version("from_version")?.unwrap_or(1);
-    let limit = parameters.limit()?;
+    let (from, limit) = page(&uri)?;
     let asked = Asked::new(&shared, &uri, segments)?;
     let found = asked
         .read(move |history, queries, id| history.events(queries, id, from, limit))

@@ -166,6 +166,57 @@ pub(super) fn gathered(
     Ok(partitions)
 }
 
+/// A record that a task has taken up, of one of several topics.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) topic: &'static str,
+    pub(super) sequence: String,
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+    pub(super) timestamp: Timestamp,
+}
+
+/// What each task has taken up of `topics`, in its order: its witness is a topic that it writes every
+/// record to. `takes` says which records are good, `read` how one reads.
+///
+/// # Errors
+/// The first difference.
+pub(super) fn witnessed(
+    site: &Site,
+    witness: &str,
+    topics: &[&'static str],
+    takes: impl Fn(&InspectedRecord) -> bool,
+    read: impl Fn(&InspectedRecord) -> String,
+) -> Result<Vec<Vec<Seen>>, Wrong> {
+    let mut origins = Vec::new();
+    let mut topic_of = BTreeMap::new();
+    for topic in topics {
+        for partition in 0..site.plan.partitions {
+            let mut records = records(site, topic, partition)?;
+            records.retain(&takes);
+            topic_of.extend(records.iter().map(|record| (sequence(record), *topic)));
+            let sent = records
+                .iter()
+                .map(|record| (sequence(record), read(record)));
+            origins.push(sent.collect());
+        }
+    }
+    let partitions = gathered(site, witness, &origins, |record| {
+        (sequence(record), read(record))
+    })?;
+    let seen = |record: &InspectedRecord| Seen {
+        topic: topic_of[&sequence(record)],
+        sequence: sequence(record),
+        key: text(record.key.as_deref()),
+        value: record.value.as_deref().map(|value| text(Some(value))),
+        timestamp: record.timestamp,
+    };
+    let partitions = partitions.iter();
+    Ok(partitions
+        .map(|records| records.iter().map(seen).collect())
+        .collect())
+}
+
 /// Every changelog folds to what its store must hold.
 ///
 /// # Errors

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 
 use super::check::{
-    Content, Sent, Stores, Wrong, committed, gathered, integer, records, same, sequence, text,
+    Content, Seen, Sent, Stores, Wrong, committed, gathered, integer, same, sequence, text,
+    witnessed,
 };
 use super::plan::Plan;
 use super::process::{APPLICATION, Site};
@@ -123,16 +124,6 @@ pub(super) fn build(plan: &Plan) -> Result<Topology, TopologyErrors> {
             Produced::with(serdes::string(), serdes::optional(serdes::i64())),
         );
     builder.build()
-}
-
-/// A record that the task has taken up.
-#[derive(Debug, Clone)]
-struct Seen {
-    topic: &'static str,
-    sequence: String,
-    key: String,
-    value: Option<String>,
-    timestamp: Timestamp,
 }
 
 /// Latest values with their timestamps.
@@ -286,7 +277,13 @@ pub(super) fn check(site: &Site) -> Result<Stores, Wrong> {
     };
     let mut grouped = Vec::new();
     let mut sums = BTreeMap::<String, i64>::new();
-    for (partition, seen) in (0..).zip(taken_up(site)?) {
+    for (partition, seen) in (0..).zip(witnessed(
+        site,
+        WITNESS,
+        &[ORDERS, USERS, ITEMS],
+        |_| true,
+        read,
+    )?) {
         let expected = Expected::of(&seen);
         for (topic, expected) in &expected.outputs {
             let records = committed(site, topic, partition)?;
@@ -322,38 +319,6 @@ pub(super) fn check(site: &Site) -> Result<Stores, Wrong> {
         return Err(format!("nobody has summed up {sums:?}"));
     }
     Ok(stores)
-}
-
-/// What each task has taken up, in its order.
-fn taken_up(site: &Site) -> Result<Vec<Vec<Seen>>, Wrong> {
-    let mut origins = Vec::new();
-    let mut topics = BTreeMap::new();
-    for topic in [ORDERS, USERS, ITEMS] {
-        for partition in 0..site.plan.partitions {
-            let records = records(site, topic, partition)?;
-            topics.extend(records.iter().map(|record| (sequence(record), topic)));
-            origins.push(
-                records
-                    .iter()
-                    .map(|record| (sequence(record), read(record)))
-                    .collect(),
-            );
-        }
-    }
-    let partitions = gathered(site, WITNESS, &origins, |record| {
-        (sequence(record), read(record))
-    })?;
-    let seen = |record: &InspectedRecord| Seen {
-        topic: topics[&sequence(record)],
-        sequence: sequence(record),
-        key: text(record.key.as_deref()),
-        value: record.value.as_deref().map(|value| text(Some(value))),
-        timestamp: record.timestamp,
-    };
-    let partitions = partitions.iter();
-    Ok(partitions
-        .map(|records| records.iter().map(seen).collect())
-        .collect())
 }
 
 fn read(record: &InspectedRecord) -> String {

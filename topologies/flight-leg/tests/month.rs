@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millstream::event_sourcing::{Aggregate, Envelope, Event, parse_timestamp};
-use millstream::packaged::{Feed, FeedRequest};
+use millstream::packaged::{Feed, FeedRequest, FeedTimes};
 use millstream_flight_leg::{
     DEAD_LETTERS, DOCUMENTS, FlightLeg, FlightLegEvent, FlightLegParameters, Flights, OUTPUT,
     Status,
@@ -219,13 +219,21 @@ fn a_file_that_is_moved_by_as_many_days_gives_the_same_messages_at_any_time_of_d
         summary.ends_with(&format!("`--shift-days {days}`")),
         "{summary}"
     );
+    for now in [last, last + 1, last + DAY - 1, last + 6 * DAY] {
+        let request = FeedRequest::new(&slice, now).with_times(FeedTimes::MovedByDays(days));
+        let again = Flights.open(&request).unwrap();
+        // Reference data is of now, whenever records are of.
+        assert!(again.preamble.iter().all(|record| record.timestamp == now));
+        let records: Vec<_> = again.records.map(Result::unwrap).collect();
+        assert_eq!(records, first_run);
+    }
     assert_eq!(open(last + DAY - 1).1, first_run);
     assert_ne!(open(last + DAY).1, first_run);
     assert_ne!(open(last - 1).1, first_run);
 }
 
 fn last_of_the_file(slice: &Path) -> i64 {
-    let request = FeedRequest::new(slice, support::NOW).with_times_kept();
+    let request = FeedRequest::new(slice, support::NOW).with_times(FeedTimes::Kept);
     let records = Flights.open(&request).unwrap().records;
     records.last().unwrap().unwrap().timestamp
 }

@@ -10,18 +10,8 @@ use super::{
     history,
 };
 use crate::clock::Timestamp;
-use crate::testing::simulation::check::{Content, SEQUENCE, length_of};
+use crate::testing::simulation::check::{Content, SEQUENCE, Seen, length_of};
 use crate::testing::simulation::plan::WindowPlan;
-
-/// A record that the task has taken up.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) topic: &'static str,
-    pub(super) sequence: String,
-    pub(super) key: String,
-    pub(super) value: Option<String>,
-    pub(super) timestamp: Timestamp,
-}
 
 /// A line of an output. `by` is the record whose headers it has.
 pub(super) fn line(key: &str, value: Option<&str>, timestamp: Timestamp, by: &str) -> String {

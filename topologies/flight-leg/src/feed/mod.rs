@@ -23,7 +23,9 @@ mod zones;
 use std::path::Path;
 
 use millstream::event_sourcing::format_timestamp;
-use millstream::packaged::{Feed, FeedError, FeedRecord, FeedRequest, FeedSource};
+use millstream::packaged::{
+    Feed, FeedError, FeedRecord, FeedRequest, FeedSource, FeedTimes, Shift,
+};
 use millstream::prelude::{Headers, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +35,6 @@ use self::table::{beside, read};
 use self::zones::Zones;
 use crate::references::{Aircraft, Airline, Airport};
 use crate::topology::{AIRCRAFT, AIRLINES, AIRPORTS};
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The feed `flights`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,23 +69,21 @@ impl Feed for Flights {
             agenda.extend(times.map(|(step, said)| (said.at, index, step)));
         }
         agenda.sort_unstable();
-        let last = agenda.last().map_or(request.now, |(at, _, _)| *at);
-        let shift = if request.keep_times {
-            0
-        } else {
-            request.now.saturating_sub(last).div_euclid(DAY_MS) * DAY_MS
-        };
+        let last = agenda.last().map(|(at, _, _)| *at);
+        let moved = last.map_or(Ok(Shift::default()), |last| request.shift(last))?;
+        let (last, shift) = (last.unwrap_or(request.now), moved.millis());
         let first = agenda.first().map(|(at, _, _)| at + shift);
         let shown = |at: Timestamp| format_timestamp(at).unwrap_or_else(|_| at.to_string());
-        let days = shift / DAY_MS;
-        let again = if request.keep_times {
-            "times are kept; to go on after an interruption, feed it again with `--keep-times`"
-                .into()
-        } else {
-            format!(
+        let days = moved.days;
+        let again = match request.times {
+            FeedTimes::Kept => {
+                "times are kept; to go on after an interruption, feed it again with `--keep-times`"
+                    .into()
+            }
+            FeedTimes::UpToNow | FeedTimes::MovedByDays(_) => format!(
                 "moved by {days} days; to go on after an interruption, feed it again with \
                  `--shift-days {days}`"
-            )
+            ),
         };
         let summary = format!(
             "{} flights, {} messages from {} to {}, {again}",

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use millstream::packaged::{Feed, FeedRequest};
+use millstream::packaged::{Feed, FeedRequest, FeedTimes};
 use millstream::prelude::*;
 use millstream::testing::TopologyTestDriver;
 use millstream_flight_leg::{FlightLegParameters, FlightLegTopology, Flights, INPUT};
@@ -50,7 +50,7 @@ impl Airport {
 
     /// Feeds a file as it is, and calls `after` now and then.
     pub(crate) fn feed(&mut self, file: &Path, mut after: impl FnMut(&mut Self)) -> String {
-        let request = FeedRequest::new(file, NOW).with_times_kept();
+        let request = FeedRequest::new(file, NOW).with_times(FeedTimes::Kept);
         let source = Flights.open(&request).unwrap();
         for record in source.preamble {
             let (key, value) = (Some(&*record.key), Some(&*record.value));
