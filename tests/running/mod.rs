@@ -15,6 +15,7 @@
 pub(crate) mod apps;
 pub(crate) mod foreign_key;
 pub(crate) mod positions;
+pub(crate) mod queries;
 pub(crate) mod refusals;
 
 use std::sync::Arc;
@@ -167,6 +168,7 @@ pub(crate) fn config(application: &str, dir: &tempfile::TempDir) -> RuntimeConfi
 pub(crate) struct Running<L: Log> {
     thread: StreamThread<L>,
     pub(crate) metrics: Metrics,
+    pub(crate) queries: Arc<QueryRegistry>,
 }
 
 impl<L: Log> Running<L> {
@@ -177,11 +179,12 @@ impl<L: Log> Running<L> {
     ) -> Self {
         let topology = Arc::new(ensure_topics(&place.log, topology, config).unwrap());
         let metrics = Metrics::new();
+        let queries = QueryRegistry::of(&topology);
         let state = StateDir::open(&config.state_dir, || unique("process")).unwrap();
         let thread = StreamThread::new(ThreadSpec {
             index: 0,
             log: place.log.clone(),
-            queries: QueryRegistry::of(&topology),
+            queries: Arc::clone(&queries),
             topology,
             config: Arc::new(config.clone()),
             clock: Arc::clone(&place.clock),
@@ -195,7 +198,11 @@ impl<L: Log> Running<L> {
             records_per_step: 100,
         })
         .unwrap();
-        Self { thread, metrics }
+        Self {
+            thread,
+            metrics,
+            queries,
+        }
     }
 
     /// Steps the thread until `done`.

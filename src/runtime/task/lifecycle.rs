@@ -152,6 +152,11 @@ impl<M: LogMessage> Task<M> {
     ) -> Result<bool, Fault> {
         while let Progress::Initialising(index) = self.progress {
             let Some(processor) = self.chain.processors.get(index).map(Rc::clone) else {
+                // Queries see what is committed: not before all that was prepared is.
+                if self.has_results() {
+                    self.cx.request_commit();
+                    return Ok(false);
+                }
                 self.progress = Progress::Running;
                 return Ok(true);
             };
