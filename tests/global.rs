@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use millstream::log::{Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
 use millstream::prelude::*;
 use millstream::testing::{DriverError, TopologyTestDriver};
 
@@ -153,14 +154,35 @@ fn a_table_is_restored_before_the_first_record_is_processed() {
     let many: Vec<(String, String)> = (0..10_000)
         .map(|n| (format!("buyer-{n}"), format!("name-{n}")))
         .collect();
-    for (key, value) in many.iter().step_by(100) {
-        pipe(&mut driver, "users", &[(key, value)]);
+    // Past the driver, which runs the threads after each record: both topics wait for the next life.
+    let spec = ProducerSpec {
+        transactional_id: None,
+        transaction_timeout: Duration::from_secs(60),
+        client_id: "test".to_owned(),
+    };
+    let mut producer = driver.log().producer(&spec).unwrap();
+    let mut write = |topic: &str, key: &str, value: &str| {
+        let record = ProducerRecord {
+            topic: &TopicName::from(topic),
+            partition: Some(0),
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            timestamp: 0,
+            headers: &Headers::new(),
+        };
+        producer.send(record).unwrap();
+        producer.flush().unwrap();
+    };
+    write("orders", "1", "buyer-9900");
+    for (key, value) in &many {
+        write("users", key, value);
     }
-    pipe(&mut driver, "orders", &[("1", "buyer-9900")]);
-    assert_eq!(read(&mut driver), ["buyer-9900=name-9900"]);
     driver.restart(false).unwrap();
-    pipe(&mut driver, "orders", &[("2", "buyer-9900")]);
-    assert_eq!(read(&mut driver), ["buyer-9900=name-9900"]);
+    pipe(&mut driver, "orders", &[("2", "buyer-9901")]);
+    assert_eq!(
+        read(&mut driver),
+        ["buyer-9900=name-9900", "buyer-9901=name-9901"]
+    );
 }
 
 #[test]

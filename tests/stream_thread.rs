@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millstream::clock::{Clock, ManualClock, SystemClock};
 use millstream::log::embedded::EmbeddedLog;
-use running::{Place, apps, foreign_key, positions, queries, refusals};
+use running::{Place, apps, foreign_key, idling, positions, queries, refusals};
 
 fn place() -> Place<EmbeddedLog> {
     let clock = ManualClock::at(1_700_000_000_000);
@@ -42,6 +42,11 @@ fn a_refused_dead_letter_stops_the_thread() {
 #[test]
 fn an_idle_partition_whose_records_were_deleted_is_taken_up_again() {
     positions::an_idle_partition_whose_records_were_deleted_is_taken_up_again(&place());
+}
+
+#[test]
+fn a_backlog_of_two_topics_is_worked_off_by_timestamp() {
+    idling::a_backlog_of_two_topics_is_worked_off_by_timestamp(&place());
 }
 
 #[test]

@@ -124,6 +124,7 @@ impl StreamsBuilder {
                 &mut draft,
                 "a global table has what its topic has; leave `ttl` out, and delete from the topic",
             );
+            materialized.refuse_versions(&mut draft);
         }
         let table = KTable::from_source(&self.draft, topic, consumed, materialized);
         drop(table);

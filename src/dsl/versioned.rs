@@ -353,8 +353,8 @@ impl<K, V> Materialized<K, V> {
         if self.history.is_some() {
             draft.graph.mistakes.push(TopologyError::IllegalStore {
                 store: self.name.clone(),
-                reason: "only a table of a topic or stream, or one kept with `materialized`, can be \
-                         versioned",
+                reason: "only a table of a topic or stream (not a global one), or one kept with \
+                         `materialized`, can be versioned; leave `versioned` out",
             });
         }
     }

@@ -118,11 +118,13 @@ pub enum PlantedBug {
     PastNotRestored,
     /// A store whose changelog is an input is restored past what the task has processed.
     SourceRestoredToItsEnd,
+    /// Tasks begin before global tables are whole.
+    GlobalsNotAwaited,
 }
 
 impl PlantedBug {
     /// Every bug.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RestoreStopsAtLastStableOffset,
         Self::RestoreReadsUncommitted,
         Self::RestoreSkipsTombstones,
@@ -147,6 +149,7 @@ impl PlantedBug {
         Self::GraceBufferNotRestored,
         Self::PastNotRestored,
         Self::SourceRestoredToItsEnd,
+        Self::GlobalsNotAwaited,
     ];
 }
 

@@ -147,6 +147,8 @@ pub struct StreamThread<L: Log> {
     nothing_to_own: NothingToOwn,
     /// What this thread gets of the process's memory.
     shares: ThreadShares,
+    /// Among how many tasks the cache was shared out last.
+    cached_by: usize,
     /// When the commit that is under way began.
     commit_began: Option<Instant>,
     /// When to show again what the tasks hold.
@@ -227,6 +229,7 @@ impl<L: Log> StreamThread<L> {
             idles_until: None,
             nothing_to_own: NothingToOwn::default(),
             shares,
+            cached_by: 0,
             commit_began: None,
             shows_memory_at: 0,
             last_purge: now,
@@ -322,6 +325,7 @@ impl<L: Log> StreamThread<L> {
         }
         worked |= self.open_tasks(now)?;
         worked |= self.collect_restored(now)?;
+        self.share_cache();
         worked |= self.initialise_tasks(now)?;
         let polled = self.poll_records()?;
         let processed = self.process_records(now)?;

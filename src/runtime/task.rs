@@ -536,6 +536,14 @@ impl<M: LogMessage> Task<M> {
         Ok(())
     }
 
+    /// Shares out anew what the stores may keep of committed entries.
+    pub(crate) fn share_cache(&self, bytes: usize) {
+        let share = bytes / self.chain.stores.len().max(1);
+        for store in &self.chain.stores {
+            store.borrow_mut().share_cache(share);
+        }
+    }
+
     /// Shows what the task holds; returns it, too.
     pub(crate) fn show_memory(&self) -> ThreadMemory {
         self.meters

@@ -528,6 +528,10 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for KeyValue
     fn is_dirty(&self) -> bool {
         self.overlay.is_dirty()
     }
+
+    fn share_cache(&mut self, bytes: usize) {
+        self.overlay.set_clean_budget(bytes);
+    }
 }
 
 #[cfg(test)]

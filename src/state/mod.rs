@@ -99,6 +99,9 @@ pub trait StateStore {
     }
     /// Returns whether anything waits for a commit.
     fn is_dirty(&self) -> bool;
+    /// Tells how many bytes of committed entries the store may keep in memory from now on: a thread
+    /// shares its budget out anew when tasks come and go.
+    fn share_cache(&mut self, _bytes: usize) {}
 }
 
 /// Committed bytes of one store, ordered by key. Values are `int64 BE timestamp ‖ value`.

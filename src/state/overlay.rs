@@ -366,6 +366,12 @@ impl<K: Hash + Eq, V> Overlay<K, V> {
         found.map(|(_, at)| *at)
     }
 
+    /// Keeps to another budget for clean entries from now on.
+    pub(super) fn set_clean_budget(&mut self, bytes: usize) {
+        self.clean_budget = bytes;
+        self.evict();
+    }
+
     /// Drops clean entries until the budget holds: first those not used since the last pass.
     pub(super) fn evict(&mut self) {
         while self.clean_bytes > self.clean_budget {

@@ -361,6 +361,10 @@ where
     fn is_dirty(&self) -> bool {
         self.store.is_dirty()
     }
+
+    fn share_cache(&mut self, bytes: usize) {
+        self.store.share_cache(bytes);
+    }
 }
 
 /// A range of keys, serialised.

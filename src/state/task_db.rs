@@ -108,6 +108,8 @@ struct Slot {
     memory: Option<MemoryStore>,
     /// Of entries that expire: where they are found by time.
     index: Option<Index>,
+    /// Of versions: how far they were looked through.
+    sweep: Mutex<versions::Sweep>,
 }
 
 /// Where the index by time of a store lies.
@@ -544,6 +546,7 @@ fn open_slot(db: &DB, dir: &Path, store: &StoreDecl) -> Result<Slot, StateError>
         observed: Mutex::new(observed),
         memory,
         index,
+        sweep: Mutex::default(),
     })
 }
 

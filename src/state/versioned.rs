@@ -6,8 +6,9 @@
 //! records, and drops versions that nobody can ask for any more.
 //! # Invariants
 //! - A version is valid from its timestamp to that of the next one of its key. A delete is a version.
-//! - The latest version of a key never expires; others do once they were superseded before observed
-//!   stream time less the history retention. A write older than that is refused.
+//! - The latest version of a key never expires unless it is a delete; others do once they were
+//!   superseded before observed stream time less the history retention. A write older than that is
+//!   refused.
 //! - Every version goes to the changelog, in the order of writes: a restore comes to the same decisions
 //!   on what is too old.
 
@@ -394,6 +395,10 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StateStore for Versions
 
     fn is_dirty(&self) -> bool {
         self.store.is_dirty()
+    }
+
+    fn share_cache(&mut self, bytes: usize) {
+        self.store.share_cache(bytes);
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub(crate) mod apps;
 pub(crate) mod foreign_key;
+pub(crate) mod idling;
 pub(crate) mod positions;
 pub(crate) mod queries;
 pub(crate) mod refusals;
@@ -82,6 +83,15 @@ impl<L: Log> Place<L> {
         self.settle("flush", || producer.flush());
     }
 
+    /// Writes a record for each timestamp.
+    pub(crate) fn write_at(&self, topic: &str, times: impl IntoIterator<Item = i64>) {
+        let mut producer = self.log.producer(&self.producer_spec(None)).unwrap();
+        for time in times {
+            Self::send_at(&mut producer, topic, b"v", time);
+        }
+        self.settle("flush", || producer.flush());
+    }
+
     /// Writes values in one transaction.
     pub(crate) fn write_transaction(&self, topic: &str, values: &[Vec<u8>], commit: bool) {
         let id = unique("writer");
@@ -108,13 +118,17 @@ impl<L: Log> Place<L> {
     }
 
     fn send(&self, producer: &mut L::Producer, topic: &str, value: &[u8]) {
+        Self::send_at(producer, topic, value, self.clock.now_ms());
+    }
+
+    fn send_at(producer: &mut L::Producer, topic: &str, value: &[u8], timestamp: i64) {
         producer
             .send(ProducerRecord {
                 topic: &TopicName::from(topic),
                 partition: Some(0),
                 key: Some(b"k"),
                 value: Some(value),
-                timestamp: self.clock.now_ms(),
+                timestamp,
                 headers: &Headers::new(),
             })
             .unwrap();

@@ -324,6 +324,18 @@ fn a_table_that_waits_for_the_commit_is_not_joined_with_another() {
 }
 
 #[test]
+fn a_global_table_has_no_versions() {
+    use std::time::Duration;
+    let builder = StreamsBuilder::new();
+    let versioned = Materialized::as_store("rates", serdes::string(), serdes::string())
+        .versioned(Duration::from_secs(60));
+    drop(builder.global_table("rates", consumed(), versioned));
+    let refused = |mistake: &TopologyError| matches!(mistake, TopologyError::IllegalStore { store, reason } if store == "rates" && reason.contains("leave `versioned` out"));
+    let found = mistakes(builder);
+    assert!(found.iter().any(refused), "{found:?}");
+}
+
+#[test]
 fn a_time_to_live_is_refused_where_entries_live_by_something_else() {
     use std::time::Duration;
     let hour = Duration::from_secs(3600);

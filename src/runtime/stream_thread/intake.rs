@@ -108,6 +108,16 @@ impl<L: Log> StreamThread<L> {
         set.min(self.shares.uncommitted)
     }
 
+    /// Shares the cache out anew when tasks have come or gone since.
+    pub(super) fn share_cache(&mut self) {
+        if self.cached_by == self.slots.len() {
+            return;
+        }
+        self.cached_by = self.slots.len();
+        let share = self.cache_bytes();
+        self.live().for_each(|task| task.share_cache(share));
+    }
+
     /// Shows what the tasks hold, now and then.
     pub(super) fn show_memory(&mut self, now: Timestamp) {
         if now < self.shows_memory_at {

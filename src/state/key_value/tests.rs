@@ -177,6 +177,34 @@ fn a_key_is_read_once_per_transaction_and_kept_after_it() {
 }
 
 #[test]
+fn a_smaller_share_of_the_cache_takes_effect_at_once_and_a_larger_one_with_the_next_reads() {
+    let fixture = Fixture::new(1 << 20);
+    for key in 0..100 {
+        fixture.put(key, "a");
+        fixture.release();
+    }
+    fixture.commit();
+    let held = fixture.state.borrow().held_bytes();
+    assert!(held > 100);
+    fixture.state.borrow_mut().share_cache(held / 2);
+    let half = fixture.state.borrow().held_bytes();
+    assert!(half <= held / 2 && half > 0, "{half} of {held}");
+    // Nothing that is not committed goes with it.
+    fixture.put(7, "b");
+    fixture.state.borrow_mut().share_cache(0);
+    assert_eq!(fixture.get(7).as_deref(), Some("b"));
+    fixture.release();
+    fixture.commit();
+    assert_eq!(fixture.state.borrow().held_bytes(), 0);
+    fixture.state.borrow_mut().share_cache(1 << 20);
+    let gets = fixture.backend.gets.get();
+    for _ in 0..3 {
+        assert_eq!(fixture.get(7).as_deref(), Some("b"));
+    }
+    assert_eq!(fixture.backend.gets.get(), gets + 1);
+}
+
+#[test]
 fn dirty_entries_are_serialised_once_in_key_order_with_their_timestamps() {
     let fixture = Fixture::new(1 << 20);
     for (time, key) in [(5, 7), (6, 10), (7, 9), (8, 7)] {

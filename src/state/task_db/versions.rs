@@ -1,5 +1,7 @@
 //! Versions of keys, as a commit or a restore writes them and as queries read them.
 
+use std::sync::PoisonError;
+
 use super::batch::CommitBatch;
 use super::read::CommittedEntry;
 use super::{Slot, StoreId, TaskDb};
@@ -12,6 +14,24 @@ use crate::state::versioned::is_expired;
 
 /// How many expired versions of a key one write drops at most.
 const DROPPED_AT_ONCE: usize = 16;
+/// After how many writes a store looks for what other keys have left behind.
+const SWEPT_EVERY: usize = 32;
+/// How many versions it looks at then, to the end of the key it is at: two for each write, so that a
+/// round ends before as much again as was there is written.
+const SWEPT_AT_ONCE: usize = 2 * SWEPT_EVERY;
+/// How many it looks at on the way to the end of a key. One with more versions is passed over.
+const SWEPT_AT_MOST: usize = 4 * SWEPT_AT_ONCE;
+
+/// How far a store was looked through for versions that nobody can ask for any more.
+///
+/// A write drops those of its own key; keys that are never written again would keep theirs for ever,
+/// and a deleted one its delete. Kafka Streams drops both with their segments.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    writes: usize,
+    /// The first local key of the next look; empty to begin. In memory only: a new owner begins anew.
+    from: Vec<u8>,
+}
 
 impl CommitBatch {
     /// Writes a version, and drops versions of its key that nobody can ask for any more.
@@ -48,11 +68,94 @@ impl CommitBatch {
         for expired in slot.versions_before(&inner, key, horizon)? {
             self.put(store, &expired, None)?;
         }
+        for unused in slot.sweep(&inner, horizon)? {
+            self.put(store, &unused, None)?;
+        }
         Ok(())
     }
 }
 
+/// A version that is on disk.
+struct Stored {
+    local_key: Box<[u8]>,
+    timestamp: Timestamp,
+    is_delete: bool,
+}
+
+impl Stored {
+    fn key(&self) -> &[u8] {
+        split_local(&self.local_key).map_or(&[], |(key, _)| key)
+    }
+
+    /// Returns the local key of a delete that is the last of its key, once it is past.
+    fn unused_as_last(self, horizon: Timestamp) -> Option<Box<[u8]>> {
+        (self.is_delete && self.timestamp < horizon).then_some(self.local_key)
+    }
+}
+
 impl Slot {
+    /// The local keys of the next versions, in the order of keys, that nobody can ask for any more:
+    /// those that were superseded at `horizon` or before, and a delete from before it that is the last
+    /// of its key.
+    ///
+    /// What the batch at hand has written is never among them: it is not older than the horizon.
+    fn sweep(
+        &self,
+        inner: &std::sync::Arc<super::Inner>,
+        horizon: Timestamp,
+    ) -> Result<Vec<Box<[u8]>>, StateError> {
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        sweep.writes += 1;
+        if sweep.writes < SWEPT_EVERY {
+            return Ok(Vec::new());
+        }
+        sweep.writes = 0;
+        let from = std::mem::take(&mut sweep.from);
+        let from = Some(&from[..]).filter(|from| !from.is_empty());
+        let db = TaskDb {
+            inner: std::sync::Arc::clone(inner),
+        };
+        let backend = db.backend(&self.name)?;
+        let (mut unused, mut before) = (Vec::new(), None::<Stored>);
+        let entries = backend.range(from.unwrap_or(super::SEGMENTS_BEGIN), None, false);
+        for (seen, entry) in entries.enumerate() {
+            let stored = self.stored(entry?)?;
+            match before.take() {
+                Some(last) if last.key() == stored.key() => {
+                    if stored.timestamp <= horizon {
+                        unused.push(last.local_key);
+                    }
+                    if seen >= SWEPT_AT_MOST {
+                        // Whether the last one is a delete is not asked: with a part of its
+                        // predecessors left, one of them would come back.
+                        put_local(&mut sweep.from, stored.key(), i64::MAX);
+                        sweep.from.push(0);
+                        return Ok(unused);
+                    }
+                }
+                last => {
+                    unused.extend(last.and_then(|last| last.unused_as_last(horizon)));
+                    if seen >= SWEPT_AT_ONCE {
+                        sweep.from.extend_from_slice(&stored.local_key);
+                        return Ok(unused);
+                    }
+                }
+            }
+            before = Some(stored);
+        }
+        unused.extend(before.and_then(|last| last.unused_as_last(horizon)));
+        Ok(unused)
+    }
+
+    fn stored(&self, (local_key, local): (Box<[u8]>, Box<[u8]>)) -> Result<Stored, StateError> {
+        let (_, timestamp) = split_local(&local_key).map_err(|error| decode(self, error))?;
+        Ok(Stored {
+            timestamp,
+            is_delete: plain(self, &local)?.is_none(),
+            local_key,
+        })
+    }
+
     /// The local keys of versions that were superseded at `horizon` or before.
     fn versions_before(
         &self,

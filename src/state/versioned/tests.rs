@@ -155,6 +155,45 @@ fn versions_that_nobody_can_ask_for_leave_the_disk_with_the_next_write_of_their_
 }
 
 #[test]
+fn what_keys_leave_behind_that_are_never_written_again_leaves_the_disk_with_writes_of_others() {
+    for persistence in [Persistence::RocksDb, Persistence::InMemory] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path(), persistence);
+        let store = versions(&db);
+        let mut log = Vec::new();
+        for number in 0..300 {
+            let (kept, gone) = (format!("kept-{number}"), format!("gone-{number}"));
+            for time in 0..3 {
+                store.put(kept.clone(), time, time).unwrap();
+                store.put(gone.clone(), time, time).unwrap();
+            }
+            store.delete(&gone, 3).unwrap();
+        }
+        commit(&db, &store, &mut log);
+        let count = || {
+            let backend = db.backend(STORE).unwrap();
+            backend.range(&[0, 0], None, false).count()
+        };
+        assert_eq!(count(), 300 * 7, "{persistence:?}");
+        // A round over what is there takes half as many writes.
+        for round in 0..12 {
+            for number in 0..100 {
+                let key = format!("busy-{number}");
+                store.put(key, number, 1_000 + round).unwrap();
+            }
+            commit(&db, &store, &mut log);
+        }
+        assert_eq!(count(), 300 + 100 * 12, "{persistence:?}");
+        assert_eq!(log.len(), 300 * 7 + 1_200, "no deletes in the changelog");
+        for number in 0..300 {
+            assert_eq!(at(&store, &format!("gone-{number}"), 2_000), None);
+            let kept = at(&store, &format!("kept-{number}"), 2_000);
+            assert_eq!(kept, Some((2, 2, None)));
+        }
+    }
+}
+
+#[test]
 fn a_query_reads_the_latest_version_or_that_of_a_time() {
     for persistence in [Persistence::RocksDb, Persistence::InMemory] {
         let dir = tempfile::tempdir().unwrap();
@@ -216,17 +255,21 @@ proptest! {
     #[test]
     fn a_store_is_its_model_over_commits_rollbacks_and_a_restore(
         steps in proptest::collection::vec(
-            (0usize..2, proptest::option::of(0i64..9), 0i64..8, 0i64..30, 0u8..8),
-            1..60,
+            (0usize..3, proptest::option::of(0i64..9), 0i64..8, 0i64..30, 0u8..8),
+            1..200,
         ),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path(), Persistence::RocksDb);
         let store = versions(&db);
         let (mut model, mut log, mut now) = (Model::default(), Vec::new(), 50);
-        let keys = ["a", "ab"];
+        // The last one is never written again.
+        let keys = ["a", "ab", "b"];
+        let mut written = 0;
         for (key, value, step, behind, then) in steps {
             now += step;
+            written += 1;
+            let key = if written > 20 { key % 2 } else { key };
             let time = now - behind;
             store.put_or_delete(keys[key].to_owned(), value, time).unwrap();
             let state = store.state_store();

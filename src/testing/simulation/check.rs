@@ -335,8 +335,8 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
             }
             let mut expected = fold(mirror, &store.layout, &partition, end);
             // Expired entries go by segment; until then they lie there as they once were.
-            retain_live(&store.layout, observed, &mut expected);
-            retain_live(&store.layout, observed, &mut content);
+            retain_live(&store.layout, observed, &mut expected, |(value, _)| value);
+            retain_live(&store.layout, observed, &mut content, |(value, _)| value);
             if content != expected {
                 let changes = mirror.describe(&partition);
                 let difference = difference(&content, &expected);
@@ -349,9 +349,14 @@ pub(super) fn directory(site: &Site, mirror: &Mirror, dir: &Path) -> Result<Stor
 }
 
 /// Drops what is past its retention.
-fn retain_live<V>(layout: &Layout, observed: Option<Timestamp>, from: &mut BTreeMap<Vec<u8>, V>) {
+fn retain_live<V>(
+    layout: &Layout,
+    observed: Option<Timestamp>,
+    from: &mut BTreeMap<Vec<u8>, V>,
+    bytes: impl Fn(&V) -> &[u8],
+) {
     if let (Layout::Versioned(history), Some(observed)) = (layout, observed) {
-        return retain_known(observed - history, from);
+        return retain_known(observed - history, from, bytes);
     }
     let (Some(segments), Some(observed)) = (layout.segments(), observed) else {
         return;
@@ -360,23 +365,30 @@ fn retain_live<V>(layout: &Layout, observed: Option<Timestamp>, from: &mut BTree
     from.retain(|key, _| time_of(layout, key).is_some_and(|time| time > first));
 }
 
-/// Drops versions that were superseded at `horizon` or before. Of one key, `from` has the earliest
-/// first.
-fn retain_known<V>(horizon: Timestamp, from: &mut BTreeMap<Vec<u8>, V>) {
-    let mut superseded = Vec::new();
-    let mut keys = from.keys().peekable();
-    while let Some(key) = keys.next() {
-        let (Some((name, _)), Some(next)) = (key.split_last_chunk::<8>(), keys.peek()) else {
+/// Drops versions that were superseded at `horizon` or before, and deletes from before it that are the
+/// last of their key. Of one key, `from` has the earliest first.
+fn retain_known<V>(
+    horizon: Timestamp,
+    from: &mut BTreeMap<Vec<u8>, V>,
+    bytes: impl Fn(&V) -> &[u8],
+) {
+    let time_of = |time: &[u8; 8]| i64::from_be_bytes(*time) ^ i64::MIN;
+    let mut past = Vec::new();
+    let mut entries = from.iter().peekable();
+    while let Some((key, value)) = entries.next() {
+        let Some((name, time)) = key.split_last_chunk::<8>() else {
             continue;
         };
-        if let Some((next_name, time)) = next.split_last_chunk::<8>()
-            && next_name == name
-            && i64::from_be_bytes(*time) ^ i64::MIN <= horizon
-        {
-            superseded.push(key.clone());
+        let next = entries.peek().and_then(|(next, _)| next.split_last_chunk());
+        let is_past = match next.filter(|(next_name, _)| *next_name == name) {
+            Some((_, next)) => time_of(next) <= horizon,
+            None => bytes(value) == [0] && time_of(time) < horizon,
+        };
+        if is_past {
+            past.push(key.clone());
         }
     }
-    for key in superseded {
+    for key in past {
         from.remove(&key);
     }
 }
@@ -388,7 +400,7 @@ pub(super) fn live(site: &Site, mirror: &Mirror, task: TaskId, store: &str, cont
     };
     let partition = changelog(&site.topology, store, task.partition);
     let observed = observed_time(mirror, &layout, &partition, mirror.end(&partition));
-    retain_live(&layout, observed, content);
+    retain_live(&layout, observed, content, |value| value);
 }
 
 fn layout_of(site: &Site, task: TaskId, store: &str) -> Option<Layout> {

@@ -18,6 +18,7 @@ mod driver;
 mod faults;
 mod folds;
 mod foreign_key;
+mod globals;
 mod joins;
 mod mirror;
 mod plan;

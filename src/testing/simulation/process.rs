@@ -12,10 +12,10 @@ use crate::log::embedded::EmbeddedLog;
 use crate::metrics::Metrics;
 use crate::query::QueryRegistry;
 use crate::runtime::{
-    PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig, TaskState, ThreadSpec,
-    ThreadStatus,
+    GlobalSpec, GlobalThread, PlantedBug, Probe, ResolvedTopology, RestoreExecutor, RuntimeConfig,
+    TaskState, ThreadError, ThreadSpec, ThreadStatus,
 };
-use crate::state::{GlobalStores, MemoryBudget, StateDir};
+use crate::state::{MemoryBudget, StateDir};
 use crate::topology::{Persistence, TaskId};
 
 /// What all processes of a run have in common.
@@ -30,6 +30,12 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// Returns how many threads a process has: stream threads, and behind them one for global stores
+    /// where the topology has any.
+    pub(super) fn threads(&self) -> usize {
+        self.plan.threads + usize::from(self.topology.globals().next().is_some())
+    }
+
     /// Returns whether a store lives in memory only.
     pub(super) fn is_in_memory(&self, store: &str) -> bool {
         let mut stores = self.topology.all().flat_map(|sub| &sub.drawn.stores);
@@ -83,6 +89,8 @@ pub(super) enum Life {
 pub(super) struct Running {
     statuses: Vec<Arc<ThreadStatus>>,
     threads: Vec<Driver>,
+    /// Stepped as one more thread. Whoever leaves closes it, whoever is killed drops it.
+    global: Option<Box<GlobalThread<EmbeddedLog>>>,
     pub(super) queries: Arc<QueryRegistry>,
     /// Does nothing before this time.
     pub(super) frozen_until: Timestamp,
@@ -111,6 +119,21 @@ impl Process {
         let config = Arc::new(config(&site.plan, &self.dir));
         let budget = Arc::new(MemoryBudget::new(MEMORY));
         let metrics = Metrics::new();
+        let globals = site.topology.global_stores();
+        let global = (!globals.is_ready()).then(|| {
+            Box::new(GlobalThread::new(GlobalSpec {
+                log: site.log.clone(),
+                topology: Arc::clone(&site.topology),
+                config: Arc::clone(&config),
+                clock: Arc::clone(&clock),
+                state: Arc::clone(&state),
+                budget: Arc::clone(&budget),
+                stores: globals.clone(),
+                queries: Arc::clone(&queries),
+                metrics: metrics.clone(),
+                status: Arc::new(ThreadStatus::default()),
+            }))
+        });
         let statuses: Vec<Arc<ThreadStatus>> = (0..site.plan.threads)
             .map(|_| Arc::new(ThreadStatus::default()))
             .collect();
@@ -132,7 +155,7 @@ impl Process {
                 (Arc::clone(&clock), Arc::clone(&state), Arc::clone(&budget));
             let (queries, metrics, status) =
                 (Arc::clone(&queries), metrics.clone(), Arc::clone(status));
-            let records_per_step = site.plan.records_per_step;
+            let (records_per_step, globals) = (site.plan.records_per_step, globals.clone());
             let spec = move |probe: Arc<dyn Probe>| ThreadSpec {
                 index,
                 log,
@@ -143,7 +166,7 @@ impl Process {
                 state,
                 budget,
                 restores: RestoreExecutor::inline(),
-                globals: GlobalStores::default(),
+                globals,
                 queries,
                 metrics,
                 status,
@@ -154,6 +177,7 @@ impl Process {
         let running = Running {
             statuses,
             threads,
+            global,
             queries,
             frozen_until: 0,
         };
@@ -204,6 +228,10 @@ impl Running {
 
     /// Steps one thread; `None` when it has left already.
     pub(super) fn step(&mut self, index: usize) -> Option<Stepped> {
+        if index == self.threads.len() {
+            let step = self.global.as_mut()?.step(Duration::ZERO);
+            return Some(step.map_or_else(Stepped::Ended, Stepped::Done));
+        }
         let thread = self
             .threads
             .get_mut(index)
@@ -213,5 +241,13 @@ impl Running {
 
     pub(super) fn all_left(&self) -> bool {
         self.threads.iter().all(Driver::has_left)
+    }
+
+    /// The last act of a process whose threads have left.
+    ///
+    /// # Errors
+    /// When global state cannot be brought to disk.
+    pub(super) fn close(&mut self) -> Result<(), ThreadError> {
+        self.global.take().map_or(Ok(()), |global| global.close())
     }
 }

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::check::{Stores, Wrong};
 use super::plan::Plan;
 use super::process::Site;
-use super::{folds, foreign_key, joins, tables, versions, windows};
+use super::{folds, foreign_key, globals, joins, tables, versions, windows};
 use crate::clock::Timestamp;
 use crate::prelude::*;
 use crate::topology::Topology;
@@ -37,29 +37,33 @@ pub enum Scenario {
     StreamJoins,
     /// A versioned table; stream-table joins that look into its past, and that wait for it.
     Versions,
+    /// A stream joined with a global table, which every process reads by itself.
+    Globals,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Folds,
         Self::Windows,
         Self::Tables,
         Self::ForeignKey,
         Self::StreamJoins,
         Self::Versions,
+        Self::Globals,
     ];
 
     /// Returns the scenario of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        match seed % 6 {
+        match seed % 7 {
             0 => Self::Folds,
             1 => Self::Windows,
             2 => Self::Tables,
             3 => Self::ForeignKey,
             4 => Self::StreamJoins,
-            _ => Self::Versions,
+            5 => Self::Versions,
+            _ => Self::Globals,
         }
     }
 
@@ -71,6 +75,7 @@ impl Scenario {
             Self::ForeignKey => foreign_key::build(plan),
             Self::StreamJoins => joins::build(plan),
             Self::Versions => versions::build(plan),
+            Self::Globals => globals::build(plan),
         }
     }
 
@@ -86,6 +91,7 @@ impl Scenario {
             Self::ForeignKey => foreign_key::check(site),
             Self::StreamJoins => joins::check(site),
             Self::Versions => versions::check(site),
+            Self::Globals => globals::check(site),
         }
     }
 }
@@ -108,6 +114,7 @@ impl Drawn {
             Scenario::ForeignKey => foreign_key::draw(rng, plan, now, number),
             Scenario::StreamJoins => joins::draw(rng, plan, now, number),
             Scenario::Versions => versions::draw(rng, plan, now, number),
+            Scenario::Globals => globals::draw(rng, plan, now, number),
         }
     }
 }

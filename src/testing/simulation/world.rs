@@ -126,6 +126,9 @@ impl World {
         self.note("faults stop");
         self.site.faults.stop();
         self.settle()?;
+        if self.site.plan.scenario == Scenario::Globals {
+            self.probe_globals()?;
+        }
         self.check_all()?;
         let fired = self.site.faults.fired();
         let records = self.sent;
@@ -172,7 +175,7 @@ impl World {
             .collect();
         if !able.is_empty() {
             let index = *pick(&mut self.rng, &able);
-            let thread = self.rng.usize(0..self.site.plan.threads);
+            let thread = self.rng.usize(0..self.site.threads());
             self.step(index, thread)?;
         }
         Ok(())
@@ -192,26 +195,25 @@ impl World {
     fn produce(&mut self) -> Result<(), Wrong> {
         for _ in 0..self.rng.usize(1..=6) {
             let now = self.now();
-            let Drawn {
-                topic,
-                key,
-                value,
-                timestamp,
-            } = Drawn::new(&mut self.rng, &self.site.plan, now, self.sent);
-            let headers = Headers::new().with(SEQUENCE, format!("g:{}", self.sent));
-            let record = ProducerRecord {
-                topic: &TopicName::from(topic),
-                partition: None,
-                key: Some(key.as_bytes()),
-                value: value.as_deref(),
-                timestamp,
-                headers: &headers,
-            };
-            if self.generator.send(record).is_ok() {
-                self.sent += 1;
-            }
+            let drawn = Drawn::new(&mut self.rng, &self.site.plan, now, self.sent);
+            self.send(&drawn);
         }
         Ok(())
+    }
+
+    fn send(&mut self, drawn: &Drawn) {
+        let headers = Headers::new().with(SEQUENCE, format!("g:{}", self.sent));
+        let record = ProducerRecord {
+            topic: &TopicName::from(drawn.topic),
+            partition: None,
+            key: Some(drawn.key.as_bytes()),
+            value: drawn.value.as_deref(),
+            timestamp: drawn.timestamp,
+            headers: &headers,
+        };
+        if self.generator.send(record).is_ok() {
+            self.sent += 1;
+        }
     }
 
     /// Steps a thread of a running process and meets what comes of it.
@@ -242,6 +244,11 @@ impl World {
             }
         };
         if all_left {
+            if let Some(running) = self.processes[index].running() {
+                running
+                    .close()
+                    .map_err(|error| format!("process {index} cannot close: {error}"))?;
+            }
             let back_at = self.now() + self.rng.i64(0..=3_000);
             self.note(format!("process {index} has left"));
             self.processes[index].kill(back_at);

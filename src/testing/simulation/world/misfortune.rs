@@ -98,7 +98,7 @@ impl World {
             for other in 0..self.processes.len() {
                 if self.processes[other].is_steppable(now) {
                     for _ in 0..4 {
-                        let thread = self.rng.usize(0..self.site.plan.threads);
+                        let thread = self.rng.usize(0..self.site.threads());
                         self.step(other, thread)?;
                     }
                 }

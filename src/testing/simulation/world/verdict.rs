@@ -5,9 +5,9 @@ use crate::log::TopicName;
 use crate::log::embedded::RecordStatus;
 use crate::runtime::{Step, SubTopologyRef};
 use crate::testing::simulation::check::{self, Stores, Wrong};
-use crate::testing::simulation::folds;
 use crate::testing::simulation::process::{APPLICATION, Process};
 use crate::testing::simulation::scenario::Scenario;
+use crate::testing::simulation::{folds, globals};
 use crate::topology::TaskId;
 
 /// Virtual time within which a run must come to rest once faults have stopped: sessions time out after
@@ -30,7 +30,7 @@ impl World {
                 if let Some(running) = self.processes[index].running() {
                     running.frozen_until = 0;
                 }
-                for thread in 0..self.site.plan.threads {
+                for thread in 0..self.site.threads() {
                     worked |= self.step(index, thread)? == Some(Step::Worked);
                 }
             }
@@ -116,8 +116,10 @@ impl World {
             .map_err(|error| error.to_string())?;
         let expected = self.site.plan.scenario.check(&self.site)?;
         check::changelogs(&self.site, &self.mirror, &expected)?;
-        if self.site.plan.scenario == Scenario::Folds {
-            self.check_queries(&expected)?;
+        match self.site.plan.scenario {
+            Scenario::Folds => self.check_queries(&expected)?,
+            Scenario::Globals => self.check_global_table()?,
+            _ => {}
         }
         self.stop_all()?;
         self.mirror
@@ -141,6 +143,46 @@ impl World {
                 return Err(format!(
                     "no process has all of store `{store}` of task {task}"
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills everybody, disks and all in part, and lets orders wait for them that must meet the whole
+    /// global table.
+    pub(super) fn probe_globals(&mut self) -> Result<(), Wrong> {
+        for index in 0..self.processes.len() {
+            self.kill(index, "before the probe")?;
+            let dir = self.processes[index].dir.clone();
+            if self.rng.bool() && dir.exists() {
+                self.note(format!("process {index} loses its disk"));
+                std::fs::remove_dir_all(dir).map_err(|error| error.to_string())?;
+            }
+        }
+        let now = self.now();
+        for probe in globals::probes(&self.site.plan, now) {
+            self.send(&probe);
+        }
+        self.settle()
+    }
+
+    /// Every process answers with the global table's last state.
+    fn check_global_table(&mut self) -> Result<(), Wrong> {
+        let (table, store) = (globals::table(&self.site)?, globals::table_store());
+        for process in &mut self.processes {
+            let index = process.index;
+            let Some(running) = process.running() else {
+                continue;
+            };
+            for (key, expected) in &table {
+                let found = running.queries.get(store, key);
+                let found = found.map_err(|error| error.to_string())?;
+                let found = found.and_then(|found| found.value.as_str().map(str::to_owned));
+                if found != *expected {
+                    return Err(format!(
+                        "process {index} has {found:?} as {store}/{key}, expected {expected:?}"
+                    ));
+                }
             }
         }
         Ok(())
