@@ -94,7 +94,8 @@ fn an_aggregate_has_no_versions() {
         .count(store("windowed").versioned(ms(10)));
     windowed.to_stream().for_each(|_, _| {});
     let reason =
-        "only a table of a topic or stream, or one kept with `materialized`, can be versioned";
+        "only a table of a topic or stream (not a global one), or one kept with `materialized`, \
+         can be versioned; leave `versioned` out";
     assert_eq!(
         mistakes(builder),
         ["counts", "windowed"].map(|name| format!("store `{name}` cannot be used so: {reason}"))
