@@ -93,8 +93,7 @@ fn an_aggregate_has_no_versions() {
         .windowed_by(TimeWindows::of_size_with_no_grace(ms(10)))
         .count(store("windowed").versioned(ms(10)));
     windowed.to_stream().for_each(|_, _| {});
-    let reason =
-        "only a table of a topic or stream (not a global one), or one kept with `materialized`, \
+    let reason = "only a table of a topic or stream (not a global one), or one kept with `materialized`, \
          can be versioned; leave `versioned` out";
     assert_eq!(
         mistakes(builder),
