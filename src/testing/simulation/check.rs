@@ -287,7 +287,7 @@ pub(super) fn changelog(
 /// Checks the closed databases of a process: each store is the committed changelog up to the offset
 /// that the database claims, byte for byte, timestamps included. So nothing of an aborted or open
 /// transaction is in any of them. Of windows and sessions, what is past its retention may be there
-/// still, and so may superseded versions past the history that is kept; the observed stream time must be the latest time of any entry, deletes included.
+/// still, and so may superseded versions and deletes past the history that is kept; the observed stream time must be the latest time of any entry, deletes included.
 ///
 /// # Errors
 /// The first difference.
@@ -365,8 +365,8 @@ fn retain_live<V>(
     from.retain(|key, _| time_of(layout, key).is_some_and(|time| time > first));
 }
 
-/// Drops versions that were superseded at `horizon` or before, and deletes from before it that are the
-/// last of their key. Of one key, `from` has the earliest first.
+/// Drops versions that were superseded at `horizon` or before, and deletes from before it. Of one key,
+/// `from` has the earliest first.
 fn retain_known<V>(
     horizon: Timestamp,
     from: &mut BTreeMap<Vec<u8>, V>,
@@ -380,11 +380,10 @@ fn retain_known<V>(
             continue;
         };
         let next = entries.peek().and_then(|(next, _)| next.split_last_chunk());
-        let is_past = match next.filter(|(next_name, _)| *next_name == name) {
-            Some((_, next)) => time_of(next) <= horizon,
-            None => bytes(value) == [0] && time_of(time) < horizon,
-        };
-        if is_past {
+        let next = next.filter(|(next_name, _)| *next_name == name);
+        let is_superseded = next.is_some_and(|(_, next)| time_of(next) <= horizon);
+        // Nothing is left before such a delete: without it the answer is the same.
+        if is_superseded || (bytes(value) == [0] && time_of(time) < horizon) {
             past.push(key.clone());
         }
     }
