@@ -12,8 +12,10 @@
 //! # Invariants
 //! - Commands and events of one aggregate are co-partitioned, and one task owns both: it is the only
 //!   writer of its aggregates' history.
-//! - Commands are never read again by a reset: they have had their effects. Events may be: history
-//!   knows them.
+//! - Neither topic is read again by a reset. Commands have had their effects. Events have been judged:
+//!   those that were applied are in history, which is what derived state is rebuilt from; one that
+//!   became a dead letter because its predecessor was missing would find it there by now, and be
+//!   applied, or become a dead letter a second time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -566,7 +568,7 @@ impl<A: Aggregate> EventSourced<A> {
                 &self.topics.events,
                 Consumed::with(raw(), raw())
                     .on_error(self.on_event_error.clone())
-                    .rewindable(true),
+                    .rewindable(false),
             )
             .process(
                 &self.store_name("fold"),
