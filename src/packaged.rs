@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
     Aggregate, AggregateHistory, Command, CommandEnvelope, CommandError, CompletedCommand,
-    HistoryReader, ReplyHub,
+    HistoryReader, ProjectionEndpoint, ReplyHub,
 };
 use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
@@ -111,6 +111,8 @@ pub struct Packaged {
     pub topology: Topology,
     /// The aggregates that can be asked for, and take commands where they do.
     pub aggregates: Vec<AggregateEndpoint>,
+    /// The read models that can be built anew while they serve.
+    pub projections: Vec<ProjectionEndpoint>,
     /// What is listed over HTTP.
     pub read_models: Vec<ReadModel>,
     /// The sinks that a configuration may turn on.
@@ -124,9 +126,18 @@ impl Packaged {
         Self {
             topology,
             aggregates: Vec::new(),
+            projections: Vec::new(),
             read_models: Vec::new(),
             sinks: Vec::new(),
         }
+    }
+
+    /// Adds a projection, under whose name its rows can be asked for as those of a store, and read models
+    /// drawn.
+    #[must_use]
+    pub fn with_projection(mut self, projection: ProjectionEndpoint) -> Self {
+        self.projections.push(projection);
+        self
     }
 
     /// Adds a read model.

@@ -11,16 +11,21 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream::clock::SystemClock;
+use millstream::clock::{Clock as _, SystemClock};
 use millstream::format::offset_metadata::OffsetMetadata;
+use millstream::format::partitioner::partition_for_key;
 use millstream::log::embedded::EmbeddedLog;
-use millstream::log::{CommittedOffset, Isolation, Log, LogReader, TopicPartition};
+use millstream::log::{
+    CommittedOffset, Headers, Isolation, Log, LogProducer, LogReader, ProducerRecord, ProducerSpec,
+    TopicName, TopicPartition,
+};
 use millstream::reset::PENDING_KEY;
 use serde_json::{Value, json};
 use support::{Daemon, Site, millstream, stderr, stdout, until};
 
 const APPLICATION: &str = "test-account";
 const EVENTS: &str = "billing.account.events";
+const DEAD_LETTERS: &str = "billing.account.dlq";
 const COMMANDS: &str = "billing.account.commands";
 
 fn command(kind: &str, data: Value) -> Value {
@@ -72,10 +77,10 @@ fn committed(log: &EmbeddedLog, topic: &str) -> Vec<Option<CommittedOffset>> {
     log.group_offsets(APPLICATION, &partitions(topic)).unwrap()
 }
 
-/// Every event in the log: by aggregate and version, its id.
-fn events(log: &EmbeddedLog) -> Vec<(String, u64, String)> {
+/// The values of all records of a topic.
+fn values(log: &EmbeddedLog, topic: &str) -> Vec<Value> {
     let mut reader = log.reader(Isolation::ReadCommitted).unwrap();
-    let all = partitions(EVENTS);
+    let all = partitions(topic);
     let ends = log.log_ranges(&all, Isolation::ReadCommitted).unwrap();
     let from: Vec<_> = all
         .iter()
@@ -84,7 +89,7 @@ fn events(log: &EmbeddedLog) -> Vec<(String, u64, String)> {
         .collect();
     reader.assign(&from).unwrap();
     let mut messages = Vec::new();
-    until("all events are read", || {
+    until("all records are read", || {
         reader
             .poll(1000, std::time::Duration::from_millis(50), &mut messages)
             .unwrap();
@@ -94,11 +99,20 @@ fn events(log: &EmbeddedLog) -> Vec<(String, u64, String)> {
             .all(|(partition, range)| reader.position(partition).unwrap_or(0) >= range.end);
         done.then_some(())
     });
-    let mut events: Vec<_> = messages
+    messages
         .iter()
         .map(|message| {
             use millstream::log::LogMessage as _;
-            let event: Value = serde_json::from_slice(message.value().unwrap()).unwrap();
+            serde_json::from_slice(message.value().unwrap()).unwrap()
+        })
+        .collect()
+}
+
+/// Every event in the log: by aggregate and version, its id.
+fn events(log: &EmbeddedLog) -> Vec<(String, u64, String)> {
+    let mut events: Vec<_> = values(log, EVENTS)
+        .iter()
+        .map(|event| {
             (
                 event["aggregateId"].as_str().unwrap().to_owned(),
                 event["aggregateVersion"].as_u64().unwrap(),
@@ -133,9 +147,8 @@ fn a_dry_run_shows_the_plan_and_changes_nothing() {
         assert!(output.status.success(), "{}", stderr(&output));
         let text = stdout(&output);
         for expected in [
-            "read again from the beginning",
             "test-account-account-state-changelog: changelog of the derived store",
-            "commands up to",
+            "records up to",
             "test-account-account-history-changelog: changelog of the record store",
             "generation 0 -> 1",
             "Nothing was changed",
@@ -172,16 +185,15 @@ fn a_reset_rebuilds_the_same_accounts_and_no_event_is_lost_or_gained() {
         let log = open_log(&site);
         let generation =
             |offset: &CommittedOffset| OffsetMetadata::decode(&offset.metadata).unwrap();
-        for offset in committed(&log, EVENTS).iter().flatten() {
-            assert_eq!((offset.offset, generation(offset).generation()), (0, 1));
-            assert!(!generation(offset).entries.contains_key(PENDING_KEY));
+        for topic in [EVENTS, COMMANDS] {
+            let offsets = committed(&log, topic);
+            for offset in offsets.iter().flatten() {
+                assert_eq!(generation(offset).generation(), 1);
+                assert!(!generation(offset).entries.contains_key(PENDING_KEY));
+            }
+            let done: i64 = offsets.iter().flatten().map(|done| done.offset).sum();
+            assert!(done >= 18, "{topic} is never rewound");
         }
-        let done: i64 = committed(&log, COMMANDS)
-            .iter()
-            .flatten()
-            .map(|done| done.offset)
-            .sum();
-        assert!(done >= 18, "commands are never rewound");
         let state = log
             .describe_topics(&["test-account-account-state-changelog"])
             .unwrap();
@@ -260,6 +272,81 @@ fn a_reset_that_was_interrupted_keeps_the_daemon_from_starting_until_it_is_finis
         (look(&daemon) == before).then_some(())
     });
     daemon.stop();
+}
+
+/// Writes events of another system, all of one account.
+fn ledger(log: &EmbeddedLog, account: &str, versions: &[u64]) {
+    let spec = ProducerSpec {
+        transactional_id: None,
+        transaction_timeout: std::time::Duration::from_secs(10),
+        client_id: "ledger".to_owned(),
+    };
+    let mut producer = log.producer(&spec).unwrap();
+    let topic = TopicName::from(EVENTS);
+    for version in versions {
+        let event = json!({
+            "eventId": format!("ledger-{version}"), "eventType": "BalanceChanged",
+            "aggregateId": account, "aggregateType": "Account", "aggregateVersion": version,
+            "timestamp": "2024-01-01T00:00:00.000Z", "correlationId": "ledger",
+            "data": {
+                "previousBalance": format!("{}.00", version - 1), "newBalance": format!("{version}.00"),
+                "changeAmount": "1.00", "changeType": "CREDIT", "signedAmount": "1.00",
+                "reason": "ledger",
+            },
+        });
+        let value = event.to_string();
+        let record = ProducerRecord {
+            topic: &topic,
+            partition: Some(partition_for_key(account.as_bytes(), 3)),
+            key: Some(account.as_bytes()),
+            value: Some(value.as_bytes()),
+            // The log would drop what is older than it keeps records.
+            timestamp: SystemClock.now_ms(),
+            headers: &Headers::new(),
+        };
+        producer.send(record).unwrap();
+    }
+    producer.flush().unwrap();
+}
+
+fn version(daemon: &Daemon, account: &str) -> Option<u64> {
+    let answer = daemon.get(&format!("/aggregates/Account/{account}"));
+    answer.body["version"].as_u64()
+}
+
+#[test]
+fn a_reset_does_not_judge_events_again() {
+    let site = Site::new("");
+    let embedded = site.embedded();
+    // Creates the topics.
+    Daemon::start_ready(&site, &[&embedded]).stop();
+    ledger(&open_log(&site), "ledger-a", &[1, 3, 2]);
+    let daemon = Daemon::start_ready(&site, &[&embedded]);
+    until("the predecessor has come", || {
+        (version(&daemon, "ledger-a") == Some(2)).then_some(())
+    });
+    daemon.stop();
+    let letters = values(&open_log(&site), DEAD_LETTERS);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["aggregateVersion"], 3);
+
+    let output = millstream(&["reset", &site.config(), &embedded, "--execute"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // Behind the events of the first, in its partition: once it is there, they have been read again if
+    // they ever are.
+    let partition = partition_for_key(b"ledger-a", 3);
+    let mut behind = (0..).map(|number| format!("ledger-b{number}"));
+    let behind = behind
+        .find(|id| partition_for_key(id.as_bytes(), 3) == partition)
+        .unwrap();
+    ledger(&open_log(&site), &behind, &[1]);
+    let daemon = Daemon::start_ready(&site, &[&embedded]);
+    until("the later account is there", || {
+        (version(&daemon, &behind) == Some(1)).then_some(())
+    });
+    assert_eq!(version(&daemon, "ledger-a"), Some(2), "judged once");
+    daemon.stop();
+    assert_eq!(values(&open_log(&site), DEAD_LETTERS), letters);
 }
 
 #[test]

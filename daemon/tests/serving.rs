@@ -58,6 +58,8 @@ impl Process {
         let Packaged {
             topology,
             aggregates,
+            projections,
+            read_models,
             ..
         } = AccountTopology::draw(AccountParameters::default()).unwrap();
         let topology = Arc::new(topology);
@@ -79,7 +81,8 @@ impl Process {
             metrics: metrics.clone(),
             topology: Arc::clone(&topology),
             aggregates: vec![endpoint(&aggregates[0])],
-            read_models: Vec::new(),
+            projections,
+            read_models,
             clock: Arc::clone(&clock),
         };
         let server = HttpServer::start(runtime.handle(), listener, spec).unwrap();
@@ -206,6 +209,37 @@ fn a_key_of_another_process_is_answered_by_a_redirect_that_works() {
     assert!(redirected > 0 && redirected < 12, "{redirected} of 12");
     second.stop();
     first.stop();
+}
+
+#[test]
+fn where_no_partition_is_served_nothing_is_listed_compared_or_rebuilt() {
+    let (runtime, log) = (runtime(), log());
+    let process = Process::start(&runtime, &log, Clone::clone);
+    process.wait_ready();
+    let answer = process.command("account-0", "open", &open());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let paths = [
+        "/balances",
+        "/verify/Account",
+        "/projections/account-balances/verify",
+    ];
+    for path in paths {
+        assert_eq!(process.get(path).status, 200, "{path}");
+    }
+    let Process { app, server, .. } = process;
+    app.stop();
+    app.join().unwrap();
+    let address = server.address().to_string();
+    for path in paths {
+        let answer = get(&agent(), &address, path);
+        assert_eq!((answer.status, answer.code()), (503, "NOT_READY"), "{path}");
+    }
+    let path = "/projections/account-balances/rebuild";
+    let answer = post(&agent(), &address, path, None, b"");
+    assert_eq!((answer.status, answer.code()), (503, "NOT_READY"));
+    let shown = get(&agent(), &address, "/projections/account-balances");
+    assert_eq!(shown.body["partitionsMissing"], json!([0, 1, 2]));
+    server.stop(Duration::from_secs(5));
 }
 
 #[test]

@@ -40,6 +40,10 @@ pub enum Command {
     Events(Events),
     /// Ask the running daemon whether what it derives from events is what the events add up to
     Verify(Verify),
+    /// Ask the running daemon how far its projections are
+    Projections(Projections),
+    /// Have the running daemon build a projection anew from history, beside the rows that serve
+    RebuildProjection(RebuildProjection),
     /// Fill a deployment's input topics from a file
     Feed(Feed),
     /// Empty what a sink has written and fill it again from its topics' start; daemons may run
@@ -132,6 +136,26 @@ pub struct Events {
     pub limit: Option<usize>,
 }
 
+/// Arguments of `projections`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Projections {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
+/// Arguments of `rebuild-projection`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RebuildProjection {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub asked: Asked,
+
+    /// The projection's name, as `projections` shows it
+    #[arg(value_name = "PROJECTION")]
+    pub projection: String,
+}
+
 /// Arguments of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Verify {
@@ -139,7 +163,7 @@ pub struct Verify {
     #[command(flatten)]
     pub asked: Asked,
 
-    /// The aggregates' type; all unless given
+    /// The aggregates' type; all, and their projections, unless given
     #[arg(value_name = "TYPE")]
     pub aggregate_type: Option<String>,
 }

@@ -54,7 +54,24 @@ impl Daemon {
             url.push('=');
             url.push_str(&encoded(value));
         }
-        let answered = self.agent.get(&url).call();
+        self.answered(&url, self.agent.get(&url).call())
+    }
+
+    /// Asks for something to be done, at a path given as its segments.
+    pub(super) fn post(&self, segments: &[&str]) -> Result<Value, Exit> {
+        let mut url = self.base.clone();
+        for segment in segments {
+            url.push('/');
+            url.push_str(&encoded(segment));
+        }
+        self.answered(&url, self.agent.post(&url).send_empty())
+    }
+
+    fn answered(
+        &self,
+        url: &str,
+        answered: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Value, Exit> {
         let mut response = answered.map_err(|error| self.away(&error))?;
         let status = response.status();
         let body: Result<Value, _> = response

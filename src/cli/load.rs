@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::outcome::Exit;
 use super::{Deployment, ExitCode};
 use crate::config::Config;
+use crate::event_sourcing::ProjectionEndpoint;
 use crate::packaged::{
     AggregateEndpoint, BuildEnv, BuildError, Packaged, PackagedTopology, ReadModel,
 };
@@ -20,6 +21,7 @@ pub(super) struct Loaded {
     pub(super) config: Config,
     pub(super) topology: Arc<Topology>,
     pub(super) aggregates: Vec<AggregateEndpoint>,
+    pub(super) projections: Vec<ProjectionEndpoint>,
     pub(super) read_models: Vec<ReadModel>,
     /// Those that the configuration turns on.
     pub(super) sinks: Vec<ConfiguredSink>,
@@ -68,12 +70,13 @@ pub(super) fn load(
         .collect();
     config.check_topics(&declared)?;
     check_endpoints(&packaged.topology, &packaged.aggregates)?;
-    check_read_models(&packaged.topology, &packaged.read_models)?;
+    check_read_models(&packaged)?;
     let sinks = make_sinks(&config, &packaged, &declared)?;
     Ok(Loaded {
         config,
         topology: Arc::new(packaged.topology),
         aggregates: packaged.aggregates,
+        projections: packaged.projections,
         read_models: packaged.read_models,
         sinks,
     })
@@ -133,9 +136,14 @@ fn check_endpoints(topology: &Topology, aggregates: &[AggregateEndpoint]) -> Res
 }
 
 /// As an endpoint: a read model of a store that is not there could only fail.
-fn check_read_models(topology: &Topology, models: &[ReadModel]) -> Result<(), Exit> {
+fn check_read_models(packaged: &Packaged) -> Result<(), Exit> {
+    let (topology, models) = (&packaged.topology, &packaged.read_models);
     ReadModel::check(models).map_err(|error| Exit::because(ExitCode::Bug, &error))?;
     for model in models {
+        let mut projections = packaged.projections.iter();
+        if projections.any(|projection| projection.name() == model.store()) {
+            continue;
+        }
         let mut stores = topology.sub_topologies().iter().flat_map(|sub| &sub.stores);
         // Pages go by keys; windows, sessions and versions do not lie by them alone.
         let by_key = |layout| matches!(layout, Layout::KeyValue | Layout::Expiring(_));

@@ -26,6 +26,7 @@ mod load;
 mod log_choice;
 mod outcome;
 mod plan;
+mod projections;
 mod reset;
 mod retention;
 mod run;
@@ -35,7 +36,8 @@ mod verify;
 
 pub use args::{
     Archive, Arguments, Asked, Command, Deployment, Describe, Events, Feed, Format, Inspect,
-    LogChoice, Plan, RebuildSink, Reset, Speed, Verify, exit_code_of,
+    LogChoice, Plan, Projections, RebuildProjection, RebuildSink, Reset, Speed, Verify,
+    exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -115,6 +117,8 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Inspect(arguments) => inspect::inspect(arguments),
         Command::Events(arguments) => events::events(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
+        Command::Projections(arguments) => projections::projections(arguments),
+        Command::RebuildProjection(arguments) => projections::rebuild(arguments),
         Command::Feed(arguments) => {
             log_to_stderr("warn")?;
             feed::feed(arguments, topologies)

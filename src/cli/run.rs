@@ -86,6 +86,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         config,
         topology,
         aggregates,
+        projections,
         read_models,
         sinks,
     } = loaded;
@@ -109,6 +110,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         metrics: metrics.clone(),
         topology: Arc::clone(&topology),
         aggregates,
+        projections,
         read_models,
         clock: Arc::clone(&clock),
     };

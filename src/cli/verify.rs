@@ -18,8 +18,22 @@ pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
     };
     let mut different = Vec::new();
     for aggregate_type in types {
-        if let Some(difference) = verify_type(&daemon, &aggregate_type, arguments.asked.json)? {
-            different.push(difference);
+        let (path, json) = (["verify", &aggregate_type], arguments.asked.json);
+        different.extend(verify_one(&daemon, &path, &aggregate_type, json)?);
+    }
+    let projections = daemon.get(&["projections"], &[])?;
+    for projection in list(&projections, "projections") {
+        let (name, of) = (
+            text_of(projection, "name"),
+            text_of(projection, "aggregateType"),
+        );
+        if arguments
+            .aggregate_type
+            .as_ref()
+            .is_none_or(|asked| *asked == of)
+        {
+            let (path, json) = (["projections", &name, "verify"], arguments.asked.json);
+            different.extend(verify_one(&daemon, &path, &name, json)?);
         }
     }
     if different.is_empty() {
@@ -29,14 +43,20 @@ pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
     Err(Exit::new(ExitCode::Failure, message))
 }
 
-/// Compares all aggregates of a type, page by page; returns the first difference in words.
-fn verify_type(daemon: &Daemon, of: &str, json: bool) -> Result<Option<String>, Exit> {
+/// Compares the aggregates of a type with their events, or the rows of a projection, page by page; returns
+/// the first difference in words.
+fn verify_one(
+    daemon: &Daemon,
+    path: &[&str],
+    of: &str,
+    json: bool,
+) -> Result<Option<String>, Exit> {
     let (mut aggregates, mut events) = (0, 0);
     let mut cursor: Option<String> = None;
     loop {
         let mut parameters = vec![("limit", PAGE_ENTRIES)];
         parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let answer = daemon.get(&["verify", of], &parameters)?;
+        let answer = daemon.get(path, &parameters)?;
         let count = |field: &str| answer.get(field).and_then(Value::as_u64).unwrap_or(0);
         aggregates += count("aggregates");
         events += count("events");
@@ -79,8 +99,12 @@ fn told(of: &str, difference: &Value) -> String {
         let [field, before, after] = ["field", "before", "after"].map(|name| text_of(change, name));
         format!("\n  {field}: {before} by the events, {after} in the store")
     });
+    let row = difference
+        .get("row")
+        .map(|row| format!(", row {}", shown(row)));
     format!(
-        "{of} {id}, version {version}, store `{store}`: {problem}{}",
+        "{of} {id}, version {version}, store `{store}`{}: {problem}{}",
+        row.unwrap_or_default(),
         changes.collect::<String>()
     )
 }

@@ -103,7 +103,7 @@ impl<K, V> Consumed<K, V> {
     }
 
     /// Says whether a reset may read the topic again. Never for commands: they have had their
-    /// effects.
+    /// effects. Nor for events that are judged on the way into a history.
     #[must_use]
     pub fn rewindable(mut self, rewindable: bool) -> Self {
         self.rewindable = rewindable;

@@ -17,6 +17,7 @@ use super::command_processor::CommandProcessor;
 use super::decision::{AggregateRecord, Appended, decide_message};
 use super::envelope::Metadata;
 use super::rebuild::Rebuild;
+use super::recorded::Happened;
 use super::stores::CommandKey;
 use super::topology::{Effect, reject};
 use crate::clock::Timestamp;
@@ -120,6 +121,15 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
             let events = decision.events.iter();
             let written = events.map(|event| self.commands.recorded(event, actor.clone()));
             aggregates.append(before.clone(), written.collect(), after.clone())?;
+            if self.commands.reports {
+                let events = &decision.events;
+                let happened = Happened::decided::<A>(before.clone(), events, &after, None)?;
+                for happened in happened {
+                    let timestamp = happened.after.updated_at;
+                    let effect = Effect::Happened(Box::new(happened));
+                    context.forward(Record::new(key.clone(), effect, timestamp))?;
+                }
+            }
             let timestamp = after.updated_at;
             let step = Step {
                 before,

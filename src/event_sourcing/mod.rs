@@ -21,7 +21,7 @@
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
 //! The past is read through [`AggregateHistory`]: states at any time or version, timelines, differences,
-//! the events of a period. Projections that are rebuilt beside the one that serves are a later issue.
+//! the events of a period. [`Projections`] are read models that are rebuilt beside the one that serves.
 
 mod aggregate;
 mod aggregate_history;
@@ -38,6 +38,7 @@ mod limits;
 mod message;
 mod meter;
 mod process;
+mod projection;
 mod reason;
 mod rebuild;
 mod recorded;
@@ -53,8 +54,8 @@ pub use aggregate::{Aggregate, Given, Then, given};
 pub(crate) use aggregate_history::HistoryReader;
 pub use aggregate_history::{
     AggregateHistory, AsOf, Change, Deviation, Difference, DifferencePoint, EventPeriod,
-    EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError, Reads,
-    TimelineEntry, Verification,
+    EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError,
+    ProjectionEndpoint, ProjectionPartition, ProjectionView, Reads, TimelineEntry, Verification,
 };
 pub use command::{
     Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
@@ -75,8 +76,11 @@ pub use process::{
     AnswerEvent, Managed, ManagedRejection, Patience, PendingStep, Process, ProcessCommand,
     ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, Trigger,
 };
+pub use projection::{
+    Projected, Projection, ProjectionPhase, ProjectionProgress, Projections, RowKey, RowValue, Rows,
+};
 pub use reason::{ReasonCode, Rejection, reasons};
-pub use recorded::{CommandOutcome, Drawn, Occasion, RecordedEvent};
+pub use recorded::{CommandOutcome, Drawn, DrawnSteps, Occasion, RecordedEvent};
 pub use reply_hub::{ReplyHub, ReplyWaiter};
 pub use serde_json::Error as JsonError;
 pub use serde_json::value::RawValue;

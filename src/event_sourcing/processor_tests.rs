@@ -168,7 +168,7 @@ fn the_topology_declares_its_topics_and_durabilities() {
         .collect();
     assert_eq!(
         rewindable,
-        [("commands".into(), false), ("events".into(), true)]
+        [("commands".into(), false), ("events".into(), false)]
     );
     let derived = |name: &str| {
         let store = sub.stores.iter().find(|store| store.name == name).unwrap();

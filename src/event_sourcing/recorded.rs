@@ -13,10 +13,12 @@ use std::fmt;
 
 use super::aggregate::Aggregate;
 use super::command::{CommandEnvelope, CommandError, Reply};
-use super::decision::{AggregateRecord, Appended, FoldError, ReplayError, replay};
+use super::decision::{AggregateRecord, Appended, FoldError, ReadEntry, ReplayError, replay};
 use super::envelope::{Envelope, Metadata};
 use super::history::{HistoryEntry, Origin};
+use super::message::Step;
 use super::process::ProcessRef;
+use super::projection::Projections;
 use super::upcast::Event;
 use crate::clock::Timestamp;
 use crate::dsl::KStream;
@@ -32,6 +34,25 @@ pub struct Drawn<A: Aggregate> {
     pub events: KStream<String, RecordedEvent<A::Event, A::State>>,
     /// How each command ended, those that are repeated too; nothing in a rebuild.
     pub outcomes: KStream<String, CommandOutcome>,
+    /// Draws read models that can be built anew while they serve.
+    pub projections: Projections<A>,
+}
+
+/// An aggregate that messages come to, with all that can be drawn from it. Made by
+/// [`EventSourced::draw_on_all`](super::EventSourced::draw_on_all); the keys are aggregate ids.
+pub struct DrawnSteps<A: Aggregate> {
+    /// As [`EventSourced::draw_on`](super::EventSourced::draw_on) returns it.
+    pub steps: KStream<String, Step<A::State>>,
+    /// Draws read models that can be built anew while they serve.
+    pub projections: Projections<A>,
+}
+
+impl<A: Aggregate> fmt::Debug for DrawnSteps<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrawnSteps")
+            .field("aggregate", &A::TYPE)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: Aggregate> fmt::Debug for Drawn<A> {
@@ -63,8 +84,13 @@ pub struct RecordedEvent<E, S> {
     pub event: E,
     /// `eventId`.
     pub event_id: String,
+    /// The version of the aggregate's first event.
+    pub first_version: u64,
     /// The aggregate's version after it.
     pub version: u64,
+    /// The aggregate's time after it: the event's, or that of a predecessor where another system's clock
+    /// has gone back.
+    pub updated_at: Timestamp,
     /// When it occurred.
     pub timestamp: Timestamp,
     /// `correlationId`.
@@ -83,6 +109,49 @@ pub struct RecordedEvent<E, S> {
     pub occasion: Occasion,
     /// The process whose step brought it about; `None` for any other command, and in a rebuild.
     pub process: Option<ProcessRef>,
+}
+
+impl<E, S: Clone> RecordedEvent<E, S> {
+    /// Reads an event out of history.
+    pub(super) fn of_history<A: Aggregate<Event = E, State = S>>(
+        read: ReadEntry<'_, A>,
+        before: Option<S>,
+        after: &AggregateRecord<S>,
+    ) -> Self {
+        let ReadEntry {
+            envelope, event, ..
+        } = read;
+        let metadata = envelope.metadata.map(|raw| serde_json::from_str(raw.get()));
+        Self {
+            event,
+            event_id: envelope.event_id.into_owned(),
+            first_version: after.first_version,
+            version: envelope.aggregate_version,
+            updated_at: after.updated_at,
+            timestamp: envelope.timestamp,
+            correlation_id: envelope.correlation_id.into_owned(),
+            causation_id: envelope.causation_id.map(Into::into),
+            // An object, as the envelope has checked.
+            metadata: metadata.and_then(Result::ok),
+            before,
+            after: after.state.clone(),
+            origin: after.origin,
+            occasion: Occasion::Rebuilt,
+            process: None,
+        }
+    }
+
+    /// Returns the aggregate after the event.
+    #[must_use]
+    pub fn record(&self) -> AggregateRecord<S> {
+        AggregateRecord {
+            origin: self.origin,
+            first_version: self.first_version,
+            version: self.version,
+            updated_at: self.updated_at,
+            state: self.after.clone(),
+        }
+    }
 }
 
 /// How a command ended.
@@ -167,7 +236,9 @@ impl<S: Clone> Happened<S> {
         Ok(RecordedEvent {
             event,
             event_id: envelope.event_id.into_owned(),
+            first_version: self.after.first_version,
             version: envelope.aggregate_version,
+            updated_at: self.after.updated_at,
             timestamp: envelope.timestamp,
             correlation_id: envelope.correlation_id.into_owned(),
             causation_id: envelope.causation_id.map(Into::into),

@@ -8,17 +8,22 @@
 //! both ─────▶ dead letters                            <name>-rebuild         derived
 //!                                                     <name>-history         record
 //!                                                     <name>-commands        record
+//!                         with projections:           <name>-projections     derived
+//!                         and of each of them:        <projection>-0, -1     derived
 //! ```
 //! # Invariants
 //! - Commands and events of one aggregate are co-partitioned, and one task owns both: it is the only
 //!   writer of its aggregates' history.
-//! - Commands are never read again by a reset: they have had their effects. Events may be: history
-//!   knows them.
+//! - Neither topic is read again by a reset. Commands have had their effects. Events have been judged:
+//!   those that were applied are in history, which is what derived state is rebuilt from; one that
+//!   became a dead letter because its predecessor was missing would find it there by now, and be
+//!   applied, or become a dead letter a second time.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::aggregate::Aggregate;
@@ -32,9 +37,10 @@ use super::event_processor::EventProcessor;
 use super::history::{HistoryEntry, HistoryKey};
 use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
+use super::projection::Projections;
 use super::reason::ReasonCode;
 use super::rebuild::{Rebuild, SliceLimits, Tells};
-use super::recorded::{CommandOutcome, Drawn, Happened};
+use super::recorded::{CommandOutcome, Drawn, DrawnSteps, Happened, RecordedEvent};
 use super::reply_hub::ReplyHub;
 use super::repository::Repository;
 use super::snapshot::SnapshotSerde;
@@ -208,6 +214,24 @@ fn changes<S: Clone + 'static>(
     })
 }
 
+fn read_events<A: Aggregate>(
+    effects: &Effects<A>,
+) -> KStream<String, RecordedEvent<A::Event, A::State>> {
+    effects.try_flat_map_values(|effect| match effect {
+        Effect::Happened(happened) => Ok(Some(happened.read::<A>()?)),
+        _ => Ok(None),
+    })
+}
+
+fn stepped<S: Clone + 'static>(effects: &KStream<String, Effect<S>>) -> KStream<String, Step<S>> {
+    let steps = effects.flat_map_values(|effect| match effect {
+        Effect::Stepped(step) => Some(step),
+        _ => None,
+    });
+    // The key is the message's: it stays.
+    steps.mark_as_partitioned()
+}
+
 struct Handles<A: Aggregate> {
     state: StoreHandle<String, CurrentState<A::State>>,
     history: StoreHandle<HistoryKey, HistoryEntry>,
@@ -322,14 +346,18 @@ impl<A: Aggregate> EventSourced<A> {
     /// Returns the reader of what the aggregates have been through: time travel, timelines, events.
     #[must_use]
     pub fn history(&self) -> AggregateHistory<A> {
-        AggregateHistory::new(StoreNames {
+        AggregateHistory::new(self.store_names())
+    }
+
+    fn store_names(&self) -> StoreNames {
+        StoreNames {
             state: self.store_name("state"),
             history: self.store_name("history"),
             snapshots: self.store_name("snapshots"),
             index: self
                 .index_by_time
                 .then(|| self.store_name("events-by-time")),
-        })
+        }
     }
 
     /// Adds the aggregate to a topology and declares its topics. Returns every change of an
@@ -337,7 +365,8 @@ impl<A: Aggregate> EventSourced<A> {
     /// per aggregate after a rebuild. Read models are drawn from it.
     #[must_use = "read models are drawn from the changes"]
     pub fn draw(self, builder: &StreamsBuilder) -> KStream<String, AggregateRecord<A::State>> {
-        let (changed, _, _) = self.effects(builder);
+        let stores = self.stores(builder);
+        let (changed, _, _) = self.effects(builder, &stores);
         changes(&changed)
     }
 
@@ -346,13 +375,23 @@ impl<A: Aggregate> EventSourced<A> {
     #[must_use = "read models are drawn from it"]
     pub fn draw_all(mut self, builder: &StreamsBuilder) -> Drawn<A> {
         self.reports = true;
-        let (changed, happened, ended) = self.effects(builder);
+        let stores = self.stores(builder);
+        let (history, snapshots) = (stores.history.clone(), stores.snapshots.clone());
+        let (name, limits, names) = (self.name.clone(), self.slices, self.store_names());
+        let (changed, happened, ended) = self.effects(builder, &stores);
+        let events = read_events::<A>(&happened);
         Drawn {
             changes: changes(&changed),
-            events: happened.try_flat_map_values(|effect| match effect {
-                Effect::Happened(happened) => Ok(Some(happened.read::<A>()?)),
-                _ => Ok(None),
-            }),
+            events: events.clone(),
+            projections: Projections {
+                stores: names,
+                name,
+                limits,
+                events,
+                history,
+                snapshots,
+                progress: Rc::default(),
+            },
             outcomes: ended.flat_map_values(|effect| match effect {
                 Effect::Ended(outcome) => Some(*outcome),
                 _ => None,
@@ -361,7 +400,11 @@ impl<A: Aggregate> EventSourced<A> {
     }
 
     /// Draws all of it; returns changes, events and outcomes of commands.
-    fn effects(self, builder: &StreamsBuilder) -> (Effects<A>, Effects<A>, Effects<A>) {
+    fn effects(
+        self,
+        builder: &StreamsBuilder,
+        stores: &Handles<A>,
+    ) -> (Effects<A>, Effects<A>, Effects<A>) {
         let AggregateTopics {
             commands,
             events,
@@ -371,9 +414,8 @@ impl<A: Aggregate> EventSourced<A> {
         for name in [commands, events, replies, dead_letters] {
             builder.declare_topic(name.clone(), expiring_topic());
         }
-        let stores = self.stores(builder);
-        let decided = self.decide(builder, &stores);
-        let folded = self.fold(builder, &stores);
+        let decided = self.decide(builder, stores);
+        let folded = self.fold(builder, stores);
         let mut effects = decided
             .merge(&folded)
             .named(&self.store_name("effects"))
@@ -424,48 +466,80 @@ impl<A: Aggregate> EventSourced<A> {
         A::Command: Clone,
     {
         let stores = self.stores(builder);
+        stepped(&self.decide_messages(&stores, messages))
+    }
+
+    /// As [`draw_on`](Self::draw_on), for [projections](Projections) as well.
+    #[must_use = "events are published, and read models drawn, from it"]
+    pub fn draw_on_all(
+        mut self,
+        builder: &StreamsBuilder,
+        messages: &KStream<String, Message<A::Command>>,
+    ) -> DrawnSteps<A>
+    where
+        A::Command: Clone,
+    {
+        self.reports = true;
+        let stores = self.stores(builder);
+        let effects = self.decide_messages(&stores, messages);
+        DrawnSteps {
+            steps: stepped(&effects),
+            projections: Projections {
+                stores: self.store_names(),
+                events: read_events::<A>(&effects).mark_as_partitioned(),
+                history: stores.history.clone(),
+                snapshots: stores.snapshots.clone(),
+                progress: Rc::default(),
+                limits: self.slices,
+                name: self.name,
+            },
+        }
+    }
+
+    fn decide_messages(
+        &self,
+        stores: &Handles<A>,
+        messages: &KStream<String, Message<A::Command>>,
+    ) -> Effects<A>
+    where
+        A::Command: Clone,
+    {
         let (memory, limits, interval) = (self.memory, self.slices, self.snapshot_interval);
-        messages
-            .process(
-                &self.store_name("decide"),
-                (
-                    &stores.state,
-                    &stores.history,
-                    &stores.snapshots,
-                    stores.index.as_ref(),
-                    &stores.progress,
-                    &stores.commands,
-                ),
-                move |setup, (state, history, snapshots, index, progress, commands)| {
-                    let meter = meter::<A>(setup);
-                    let stores = (state, history, snapshots, index);
-                    let aggregates = Repository::new(stores, interval, &meter);
-                    MessageProcessor::<A> {
-                        rebuild: Rebuild {
-                            aggregates: aggregates.clone(),
-                            progress,
-                            limits,
-                            meter: meter.clone(),
-                            tells: Tells::Steps,
-                        },
-                        commands: CommandProcessor {
-                            aggregates,
-                            commands,
-                            memory,
-                            replies: ReplyHub::new(),
-                            meter,
-                            purged_to: None,
-                            reports: false,
-                        },
-                    }
-                },
-            )
-            .flat_map_values(|effect| match effect {
-                Effect::Stepped(step) => Some(step),
-                _ => None,
-            })
-            // The key is the message's: it stays.
-            .mark_as_partitioned()
+        let reports = self.reports;
+        messages.process(
+            &self.store_name("decide"),
+            (
+                &stores.state,
+                &stores.history,
+                &stores.snapshots,
+                stores.index.as_ref(),
+                &stores.progress,
+                &stores.commands,
+            ),
+            move |setup, (state, history, snapshots, index, progress, commands)| {
+                let meter = meter::<A>(setup);
+                let stores = (state, history, snapshots, index);
+                let aggregates = Repository::new(stores, interval, &meter);
+                MessageProcessor::<A> {
+                    rebuild: Rebuild {
+                        aggregates: aggregates.clone(),
+                        progress,
+                        limits,
+                        meter: meter.clone(),
+                        tells: Tells::Steps,
+                    },
+                    commands: CommandProcessor {
+                        aggregates,
+                        commands,
+                        memory,
+                        replies: ReplyHub::new(),
+                        meter,
+                        purged_to: None,
+                        reports,
+                    },
+                }
+            },
+        )
     }
 
     fn stores(&self, builder: &StreamsBuilder) -> Handles<A> {
@@ -566,7 +640,7 @@ impl<A: Aggregate> EventSourced<A> {
                 &self.topics.events,
                 Consumed::with(raw(), raw())
                     .on_error(self.on_event_error.clone())
-                    .rewindable(true),
+                    .rewindable(false),
             )
             .process(
                 &self.store_name("fold"),

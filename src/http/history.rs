@@ -18,7 +18,7 @@ use super::server::{Segments, Shared};
 use super::serving::Serving;
 use crate::event_sourcing::{
     AsOf, Difference, EventPeriod, HistoryReadError, HistoryReader, Known, Page, Point,
-    TimelineEntry, format_timestamp,
+    TimelineEntry, Verification, format_timestamp,
 };
 use crate::query::QueryRegistry;
 use crate::runtime::error_chain as chain;
@@ -93,7 +93,11 @@ fn reader(shared: &Shared, aggregate_type: &str) -> Result<Arc<dyn HistoryReader
     })
 }
 
-async fn problem(serving: &Serving, error: HistoryReadError, path_and_query: &str) -> Problem {
+pub(super) async fn problem(
+    serving: &Serving,
+    error: HistoryReadError,
+    path_and_query: &str,
+) -> Problem {
     match error {
         HistoryReadError::Query(error) => query_problem(serving, error, path_and_query).await,
         HistoryReadError::NoIndex(_) => Problem::not_found("NO_INDEX", error.to_string()),
@@ -334,12 +338,21 @@ pub(super) async fn verify(
     let asked = Arc::clone(&serving);
     let read = blocking(move || history.verify(asked.queries(), cursor.as_deref(), limit)).await?;
     match read {
-        Ok(found) => Ok(Json(found).into_response()),
+        Ok(found) => verified(found, &aggregate_type),
         Err(error) => Err(problem(&serving, error, &path_and_query(&uri)).await),
     }
 }
 
-fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+/// Answers with what was compared. Where nothing was, nothing is well.
+pub(super) fn verified(found: Verification, of: &str) -> Result<Response, Problem> {
+    if found.partitions_compared.is_empty() {
+        let message = format!("no partition of {of} is served here: nothing was compared");
+        return Err(Problem::not_ready(message));
+    }
+    Ok(Json(found).into_response())
+}
+
+pub(super) fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     let Path(segment) =
         path.map_err(|rejection| Problem::malformed("MALFORMED_PATH", rejection.body_text()))?;
     Ok(segment)

@@ -19,6 +19,7 @@ mod owners;
 mod parameters;
 mod problem;
 mod producer;
+mod projections;
 mod queries;
 mod read_models;
 mod server;

@@ -14,6 +14,7 @@ use super::parameters::QueryParameters;
 use super::problem::Problem;
 use super::server::{Segments, Shared};
 use super::serving::Serving;
+use crate::event_sourcing::ProjectionEndpoint;
 use crate::query::{Found, QueryError};
 use crate::runtime::error_chain as chain;
 use crate::sink::{SinkStatus, SinkView};
@@ -92,9 +93,12 @@ pub(super) async fn entry(
     let as_of = QueryParameters::read(&uri, &["as_of"])?.time("as_of")?;
     let serving = shared.serving()?;
     let (asked, of, at) = (Arc::clone(&serving), store.clone(), key.clone());
-    let read = blocking(move || match as_of {
-        Some(as_of) => asked.queries().get_as_of(&of, &at, as_of),
-        None => asked.queries().get(&of, &at),
+    let projection = shared.projection(&store).map(ProjectionEndpoint::serving);
+    let read = blocking(move || match (as_of, projection) {
+        (Some(_), Some(_)) => Err(QueryError::NotVersioned(of)),
+        (Some(as_of), None) => asked.queries().get_as_of(&of, &at, as_of),
+        (None, Some(of)) => asked.queries().get_serving(&*of, &at),
+        (None, None) => asked.queries().get(&of, &at),
     });
     let found = match read.await? {
         Ok(found) => found,
@@ -135,6 +139,7 @@ pub(super) async fn query_problem(
             };
             serving.not_here(task, path_and_query).await
         }
+        QueryError::Moved { .. } => Problem::not_ready(error.to_string()),
         QueryError::Failed { .. } => {
             tracing::error!(error = %chain(&error), "query failed");
             Problem::internal(error.to_string())

@@ -1,6 +1,7 @@
 //! `GET /{read model}?{field}=&limit=&cursor=`: the values of a store, page by page.
 //!
-//! A page holds what this process serves; it names the partitions that others do.
+//! A page holds what this process serves; it names the partitions that others do. Where it serves none,
+//! there is no page.
 
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::problem::Problem;
-use super::queries::blocking;
+use super::queries::{blocking, query_problem};
 use super::server::Shared;
+use crate::event_sourcing::ProjectionEndpoint;
 use crate::packaged::{ReadModel, ReadModelFilter};
 use crate::query::{Page, PageLimits, Position};
-use crate::runtime::error_chain as chain;
 
 /// Values of a page, unless the request says otherwise; and at most.
 const LIMIT: usize = 100;
@@ -60,20 +61,30 @@ pub(super) async fn list(
         values: limit,
         entries: ENTRIES_MAX,
     };
+    let projection = shared.projection(model.store());
+    let projection = projection.map(ProjectionEndpoint::serving);
+    let (asked, store) = (Arc::clone(&serving), model.store().to_owned());
     let read = blocking(move || {
         let matches = |value: &Value| wanted.iter().all(|(fields, text)| is(value, fields, text));
-        serving
-            .queries()
-            .page(model.store(), after, limits, matches)
+        let queries = asked.queries();
+        match projection {
+            Some(of) => queries.page_serving(&*of, after, limits, matches),
+            None => queries.page(&store, after, limits, matches),
+        }
     });
     let Page {
         values,
         next,
+        here,
         not_here,
-    } = read.await?.map_err(|error| {
-        tracing::error!(error = %chain(&error), "query failed");
-        Problem::internal(error.to_string())
-    })?;
+    } = match read.await? {
+        Ok(page) => page,
+        Err(error) => return Err(query_problem(&serving, error, model.path()).await),
+    };
+    if here.is_empty() {
+        let message = format!("no partition of `{}` is served here", model.path());
+        return Err(Problem::not_ready(message));
+    }
     Ok(Json(Listed {
         items: values,
         cursor: next.as_ref().map(write_cursor),

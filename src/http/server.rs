@@ -25,16 +25,34 @@ use tokio::task::JoinHandle;
 
 use super::problem::Problem;
 use super::serving::Serving;
-use super::{commands, history, queries, read_models};
+use super::{commands, history, projections, queries, read_models};
 use crate::clock::Clock;
+use crate::event_sourcing::ProjectionEndpoint;
 use crate::metrics::Metrics;
 use crate::packaged::{AggregateEndpoint, ReadModel};
 use crate::topology::Topology;
 
 /// Every route, as its metrics are labelled.
-const ROUTES: [&str; 15] = [
-    METRICS, LIVE, READY, TOPOLOGY, SINKS, STORES, ENTRY, AGGREGATES, AGGREGATE, TIMELINE, DIFF,
-    EVENTS, PERIOD, VERIFY, COMMAND,
+const ROUTES: [&str; 19] = [
+    METRICS,
+    LIVE,
+    READY,
+    TOPOLOGY,
+    SINKS,
+    STORES,
+    ENTRY,
+    AGGREGATES,
+    AGGREGATE,
+    TIMELINE,
+    DIFF,
+    EVENTS,
+    PERIOD,
+    VERIFY,
+    COMMAND,
+    PROJECTIONS,
+    PROJECTION,
+    REBUILD,
+    VERIFY_PROJECTION,
 ];
 /// The label of all read models.
 const READ_MODEL: &str = "/{readModel}";
@@ -53,6 +71,10 @@ const EVENTS: &str = "/aggregates/{aggregateType}/{aggregateId}/events";
 const PERIOD: &str = "/aggregates/{aggregateType}/events";
 const VERIFY: &str = "/verify/{aggregateType}";
 const COMMAND: &str = "/commands/{aggregateType}/{aggregateId}";
+const PROJECTIONS: &str = "/projections";
+const PROJECTION: &str = "/projections/{name}";
+const REBUILD: &str = "/projections/{name}/rebuild";
+const VERIFY_PROJECTION: &str = "/projections/{name}/verify";
 /// The label of a path without a route.
 const NO_ROUTE: &str = "none";
 
@@ -67,6 +89,8 @@ pub struct HttpSpec {
     pub aggregates: Vec<AggregateEndpoint>,
     /// What is listed at paths of its own; [`ReadModel::check`] holds.
     pub read_models: Vec<ReadModel>,
+    /// The read models that can be built anew.
+    pub projections: Vec<ProjectionEndpoint>,
     /// The time that a command without a timestamp gets.
     pub clock: Arc<dyn Clock>,
 }
@@ -90,6 +114,7 @@ pub(super) struct Shared {
     /// Bodies in memory, in KiB.
     pub(super) uploads: Arc<Semaphore>,
     aggregates: Vec<AggregateEndpoint>,
+    projections: Vec<ProjectionEndpoint>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -126,6 +151,15 @@ impl Shared {
     pub(super) fn aggregate_types(&self) -> Vec<&str> {
         let endpoints = self.aggregates.iter();
         endpoints.map(AggregateEndpoint::aggregate_type).collect()
+    }
+
+    pub(super) fn projections(&self) -> &[ProjectionEndpoint] {
+        &self.projections
+    }
+
+    pub(super) fn projection(&self, name: &str) -> Option<&ProjectionEndpoint> {
+        let mut projections = self.projections.iter();
+        projections.find(|projection| projection.name() == name)
     }
 
     pub(super) fn endpoint(&self, aggregate_type: &str) -> Result<&AggregateEndpoint, Problem> {
@@ -191,6 +225,7 @@ impl HttpServer {
             clock: spec.clock,
             uploads: Arc::new(Semaphore::new(commands::UPLOADS_KIB_MAX)),
             aggregates: spec.aggregates,
+            projections: spec.projections,
             phase: phases,
         });
         // A tokio listener registers with the runtime that it is made in.
@@ -281,6 +316,10 @@ fn router(shared: Arc<Shared>, models: Vec<ReadModel>) -> Router {
         .route(EVENTS, get(history::events))
         .route(PERIOD, get(history::events_of_period))
         .route(VERIFY, get(history::verify))
+        .route(PROJECTIONS, get(projections::list))
+        .route(PROJECTION, get(projections::one))
+        .route(REBUILD, post(projections::rebuild))
+        .route(VERIFY_PROJECTION, get(projections::verify))
         .route(COMMAND, post(commands::command))
         .fallback(queries::no_such_route)
         .method_not_allowed_fallback(queries::wrong_method)

@@ -94,6 +94,12 @@ impl TaskMetrics {
         self.owner.event_sourcing(aggregate_type)
     }
 
+    /// Returns the metrics of a projection.
+    #[must_use]
+    pub fn projection(&self, name: &str) -> ProjectionMetrics {
+        self.owner.projection(name)
+    }
+
     /// Returns a counter of the topology's own, shown as
     /// `millstream_topology_counted_events_total{counter="<name>"}`.
     ///
@@ -203,6 +209,18 @@ pub struct EventSourcingMetrics {
     pub commands_conflicting: Counter,
     /// Commands answered with their first reply.
     pub commands_repeated: Counter,
+}
+
+/// Metrics of a projection in a task.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProjectionMetrics {
+    /// The generation that serves.
+    pub generation: Gauge,
+    /// How many events it is made of.
+    pub position: Gauge,
+    /// How many events the one that is being built lacks.
+    pub lag: Gauge,
 }
 
 /// Metrics of a sink's thread (see [`sink`](crate::sink)).

@@ -34,6 +34,8 @@ pub(crate) enum Label {
     Route,
     /// An HTTP status code.
     Status,
+    /// A projection, by its name in the topology.
+    Projection,
     /// A sink, by its name in the configuration.
     Sink,
     /// The version of the program.
@@ -58,6 +60,7 @@ impl Label {
             Self::Counter => "counter",
             Self::Route => "route",
             Self::Status => "status",
+            Self::Projection => "projection",
             Self::Sink => "sink",
             Self::Version => "version",
         }
@@ -269,6 +272,15 @@ metrics! {
     CommandsHandled: Type::Counter, "millstream_commands_handled_total",
         [Thread, Task, AggregateType, Outcome],
         "Commands answered.";
+    ProjectionGeneration: Type::Gauge, "millstream_projection_generation",
+        [Thread, Task, Projection],
+        "Generation of the projection that serves; 0 while the first is built.";
+    ProjectionPosition: Type::Gauge, "millstream_projection_position_events",
+        [Thread, Task, Projection],
+        "Events that the serving generation of the projection is made of.";
+    ProjectionLag: Type::Gauge, "millstream_projection_lag_events",
+        [Thread, Task, Projection],
+        "Events that the generation being built lacks; 0 while none is built.";
     TopologyCounted: Type::Counter, "millstream_topology_counted_events_total",
         [Thread, Task, Counter],
         "What the topology itself counts, by the name that it gives the counter.";

@@ -106,6 +106,10 @@ fn label_meanings() -> Vec<(Label, String)> {
         ),
         (Label::Status, "HTTP status code".to_owned()),
         (
+            Label::Projection,
+            "projection by its name in the topology".to_owned(),
+        ),
+        (
             Label::Sink,
             "sink by its name in the configuration".to_owned(),
         ),

@@ -8,7 +8,9 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::handles::{EventSourcingMetrics, SinkMetrics, SourceMetrics, StoreMetrics};
+use super::handles::{
+    EventSourcingMetrics, ProjectionMetrics, SinkMetrics, SourceMetrics, StoreMetrics,
+};
 use super::labels::{CommandOutcome, MemoryUser, SetAsideReason, TaskState};
 use super::names::{Label, Metric, TOPOLOGY_COUNTERS_MAX, Type};
 use super::{Counter, Gauge, Histogram, SinkThreadMetrics, TaskMetrics, ThreadMetrics};
@@ -398,6 +400,14 @@ impl Owner {
             commands_rejected: commands(CommandOutcome::Rejected),
             commands_conflicting: commands(CommandOutcome::Conflict),
             commands_repeated: commands(CommandOutcome::Repeated),
+        }
+    }
+
+    pub(crate) fn projection(&self, name: &str) -> ProjectionMetrics {
+        ProjectionMetrics {
+            generation: self.gauge(Metric::ProjectionGeneration, &[name]),
+            position: self.gauge(Metric::ProjectionPosition, &[name]),
+            lag: self.gauge(Metric::ProjectionLag, &[name]),
         }
     }
 

@@ -17,6 +17,7 @@ fn everything(metrics: &Metrics) {
     task.sink("balances").records.inc();
     task.store("accounts").restored_records.inc();
     task.event_sourcing("Account").appended.inc();
+    task.projection("balances").lag.set(3);
     task.counter("stand_conflicts").inc();
     metrics.state_set_aside(SetAsideReason::TooOld);
     metrics.set_memory_used(MemoryUser::BlockCache, 5);
@@ -77,6 +78,7 @@ fn a_task_that_leaves_takes_its_series_along() {
     task.sink("balances").records.inc();
     task.store("accounts").restored_records.inc();
     task.event_sourcing("Account").appended.inc();
+    task.projection("balances").lag.set(3);
     task.counter("x").inc();
     let other = metrics.task(0, "0_2");
     other.source("events", 2).processed.inc();

@@ -80,7 +80,7 @@ const TAKEN: [&str; 11] = [
 ];
 
 impl ReadModel {
-    /// Serves the values of `store` at `path`, which starts with a slash. The values are JSON objects.
+    /// Serves the values of `store`, or of the projection of that name, at `path`, which starts with a slash. The values are JSON objects.
     #[must_use]
     pub fn new(path: impl Into<String>, store: impl Into<String>) -> Self {
         Self {

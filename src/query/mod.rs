@@ -52,6 +52,12 @@ pub enum QueryError {
     /// The store does not know the past of its keys.
     #[error("store `{0}` is not versioned: it knows the latest values only")]
     NotVersioned(String),
+    /// The task has moved or stopped while it was asked.
+    #[error("store `{store}` has just moved: ask again")]
+    Moved {
+        /// The store.
+        store: String,
+    },
     /// The store could not be read.
     #[error("store `{store}` cannot be read")]
     Failed {
@@ -61,6 +67,46 @@ pub enum QueryError {
         #[source]
         source: BoxError,
     },
+}
+
+impl QueryError {
+    /// Says that reading a store has failed, or that its task has left meanwhile.
+    pub(crate) fn of_state(store: &str, error: StateError) -> Self {
+        let store = store.to_owned();
+        match error {
+            StateError::Closed { .. } => Self::Moved { store },
+            error => Self::Failed {
+                store,
+                source: error.into(),
+            },
+        }
+    }
+}
+
+/// Entries whose store is another from task to task, and from time to time: those of a projection, which
+/// is built anew beside the one that serves.
+pub trait ServingStore: Send + Sync {
+    /// Returns a store of the same keys and values, for how they are read.
+    fn any(&self) -> &str;
+
+    /// Returns the store that serves in a task, and the generation that it does as.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    fn serving(&self, handle: &ReadHandle) -> Result<(&str, u64), QueryError>;
+}
+
+/// A store that is the same everywhere.
+struct Fixed<'a>(&'a str);
+
+impl ServingStore for Fixed<'_> {
+    fn any(&self) -> &str {
+        self.0
+    }
+
+    fn serving(&self, _: &ReadHandle) -> Result<(&str, u64), QueryError> {
+        Ok((self.0, 0))
+    }
 }
 
 /// A value with its timestamp, as JSON.
@@ -238,10 +284,7 @@ impl QueryRegistry {
         let entry = stores
             .get(store)
             .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
-        let failed = |error: crate::state::StateError| QueryError::Failed {
-            store: store.to_owned(),
-            source: error.into(),
-        };
+        let failed = |error| QueryError::of_state(store, error);
         let mut entries = Vec::new();
         for handle in entry.tasks.values() {
             let all = handle
@@ -257,7 +300,19 @@ impl QueryRegistry {
     /// # Errors
     /// [`QueryError`].
     pub fn get(&self, store: &str, key: &str) -> Result<Option<Found>, QueryError> {
-        self.look_up(store, key, ReadHandle::get)
+        self.look_up(&Fixed(store), key, ReadHandle::get)
+    }
+
+    /// As [`get`](Self::get), of the store that serves.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn get_serving(
+        &self,
+        of: &dyn ServingStore,
+        key: &str,
+    ) -> Result<Option<Found>, QueryError> {
+        self.look_up(of, key, ReadHandle::get)
     }
 
     /// As [`get`](Self::get), of the value that a versioned store had at `as_of`, by event time. A time
@@ -277,7 +332,7 @@ impl QueryRegistry {
             return Err(QueryError::NotVersioned(store.to_owned()));
         }
         drop(stores);
-        self.look_up(store, key, |handle, store, key| {
+        self.look_up(&Fixed(store), key, |handle, store, key| {
             handle.get_as_of(store, key, as_of)
         })
     }
@@ -315,10 +370,11 @@ impl QueryRegistry {
 
     fn look_up(
         &self,
-        store: &str,
+        of: &dyn ServingStore,
         key: &str,
-        read: impl FnOnce(&ReadHandle, &str, &[u8]) -> Result<Option<Vec<u8>>, StateError>,
+        read: impl Fn(&ReadHandle, &str, &[u8]) -> Result<Option<Vec<u8>>, StateError>,
     ) -> Result<Option<Found>, QueryError> {
+        let store = of.any();
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let entry = stores
             .get(store)
@@ -338,14 +394,32 @@ impl QueryRegistry {
             store: store.to_owned(),
             source,
         };
-        let Some(bytes) = read(handle, store, &key_bytes).map_err(|error| failed(error.into()))?
-        else {
+        let found = while_serving(of, handle, |store| {
+            read(handle, store, &key_bytes).map_err(|error| QueryError::of_state(store, error))
+        });
+        let Some(bytes) = found? else {
             return Ok(None);
         };
         let (timestamp, plain) = value::decode(&bytes)
             .ok_or_else(|| failed("stored value is too short to hold a timestamp".into()))?;
         let value = entry.spec.value_codec.to_json(plain).map_err(failed)?;
         Ok(Some(Found { value, timestamp }))
+    }
+}
+
+/// Reads from the store that serves; once more, when another one has taken over meanwhile: the one
+/// before is emptied then.
+pub(crate) fn while_serving<T>(
+    of: &dyn ServingStore,
+    handle: &ReadHandle,
+    mut read: impl FnMut(&str) -> Result<T, QueryError>,
+) -> Result<T, QueryError> {
+    loop {
+        let (store, generation) = of.serving(handle)?;
+        let found = read(store)?;
+        if of.serving(handle)?.1 == generation {
+            return Ok(found);
+        }
     }
 }
 

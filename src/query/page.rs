@@ -8,9 +8,11 @@
 
 use serde_json::Value;
 
-use super::{QueryError, QueryRegistry};
+use super::{Fixed, QueryError, QueryRegistry, ServingStore, while_serving};
 use crate::format::value;
 use crate::processor::BoxError;
+use crate::serde::TextCodec;
+use crate::state::ReadHandle;
 use crate::topology::TaskId;
 
 /// Entries that are read at a time.
@@ -32,6 +34,8 @@ pub struct Page {
     pub values: Vec<Value>,
     /// Where to go on; `None` at the end.
     pub next: Option<Position>,
+    /// Partitions of the store that are served here.
+    pub here: Vec<i32>,
     /// Partitions of the store that are not served here, and so not looked at.
     pub not_here: Vec<i32>,
 }
@@ -57,17 +61,29 @@ impl QueryRegistry {
         limits: PageLimits,
         matches: impl Fn(&Value) -> bool,
     ) -> Result<Page, QueryError> {
-        let (tasks, codec, partitions) = self.handles(store)?;
-        let failed = |source: BoxError| QueryError::Failed {
-            store: store.to_owned(),
-            source,
-        };
+        self.page_serving(&Fixed(store), after, limits, matches)
+    }
+
+    /// As [`page`](Self::page), of the store that serves. What a task has on a page is of one
+    /// generation.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page).
+    pub fn page_serving(
+        &self,
+        of: &dyn ServingStore,
+        after: Option<Position>,
+        limits: PageLimits,
+        matches: impl Fn(&Value) -> bool,
+    ) -> Result<Page, QueryError> {
+        let (tasks, codec, partitions) = self.handles(of.any())?;
         let served = |partition: i32| {
             tasks
                 .keys()
                 .any(|task: &TaskId| task.partition == partition)
         };
         let mut page = Page {
+            here: tasks.keys().map(|task| task.partition).collect(),
             not_here: (0..partitions)
                 .filter(|partition| !served(*partition))
                 .collect(),
@@ -75,37 +91,79 @@ impl QueryRegistry {
         };
         let mut looked_at = 0;
         for (task, handle) in &tasks {
-            let mut from = match &after {
+            let from = match &after {
                 Some(after) if after.partition > task.partition => continue,
                 Some(after) if after.partition == task.partition => following(&after.key),
                 Some(_) | None => Vec::new(),
             };
-            loop {
-                let chunk = handle
-                    .range(store, &from, None, false, CHUNK)
-                    .map_err(|error| failed(error.into()))?;
-                let is_last = chunk.len() < CHUNK;
-                for (key, stored) in chunk {
-                    let (_, plain) = value::decode(&stored)
-                        .ok_or_else(|| failed("stored value is too short".into()))?;
-                    let shown = codec.to_json(plain).map_err(failed)?;
-                    looked_at += 1;
-                    from = following(&key);
-                    if matches(&shown) {
-                        page.values.push(shown);
-                    }
-                    if page.values.len() >= limits.values || looked_at >= limits.entries {
-                        let partition = task.partition;
-                        page.next = Some(Position { partition, key });
-                        return Ok(page);
-                    }
-                }
-                if is_last {
-                    break;
-                }
+            let before = (page.values.len(), looked_at);
+            let last = while_serving(of, handle, |store| {
+                page.values.truncate(before.0);
+                looked_at = before.1;
+                let entries = Entries {
+                    handle,
+                    store,
+                    codec: &*codec,
+                };
+                let mut from = from.clone();
+                entries.collect(
+                    &mut from,
+                    limits,
+                    &matches,
+                    (&mut page.values, &mut looked_at),
+                )
+            })?;
+            if let Some(key) = last {
+                let partition = task.partition;
+                page.next = Some(Position { partition, key });
+                return Ok(page);
             }
         }
         Ok(page)
+    }
+}
+
+/// The entries of a store's task.
+struct Entries<'a> {
+    handle: &'a ReadHandle,
+    store: &'a str,
+    codec: &'a dyn TextCodec,
+}
+
+impl Entries<'_> {
+    /// Adds the values from a key on; returns the key at which the page is full.
+    fn collect(
+        &self,
+        from: &mut Vec<u8>,
+        limits: PageLimits,
+        matches: &impl Fn(&Value) -> bool,
+        (values, looked_at): (&mut Vec<Value>, &mut usize),
+    ) -> Result<Option<Box<[u8]>>, QueryError> {
+        let failed = |source: BoxError| QueryError::Failed {
+            store: self.store.to_owned(),
+            source,
+        };
+        loop {
+            let chunk = self.handle.range(self.store, from, None, false, CHUNK);
+            let chunk = chunk.map_err(|error| QueryError::of_state(self.store, error))?;
+            let is_last = chunk.len() < CHUNK;
+            for (key, stored) in chunk {
+                let (_, plain) = value::decode(&stored)
+                    .ok_or_else(|| failed("stored value is too short".into()))?;
+                let shown = self.codec.to_json(plain).map_err(failed)?;
+                *looked_at += 1;
+                *from = following(&key);
+                if matches(&shown) {
+                    values.push(shown);
+                }
+                if values.len() >= limits.values || *looked_at >= limits.entries {
+                    return Ok(Some(key));
+                }
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! `cli` collects facts from the log and the topology, asks [`plan`] what to do, shows it, and with
 //! `--execute` performs it.
 //! # Invariants
-//! - Only derived state goes; record stores keep their changelogs, and command topics are never
-//!   rewound (invariant 7).
+//! - Only derived state goes; record stores keep their changelogs, and topics whose records have had
+//!   their effects, of commands and of judged events, are never rewound (invariant 7).
 //! - Every committed offset gets the next generation, so that local state is stale on every node,
 //!   whichever of them took part.
 //! # Failure

@@ -30,7 +30,7 @@ pub struct ResetFacts {
 pub struct SourceFacts {
     /// The topic.
     pub topic: TopicName,
-    /// Whether it may be read again. Never for commands.
+    /// Whether it may be read again. Never for commands, nor for events that were judged.
     pub rewindable: bool,
     /// Its partitions; none when it does not exist.
     pub partitions: Vec<PartitionFacts>,
@@ -94,9 +94,10 @@ pub enum ResetPlan {
 pub enum Refusal {
     /// The member would go on and commit over the reset.
     MemberAlive(GroupMember),
-    /// It is not known which commands were carried out: any position would repeat or lose some.
-    CommandPositionUnknown {
-        /// The partition of the command topic.
+    /// It is not known which commands were carried out, or which events were judged: any position would
+    /// repeat or lose some.
+    PositionUnknown {
+        /// The partition of a topic that is never read again.
         partition: TopicPartition,
         /// What the log still has.
         range: LogRange,
@@ -119,8 +120,8 @@ pub struct ResetSteps {
     pub generation: u64,
     /// Positions of rewindable sources.
     pub rewinds: Vec<OffsetPlan>,
-    /// Positions of command topics, which stay.
-    pub command_positions: Vec<OffsetPlan>,
+    /// Positions of topics that are never read again, of commands and of judged events: they stay.
+    pub kept_positions: Vec<OffsetPlan>,
     /// Topics to delete, and repartition topics that are gone already and are to be there again.
     pub deletions: Vec<Deletion>,
     /// Stores that keep what they have.
@@ -186,7 +187,7 @@ pub fn plan(facts: &ResetFacts) -> ResetPlan {
         return ResetPlan::Nothing;
     }
     let mut rewinds = Vec::new();
-    let mut command_positions = Vec::new();
+    let mut kept_positions = Vec::new();
     for source in &facts.sources {
         for facts_of_partition in &source.partitions {
             let PartitionFacts {
@@ -208,20 +209,20 @@ pub fn plan(facts: &ResetFacts) -> ResetPlan {
                 continue;
             }
             match from {
-                Some(to) => command_positions.push(OffsetPlan {
+                Some(to) => kept_positions.push(OffsetPlan {
                     partition,
                     from,
                     to,
                 }),
                 // Nothing to repeat and nothing to lose.
                 None if range.start == range.end => {
-                    command_positions.push(OffsetPlan {
+                    kept_positions.push(OffsetPlan {
                         partition,
                         from,
                         to: range.end,
                     });
                 }
-                None => refusals.push(Refusal::CommandPositionUnknown { partition, range }),
+                None => refusals.push(Refusal::PositionUnknown { partition, range }),
             }
         }
     }
@@ -248,7 +249,7 @@ pub fn plan(facts: &ResetFacts) -> ResetPlan {
     ResetPlan::Reset(ResetSteps {
         generation,
         rewinds,
-        command_positions,
+        kept_positions,
         deletions,
         kept,
         outputs,
@@ -258,14 +259,14 @@ pub fn plan(facts: &ResetFacts) -> ResetPlan {
 impl ResetSteps {
     /// Returns the offsets of the first step, where they are now: they get the pending mark.
     pub fn offsets_before(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
-        let all = self.rewinds.iter().chain(&self.command_positions);
+        let all = self.rewinds.iter().chain(&self.kept_positions);
         all.filter_map(|plan| plan.from.map(|offset| (&plan.partition, offset)))
     }
 
     /// Returns the offsets of the last step, with the generation: those of the outside world's
     /// topics, and the start of every repartition topic that was created again.
     pub fn offsets_after(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
-        let sources = self.rewinds.iter().chain(&self.command_positions);
+        let sources = self.rewinds.iter().chain(&self.kept_positions);
         let sources = sources.map(|plan| (plan.partition.clone(), plan.to));
         let repartitions = self.deletions.iter().flat_map(|deletion| {
             let partitions = match deletion.reason {

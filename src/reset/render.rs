@@ -35,9 +35,9 @@ impl fmt::Display for Refusal {
                 }
                 f.write_str(": stop it; one that was killed is gone after its session timeout")
             }
-            Self::CommandPositionUnknown { partition, range } => write!(
+            Self::PositionUnknown { partition, range } => write!(
                 f,
-                "the group has no position in the command partition {partition} (offsets {} to \
+                "the group has no position in {partition}, which is never read again (offsets {} to \
                  {}): commit one, or start the application once",
                 range.start, range.end
             ),
@@ -93,9 +93,9 @@ impl fmt::Display for ResetSteps {
             });
         section(f, "delete", deletions)?;
         let positions = self
-            .command_positions
+            .kept_positions
             .iter()
-            .map(|plan| format!("{}: commands up to {} are done", plan.partition, plan.to));
+            .map(|plan| format!("{}: records up to {} are done", plan.partition, plan.to));
         let kept = self.kept.iter().map(|kept| {
             format!(
                 "{}: changelog of the record store `{}`",

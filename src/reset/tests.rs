@@ -108,7 +108,7 @@ fn command_topics_are_never_rewound() {
     let facts = account();
     let steps = steps(&facts);
     let positions: Vec<(i32, i64)> = steps
-        .command_positions
+        .kept_positions
         .iter()
         .map(|plan| (plan.partition.partition, plan.to))
         .collect();
@@ -220,7 +220,7 @@ fn a_reset_that_was_interrupted_can_be_run_again() {
     facts.repartitions[0].generation = 0;
     let second = steps(&facts);
     assert_eq!(second.rewinds, first.rewinds);
-    assert_eq!(second.command_positions, first.command_positions);
+    assert_eq!(second.kept_positions, first.kept_positions);
     assert!(second.generation >= first.generation);
 }
 
@@ -271,7 +271,7 @@ fn a_command_topic_with_records_and_no_position_refuses_the_reset() {
     let range = LogRange { start: 0, end: 5 };
     assert_eq!(
         refusals(&facts),
-        [Refusal::CommandPositionUnknown { partition, range }]
+        [Refusal::PositionUnknown { partition, range }]
     );
 }
 
@@ -334,8 +334,8 @@ delete
   billing-accounts-changelog: changelog of the derived store `accounts`
   billing-by-status-repartition: repartition topic, created again empty
 keep
-  commands-0: commands up to 40 are done
-  commands-1: commands up to 12 are done
+  commands-0: records up to 40 are done
+  commands-1: records up to 12 are done
   billing-history-changelog: changelog of the record store `history`
 keep, with old results before the new ones
   balances

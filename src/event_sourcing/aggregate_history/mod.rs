@@ -18,6 +18,7 @@
 
 mod changes;
 mod period;
+mod projected;
 mod reader;
 mod timeline;
 mod verify;
@@ -33,6 +34,8 @@ use serde_json::value::RawValue;
 
 pub use changes::Change;
 pub use period::{EventPeriod, EventsOfPeriod};
+pub(super) use projected::ProjectionStores;
+pub use projected::{ProjectionEndpoint, ProjectionPartition, ProjectionView};
 pub use timeline::{Difference, DifferencePoint, TimelineEntry};
 pub use verify::{Deviation, Verification};
 
@@ -310,7 +313,7 @@ fn failed(store: &str, source: crate::processor::BoxError) -> HistoryReadError {
 }
 
 fn state_failed(store: &str, error: StateError) -> HistoryReadError {
-    failed(store, error.into())
+    HistoryReadError::Query(QueryError::of_state(store, error))
 }
 
 /// [`AggregateHistory`] without its types: states are JSON.

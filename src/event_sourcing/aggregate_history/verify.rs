@@ -22,7 +22,7 @@ use crate::serde::Serde;
 use crate::state::ReadHandle;
 
 /// How many events one look reads at least before it ends.
-const EVENTS_MAX: u64 = 50_000;
+pub(super) const EVENTS_MAX: u64 = 50_000;
 
 /// What a look at some aggregates has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,6 +40,8 @@ pub struct Verification {
     /// compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// The partitions that are served here, and so compared; where there are none, nothing is known.
+    pub partitions_compared: Vec<i32>,
     /// The partitions that are not served here.
     pub partitions_missing: Vec<i32>,
 }
@@ -55,6 +57,9 @@ pub struct Deviation {
     pub aggregate_id: String,
     /// The version.
     pub version: u64,
+    /// The key of the row, in a projection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
     /// What is wrong.
     pub problem: &'static str,
     /// From what the events say (`before`) to what the store has (`after`).
@@ -83,11 +88,12 @@ impl<A: Aggregate> AggregateHistory<A> {
             events: 0,
             difference: None,
             cursor: None,
+            partitions_compared: handles.served.keys().copied().collect(),
             partitions_missing: handles.missing(),
         };
         for (partition, handle) in handles.served.range(first..) {
             let mut last = after.take().filter(|_| *partition == first);
-            while let Some(id) = self.next_aggregate(handle, last.as_deref())? {
+            while let Some(id) = next_aggregate(handle, &self.stores.history, last.as_deref())? {
                 if found.aggregates >= limit || found.events >= EVENTS_MAX {
                     found.cursor = Some(format!("{partition}@{}", last.unwrap_or_default()));
                     return Ok(found);
@@ -105,27 +111,6 @@ impl<A: Aggregate> AggregateHistory<A> {
         Ok(found)
     }
 
-    /// Returns the first aggregate of a task after another.
-    fn next_aggregate(
-        &self,
-        handle: &ReadHandle,
-        last: Option<&str>,
-    ) -> Result<Option<String>, HistoryReadError> {
-        let store = &self.stores.history;
-        let mut from = Vec::new();
-        if let Some(last) = last {
-            HistoryKey::new(last, u64::MAX).encode(&mut from);
-            from.push(0);
-        }
-        let found = handle.range(store, &from, None, false, 1);
-        let found = found.map_err(|error| state_failed(store, error))?;
-        let Some((key, _)) = found.first() else {
-            return Ok(None);
-        };
-        let key = HistoryKey::decode(key).map_err(|error| failed(store, error.into()))?;
-        Ok(Some(key.aggregate_id))
-    }
-
     /// Compares one aggregate.
     fn compare(
         &self,
@@ -138,6 +123,7 @@ impl<A: Aggregate> AggregateHistory<A> {
             store: store.to_owned(),
             aggregate_id: id.to_owned(),
             version,
+            row: None,
             problem,
             changes,
         };
@@ -219,7 +205,7 @@ impl<A: Aggregate> AggregateHistory<A> {
 }
 
 /// Reads a cursor: a partition, and the last aggregate in it that was compared.
-fn begin(cursor: Option<&str>) -> Result<(i32, Option<String>), HistoryReadError> {
+pub(super) fn begin(cursor: Option<&str>) -> Result<(i32, Option<String>), HistoryReadError> {
     let Some(cursor) = cursor else {
         return Ok((0, None));
     };
@@ -228,4 +214,24 @@ fn begin(cursor: Option<&str>) -> Result<(i32, Option<String>), HistoryReadError
         (!id.contains('\0')).then(|| (partition, (!id.is_empty()).then(|| id.to_owned())))
     });
     parts.ok_or_else(|| HistoryReadError::BadCursor(cursor.to_owned()))
+}
+
+/// Returns the first aggregate of a task after another.
+pub(super) fn next_aggregate(
+    handle: &ReadHandle,
+    store: &str,
+    last: Option<&str>,
+) -> Result<Option<String>, HistoryReadError> {
+    let mut from = Vec::new();
+    if let Some(last) = last {
+        HistoryKey::new(last, u64::MAX).encode(&mut from);
+        from.push(0);
+    }
+    let found = handle.range(store, &from, None, false, 1);
+    let found = found.map_err(|error| state_failed(store, error))?;
+    let Some((key, _)) = found.first() else {
+        return Ok(None);
+    };
+    let key = HistoryKey::decode(key).map_err(|error| failed(store, error.into()))?;
+    Ok(Some(key.aggregate_id))
 }

@@ -46,11 +46,11 @@ pub use topology::{
 };
 pub use transaction::{
     AcceptPayment, CreditRefused, Failure, Movement as TransactionMovement, MovementMade,
-    MovementRefused, PaymentAccepted, PaymentRejected, PaymentRequested, RefusedMovement,
-    RejectPayment, RequestPayment, TopupCompleted, TopupFailed, Transaction, TransactionCommand,
-    TransactionEvent, TransactionKind, TransactionRejection, TransactionStatus, Transfer,
-    TransferCompensationRefused, TransferCompleted, TransferCreditRefused, TransferDebited,
-    TransferFailed, TransferOrder, TransferRequested, TransferStep, TransferTerms,
+    MovementRefused, PaymentAccepted, PaymentRejected, PaymentRequested, REASON_BYTES_MAX,
+    RefusedMovement, RejectPayment, RequestPayment, TopupCompleted, TopupFailed, Transaction,
+    TransactionCommand, TransactionEvent, TransactionKind, TransactionRejection, TransactionStatus,
+    Transfer, TransferCompensationRefused, TransferCompleted, TransferCreditRefused,
+    TransferDebited, TransferFailed, TransferOrder, TransferRequested, TransferStep, TransferTerms,
     WithdrawalCompleted, WithdrawalFailed,
 };
 

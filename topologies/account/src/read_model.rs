@@ -2,11 +2,11 @@
 //!
 //! | Topic | Key | Value | Store |
 //! | --- | --- | --- | --- |
-//! | `billing.account.balances` | account | [`Balance`] | |
-//! | `billing.account.movements` | account | [`MovementEntry`] | `account-movements`, by account and version |
+//! | `billing.account.balances` | account | [`Balance`] | projection `account-balances`, by account |
+//! | `billing.account.movements` | account | [`MovementEntry`] | projection `account-movements`, by account and version |
 //! | `billing.account.turnover` | `<account>@<day>` | [`Turnover`] | `account-turnover`, a window for each day |
 //! | `billing.account.status-counts` | status | [`StatusCount`] | `account-status-counts`, by status |
-//! | `billing.account.audit` | account | [`AuditEntry`] | `account-audit`, by account and version |
+//! | `billing.account.audit` | account | [`AuditEntry`] | projection `account-audit`, by account and version |
 
 use millstream::event_sourcing::{
     AggregateRecord, Event, Metadata, RecordedEvent, TimeError, format_timestamp,

@@ -22,7 +22,7 @@ use millstream::event_sourcing::{
     Aggregate, AggregateTopics, CommandMemory, EventSourced, Managed, Patience, ProcessManager,
     ReplyHub,
 };
-use millstream::packaged::{BuildEnv, BuildError, Packaged, PackagedTopology};
+use millstream::packaged::{BuildEnv, BuildError, Packaged, PackagedTopology, ReadModel};
 use millstream::prelude::*;
 use millstream_archive::ArchiveSink;
 use serde::Deserialize;
@@ -153,14 +153,37 @@ impl AccountTopology {
         transactions.triggered_by("transaction-refusals", &accounts.outcomes, refused_movement);
         // Nobody reads a model of transactions: their state and history answer.
         drop(transactions.draw(&builder));
-        views::draw(&builder, &accounts, parameters.turnover_grace.0);
+        let projections = views::draw(&builder, &accounts, parameters.turnover_grace.0);
         let packaged = Packaged::new(builder.build()?)
             .with_sink(projections::postgres())
             .with_sink(ArchiveSink::declare(ARCHIVE, &[EVENTS, TRANSACTION_EVENTS]));
-        Ok(endpoints
+        let packaged = endpoints
             .into_iter()
-            .fold(packaged, Packaged::with_aggregate))
+            .fold(packaged, Packaged::with_aggregate);
+        let packaged = projections
+            .into_iter()
+            .fold(packaged, Packaged::with_projection);
+        Ok(read_models()
+            .into_iter()
+            .fold(packaged, Packaged::with_read_model))
     }
+}
+
+fn read_models() -> [ReadModel; 3] {
+    [
+        ReadModel::new("/balances", views::BALANCES_VIEW)
+            .filter("accountId", ["accountId"])
+            .filter("status", ["status"])
+            .filter("currency", ["currency"]),
+        ReadModel::new("/movements", views::MOVEMENTS_VIEW)
+            .filter("accountId", ["accountId"])
+            .filter("changeType", ["changeType"])
+            .filter("transactionId", ["transactionId"]),
+        ReadModel::new("/audit", views::AUDIT_VIEW)
+            .filter("accountId", ["accountId"])
+            .filter("eventType", ["eventType"])
+            .filter("actorId", ["actorId"]),
+    ]
 }
 
 fn memory(parameters: AccountParameters) -> CommandMemory {
@@ -233,11 +256,16 @@ mod tests {
         assert_eq!(
             durable("account-state"),
             [
-                ("account-audit", false),
+                ("account-audit-0", false),
+                ("account-audit-1", false),
+                ("account-balances-0", false),
+                ("account-balances-1", false),
                 ("account-commands", true),
                 ("account-events-by-time", false),
                 ("account-history", true),
-                ("account-movements", false),
+                ("account-movements-0", false),
+                ("account-movements-1", false),
+                ("account-projections", false),
                 ("account-rebuild", false),
                 ("account-snapshots", false),
                 ("account-state", false),
@@ -328,17 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_never_read_again_and_events_may_be() {
+    fn neither_commands_nor_events_are_read_again() {
         let packaged = AccountTopology::draw(AccountParameters::default()).unwrap();
-        for (store, events) in [
-            ("account-state", EVENTS),
-            ("transaction-state", TRANSACTION_EVENTS),
-        ] {
+        for store in ["account-state", "transaction-state"] {
             let sub = sub_topology_of(&packaged.topology, store);
             assert_eq!(sub.sources.len(), 2);
             for source in &sub.sources {
-                let is_events = source.topic.to_string() == events;
-                assert_eq!(source.rewindable, is_events, "{}", source.topic);
+                assert!(!source.rewindable, "{}", source.topic);
             }
         }
     }

@@ -1,16 +1,19 @@
 //! Draws the read models from the events of all accounts.
 //!
 //! # Invariants
-//! - Each is made of [`Drawn::events`](millstream::event_sourcing::Drawn) or `changes` in derived stores:
-//!   a reset deletes them, and the rebuild brings every event exactly once. Rows are keyed by account and
-//!   version, so that whoever has read a row before recognises it.
+//! - Balances, movements and audit log are [projections](millstream::event_sourcing::Projections): they can
+//!   be built anew while they serve. Rows of events are keyed by account and version, so that whoever has
+//!   read a row before recognises it.
+//! - Turnover and counts are made of [`Drawn::events`](millstream::event_sourcing::Drawn) in derived stores:
+//!   a reset deletes them, and the rebuild brings every event exactly once.
 //! - A rebuild brings events account by account, so that windows see times out of order: the grace period
 //!   says how far back turnover is right after a reset, as it says how late an event may be.
 
 use std::time::Duration;
 
 use millstream::event_sourcing::{
-    AggregateRecord, Drawn, HistoryKey, HistoryKeySerde, compacted_topic, expiring_topic,
+    Drawn, HistoryKey, Projected, Projection, ProjectionEndpoint, Projections, compacted_topic,
+    expiring_topic,
 };
 use millstream::prelude::*;
 use serde::Serialize;
@@ -28,51 +31,88 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the audit log's topic keeps its records; its store keeps them for good.
 const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The projection of balances.
+pub(crate) const BALANCES_VIEW: &str = "account-balances";
+/// The projection of movements.
+pub(crate) const MOVEMENTS_VIEW: &str = "account-movements";
+/// The projection of the audit log.
+pub(crate) const AUDIT_VIEW: &str = "account-audit";
+
 type Events = KStream<String, AccountRecorded>;
 
-/// Draws all read models.
-pub(crate) fn draw(builder: &StreamsBuilder, accounts: &Drawn<Account>, turnover_grace: Duration) {
-    balances(builder, &accounts.changes);
-    movements(builder, &accounts.events);
+/// Draws all read models; returns those that can be built anew while they serve.
+pub(crate) fn draw(
+    builder: &StreamsBuilder,
+    accounts: &Drawn<Account>,
+    turnover_grace: Duration,
+) -> [ProjectionEndpoint; 3] {
     turnover(builder, &accounts.events, turnover_grace);
     status_counts(builder, &accounts.events);
-    audit(builder, &accounts.events);
+    let projections = &accounts.projections;
+    [
+        balances(builder, projections),
+        movements(builder, projections),
+        audit(builder, projections),
+    ]
 }
 
-fn balances(builder: &StreamsBuilder, changed: &KStream<String, AggregateRecord<Account>>) {
+fn balances(builder: &StreamsBuilder, projections: &Projections<Account>) -> ProjectionEndpoint {
     builder.declare_topic(BALANCES, compacted_topic());
-    changed
-        .try_map_values_with_key(|account_id, record| Ok(Balance::of(account_id, &record)?))
-        .named("account-balances")
-        .to(
-            BALANCES,
-            Produced::with(serdes::string(), serdes::json::<Balance>()),
-        );
-}
-
-fn movements(builder: &StreamsBuilder, events: &Events) {
-    builder.declare_topic(MOVEMENTS, expiring_topic());
-    ledger(builder, "account-movements", events, |account_id, event| {
-        Ok(MovementEntry::of(account_id, event)?)
-    })
-    .to(
-        MOVEMENTS,
-        Produced::with(serdes::string(), serdes::json::<MovementEntry>()),
+    let balances = Projection::new(
+        BALANCES_VIEW,
+        |account_id, event: &AccountRecorded, rows| {
+            rows.put(
+                account_id.to_owned(),
+                Balance::of(account_id, &event.record())?,
+            )
+        },
     );
+    let Projected { rows, endpoint } = projections.draw(builder, balances);
+    rows.to(
+        BALANCES,
+        Produced::with(
+            serdes::string(),
+            serdes::optional(serdes::json::<Balance>()),
+        ),
+    );
+    endpoint
 }
 
-fn audit(builder: &StreamsBuilder, events: &Events) {
+fn movements(builder: &StreamsBuilder, projections: &Projections<Account>) -> ProjectionEndpoint {
+    builder.declare_topic(MOVEMENTS, expiring_topic());
+    let movements = Projection::new(
+        MOVEMENTS_VIEW,
+        |account_id, event: &AccountRecorded, rows| match MovementEntry::of(account_id, event)? {
+            Some(movement) => rows.put(HistoryKey::new(account_id, event.version), movement),
+            None => Ok(()),
+        },
+    );
+    ledger(projections.draw(builder, movements), MOVEMENTS)
+}
+
+fn audit(builder: &StreamsBuilder, projections: &Projections<Account>) -> ProjectionEndpoint {
     let mut config = expiring_topic();
     let retention = AUDIT_RETENTION.as_millis().to_string();
     config.insert("retention.ms".to_owned(), retention);
     builder.declare_topic(AUDIT, config);
-    ledger(builder, "account-audit", events, |account_id, event| {
-        Ok(Some(AuditEntry::of(account_id, event)?))
+    let audit = Projection::new(AUDIT_VIEW, |account_id, event: &AccountRecorded, rows| {
+        let entry = AuditEntry::of(account_id, event)?;
+        rows.put(HistoryKey::new(account_id, event.version), entry)
+    });
+    ledger(projections.draw(builder, audit), AUDIT)
+}
+
+/// Sends the rows of events to a topic, keyed by their account.
+fn ledger<V>(projected: Projected<HistoryKey, V>, topic: &str) -> ProjectionEndpoint
+where
+    V: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let Projected { rows, endpoint } = projected;
+    rows.flat_map(|HistoryKey { aggregate_id, .. }, row: Option<V>| {
+        row.map(|row| (aggregate_id, row))
     })
-    .to(
-        AUDIT,
-        Produced::with(serdes::string(), serdes::json::<AuditEntry>()),
-    );
+    .to(topic, Produced::with(serdes::string(), serdes::json::<V>()));
+    endpoint
 }
 
 fn turnover(builder: &StreamsBuilder, events: &Events, grace: Duration) {
@@ -137,44 +177,4 @@ fn status_counts(builder: &StreamsBuilder, events: &Events) {
             STATUS_COUNTS,
             Produced::with(serdes::string(), serdes::json::<StatusCount>()),
         );
-}
-
-/// Keeps a row for each event that `row` makes one of, by account and version, and sends it on.
-fn ledger<V>(
-    builder: &StreamsBuilder,
-    name: &str,
-    events: &Events,
-    row: fn(&str, &AccountRecorded) -> Result<Option<V>, BoxError>,
-) -> KStream<String, V>
-where
-    V: Clone + Serialize + DeserializeOwned + 'static,
-{
-    let rows = builder.add_state_store(StoreBuilder::as_store(
-        name,
-        HistoryKeySerde,
-        serdes::json::<V>(),
-    ));
-    events.process(&format!("{name}-rows"), (&rows,), move |_, (rows,)| {
-        Ledger { rows, row }
-    })
-}
-
-struct Ledger<V> {
-    rows: StoreRef<HistoryKey, V>,
-    row: fn(&str, &AccountRecorded) -> Result<Option<V>, BoxError>,
-}
-
-impl<V: Clone + 'static> Processor<String, AccountRecorded, String, V> for Ledger<V> {
-    fn process(
-        &mut self,
-        context: &mut ProcessorContext<'_, String, V>,
-        record: Record<String, AccountRecorded>,
-    ) -> Result<(), BoxError> {
-        let Some(row) = (self.row)(&record.key, &record.value)? else {
-            return Ok(());
-        };
-        let key = HistoryKey::new(record.key.as_str(), record.value.version);
-        self.rows.put(key, row.clone())?;
-        Ok(context.forward(record.with_value(row))?)
-    }
 }

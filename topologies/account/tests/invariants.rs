@@ -453,7 +453,7 @@ fn check_read_models(world: &mut World, ledger: &Ledger) {
     let all = expected(&mut ledger.events.iter().map(|(_, event)| event));
     assert_eq!(rows(&world.read(MOVEMENTS)), moved);
     assert_eq!(rows(&world.read(AUDIT)), all);
-    for (store, expected) in [("account-movements", &moved), ("account-audit", &all)] {
+    for (store, expected) in [("account-movements-1", &moved), ("account-audit-1", &all)] {
         let entries = world
             .driver
             .store_entries(store, &serdes::bytes(), &serdes::json::<Value>())

@@ -16,8 +16,8 @@ use millstream::event_sourcing::{AggregateTopics, EventSourced, Managed, Outcome
 use millstream::prelude::*;
 use millstream::testing::TopologyTestDriver;
 use millstream_account::{
-    AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS, TRANSACTION_COMMANDS, TRANSACTION_EVENTS,
-    Transaction,
+    AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS, REASON_BYTES_MAX, TRANSACTION_COMMANDS,
+    TRANSACTION_EVENTS, Transaction,
 };
 use serde_json::{Value, json};
 use support::{Billing, code, movement};
@@ -27,6 +27,33 @@ fn types(events: &[Value]) -> Vec<&str> {
         .iter()
         .map(|event| event["eventType"].as_str().unwrap())
         .collect()
+}
+
+#[test]
+fn an_order_whose_reason_is_too_long_for_the_events_of_its_steps_is_rejected() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("account-1", "100.00"), ("account-2", "0.00")]);
+    let order = |bytes: usize| {
+        let reason = "x".repeat(bytes);
+        json!({"fromAccount": "account-1", "toAccount": "account-2", "amount": "1.00", "reason": reason})
+    };
+    for command_type in ["Transfer", "RequestPayment"] {
+        let reply = billing.order("tx-long", command_type, order(REASON_BYTES_MAX + 1));
+        assert_eq!(
+            (reply.outcome, code(&reply)),
+            (Outcome::Rejected, "INVALID_COMMAND")
+        );
+    }
+    let reply = billing.order("tx-1", "Transfer", order(REASON_BYTES_MAX));
+    assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+    assert_eq!(billing.balance("account-2"), "1.00");
+    billing.order("pay-1", "RequestPayment", order(1));
+    let long = json!({"reason": "x".repeat(REASON_BYTES_MAX + 1)});
+    for command_type in ["AcceptPayment", "RejectPayment"] {
+        let reply = billing.order("pay-1", command_type, long.clone());
+        assert_eq!(code(&reply), "INVALID_COMMAND");
+    }
+    assert_eq!(billing.transaction("pay-1")["status"], "REQUESTED");
 }
 
 #[test]

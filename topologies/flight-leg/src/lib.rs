@@ -42,7 +42,7 @@ pub use messages::{
 pub use projections::{POSTGRES, tables};
 pub use publish::{FLIGHT_LEG_UPDATED, FlightLegUpdated, Output};
 pub use read_models::analytics::{CarrierFigures, Contribution, StatusCount, Totals, carrier_hour};
-pub use read_models::audit::{AuditEntry, audit_key, entries as audit_entries};
+pub use read_models::audit::{AuditEntry, audit_key};
 pub use read_models::dashboard::{Board, DashboardRow};
 pub use read_models::stands::{
     Cause, Conflict, Occupation, Placement, StandOccupancy, StandView, placement,

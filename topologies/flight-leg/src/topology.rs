@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use millstream::config::{DurationValue, Parameters};
 use millstream::event_sourcing::{
-    CommandMemory, EventSourced, Message, Step, compacted_topic, expiring_topic,
+    CommandMemory, DrawnSteps, EventSourced, HistoryKey, Message, Occasion, Projected, Projection,
+    ProjectionEndpoint, Projections, Step, compacted_topic, expiring_topic,
 };
 use millstream::packaged::{BuildEnv, BuildError, Feed, Packaged, PackagedTopology, ReadModel};
 use millstream::prelude::*;
@@ -36,7 +37,7 @@ use crate::messages::{LegInput, LegMessage};
 use crate::projections;
 use crate::publish::{Output, Publish};
 use crate::read_models::analytics::{CarrierFigures, Contribution, StatusCount, carrier_hour};
-use crate::read_models::audit::{AuditKeySerde, KeepAudit};
+use crate::read_models::audit::{AuditEntry, AuditKeySerde, LegRecorded, audit_key};
 use crate::read_models::dashboard::DashboardRow;
 use crate::read_models::stands::{Occupation, Placement, StandOccupancy, placement};
 use crate::references::{Aircraft, Airline, Airport, Stand};
@@ -146,17 +147,20 @@ impl FlightLegTopology {
                 ..CommandMemory::default()
             });
         let endpoint = legs.endpoint();
-        let steps = legs.draw_on(&builder, &enriched(&builder, &messages(&builder)));
+        let messages = enriched(&builder, &messages(&builder));
+        let DrawnSteps { steps, projections } = legs.draw_on_all(&builder, &messages);
         publish(&builder, &steps, output);
-        audit(&builder, &steps);
         stands(&builder, &steps, before_departure);
-        let documents = documents(&builder, &steps);
+        let audit = audit(&builder, &projections);
+        let (documents, queried) = documents(&builder, &projections);
         dashboard(&builder, &documents);
         status_counts(&builder, &documents);
         carriers(&builder, &documents);
         carrier_hours(&builder, &documents);
         let packaged = Packaged::new(builder.build()?)
             .with_aggregate(endpoint)
+            .with_projection(queried)
+            .with_projection(audit)
             .with_sink(projections::postgres())
             .with_sink(ArchiveSink::declare(ARCHIVE, &[OUTPUT]));
         Ok(read_models()
@@ -322,30 +326,54 @@ fn publish(builder: &StreamsBuilder, steps: &Steps, output: Output) {
         .to(OUTPUT, Produced::with(serdes::string(), serdes::bytes()));
 }
 
-fn audit(builder: &StreamsBuilder, steps: &Steps) {
+fn audit(builder: &StreamsBuilder, projections: &Projections<FlightLeg>) -> ProjectionEndpoint {
     builder.declare_topic(AUDIT, compacted_topic());
-    let entries = builder.add_state_store(StoreBuilder::as_store(
+    let audit = Projection::new(
         "flight-leg-audit",
-        AuditKeySerde,
-        serdes::json(),
-    ));
-    steps
-        .process("flight-leg-keep-audit", (&entries,), |_, (entries,)| {
-            KeepAudit { entries }
-        })
-        .to(AUDIT, Produced::with(AuditKeySerde, serdes::json()));
+        |flight_id, event: &LegRecorded, rows| {
+            let entry = AuditEntry::of(flight_id, event)?;
+            rows.put(HistoryKey::new(flight_id, event.version), entry)
+        },
+    );
+    let Projected { rows, endpoint } = projections.draw(builder, audit);
+    rows.map(|key, entry| (audit_key(&key.aggregate_id, key.version), entry))
+        .to(
+            AUDIT,
+            Produced::with(
+                AuditKeySerde,
+                serdes::optional(serdes::json::<AuditEntry>()),
+            ),
+        );
+    endpoint
 }
 
-fn documents(builder: &StreamsBuilder, steps: &Steps) -> Documents {
-    let documents = steps
-        .map_values_with_key(|flight_id, step| Document::of(flight_id, &step.after))
-        .to_table(Materialized::as_store(
-            "flight-leg-documents",
-            serdes::string(),
-            serdes::json::<Document>(),
-        ));
+/// The documents, and a table of them for what is counted over legs.
+fn documents(
+    builder: &StreamsBuilder,
+    projections: &Projections<FlightLeg>,
+) -> (Documents, ProjectionEndpoint) {
+    let documents = Projection::new(
+        "flight-leg-documents",
+        |flight_id, event: &LegRecorded, rows| {
+            // The row is of the last event: those of a message before it would be seen by nobody.
+            if matches!(event.occasion, Occasion::Decided { last: false }) {
+                return Ok(());
+            }
+            match Document::of(flight_id, &event.record()) {
+                Some(document) => rows.put(flight_id.to_owned(), document),
+                None => rows.delete(flight_id.to_owned()),
+            }
+        },
+    );
+    let Projected { rows, endpoint } = projections.draw(builder, documents);
+    // Of the name that it had before documents were a projection: what is counted by it goes on.
+    let documents = rows.to_table(Materialized::as_store(
+        "flight-leg-documents",
+        serdes::string(),
+        serdes::json::<Document>(),
+    ));
     compacted(builder, DOCUMENTS, &documents.to_stream());
-    documents
+    (documents, endpoint)
 }
 
 /// Writes a read model to its compacted topic.

@@ -105,7 +105,7 @@ impl Outcome {
             assert!(gapless(&versions), "{leg}: {versions:?}");
             events += versions.len();
         }
-        assert_eq!(self.airport.store("flight-leg-audit").len(), events);
+        assert_eq!(self.airport.store("flight-leg-audit-1").len(), events);
         assert_eq!(self.sequences.len(), self.rows.len());
         assert_eq!(self.specific.len(), self.rows.len());
     }

@@ -120,6 +120,17 @@ pub struct Transaction {
     pub failure: Option<Failure>,
 }
 
+/// How long the reason of an order may be, in bytes. It is in the events of both accounts, too, whatever
+/// else these have: a refund that is refused for its size would leave the money nowhere.
+pub const REASON_BYTES_MAX: usize = 4_096;
+
+fn fits(reason: &str) -> Result<(), TransactionRejection> {
+    match reason.len() {
+        0..=REASON_BYTES_MAX => Ok(()),
+        bytes => Err(TransactionRejection::ReasonTooLong { bytes }),
+    }
+}
+
 impl Aggregate for Transaction {
     const TYPE: &'static str = "Transaction";
     type State = Self;
@@ -140,9 +151,11 @@ impl Aggregate for Transaction {
                 .map(|terms| PaymentRequested(terms).into()),
             TransactionCommand::AcceptPayment(AcceptPayment { reason }) => transaction
                 .requested()
+                .and_then(|()| reason.as_deref().map_or(Ok(()), fits))
                 .map(|()| PaymentAccepted { reason }.into()),
             TransactionCommand::RejectPayment(RejectPayment { reason }) => transaction
                 .requested()
+                .and_then(|()| fits(&reason))
                 .map(|()| PaymentRejected { reason }.into()),
             TransactionCommand::MovementMade(movement) => transaction.moved(movement),
             TransactionCommand::MovementRefused(movement) => transaction.not_moved(movement),
@@ -236,6 +249,7 @@ impl Transaction {
                 return Err(TransactionRejection::NoAccount { field });
             }
         }
+        fits(&order.reason)?;
         if order.from_account == order.to_account {
             return Err(TransactionRejection::SameAccount);
         }

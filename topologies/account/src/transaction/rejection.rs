@@ -2,7 +2,7 @@
 
 use millstream::event_sourcing::{ReasonCode, Rejection, reasons};
 
-use super::TransactionStatus;
+use super::{REASON_BYTES_MAX, TransactionStatus};
 use crate::money::{Amount, Currency, MoneyError};
 use crate::rejection::codes;
 
@@ -30,6 +30,12 @@ pub enum TransactionRejection {
     NoAccount {
         /// The field's name on the wire.
         field: &'static str,
+    },
+    /// See [`reasons::INVALID_COMMAND`].
+    #[error("`reason` has {bytes} bytes, more than {REASON_BYTES_MAX}")]
+    ReasonTooLong {
+        /// Its length.
+        bytes: usize,
     },
     /// See [`codes::INVALID_AMOUNT`]: no amount at all.
     #[error(transparent)]
@@ -60,7 +66,7 @@ impl Rejection for TransactionRejection {
             Self::NotFound => codes::TRANSACTION_NOT_FOUND,
             Self::WrongStatus { .. } => codes::TRANSACTION_STATUS,
             Self::SameAccount => codes::SAME_ACCOUNT,
-            Self::NoAccount { .. } => reasons::INVALID_COMMAND,
+            Self::NoAccount { .. } | Self::ReasonTooLong { .. } => reasons::INVALID_COMMAND,
             Self::NoAmount(_) | Self::NotPositive { .. } | Self::TooFine { .. } => {
                 codes::INVALID_AMOUNT
             }

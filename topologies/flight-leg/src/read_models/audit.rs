@@ -1,6 +1,6 @@
 //! The audit log: every event of every leg, with who, when, why, before and after.
 
-use millstream::event_sourcing::{Aggregate, Envelope, Event, Metadata, Step};
+use millstream::event_sourcing::{AggregateRecord, Event, RecordedEvent};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -46,84 +46,43 @@ pub fn audit_key(flight_id: &str, version: u64) -> String {
     format!("{flight_id}@{version:010}")
 }
 
-/// Returns the entries of a step, in order.
-///
-/// # Errors
-/// An event that this build cannot read.
-pub fn entries(flight_id: &str, step: &Step<FlightLeg>) -> Result<Vec<AuditEntry>, BoxError> {
-    let mut record = step.before.clone();
-    let mut entries = Vec::with_capacity(step.events.len());
-    for event in &step.events {
-        let envelope = Envelope::parse(&event.value)?;
-        let read =
-            FlightLegEvent::read(&envelope.event_type, envelope.schema_version, envelope.data)?;
-        let before = record
-            .as_ref()
-            .and_then(|record| Document::of(flight_id, record));
-        let mut after = record.take().unwrap_or_else(|| {
-            let mut unseen = step.after.clone();
-            unseen.state = FlightLeg::default();
-            unseen
+/// An event of a leg with the state around it.
+pub(crate) type LegRecorded = RecordedEvent<FlightLegEvent, FlightLeg>;
+
+impl AuditEntry {
+    /// Returns the entry of an event.
+    ///
+    /// # Errors
+    /// A time off the calendar.
+    pub fn of(flight_id: &str, event: &LegRecorded) -> Result<Self, BoxError> {
+        let record = event.record();
+        let before = event.before.clone().and_then(|state| {
+            let before = AggregateRecord {
+                state,
+                ..record.clone()
+            };
+            Document::of(flight_id, &before)
         });
-        FlightLeg::apply(&mut after.state, &read);
-        after.version = event.version;
-        after.updated_at = event.timestamp;
-        let shown = Document::of(flight_id, &after);
-        record = Some(after);
-        let (old, new) = differences(before.as_ref(), shown.as_ref())?;
-        entries.push(entry(flight_id, &envelope, old, new)?);
-    }
-    Ok(entries)
-}
-
-fn entry(
-    flight_id: &str,
-    envelope: &Envelope<'_>,
-    before: Map<String, Value>,
-    after: Map<String, Value>,
-) -> Result<AuditEntry, BoxError> {
-    let metadata = envelope.metadata.map(|raw| serde_json::from_str(raw.get()));
-    let metadata: Metadata = metadata.transpose()?.unwrap_or_default();
-    let text = |field: &str| {
-        metadata
-            .get(field)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    Ok(AuditEntry {
-        flight_id: flight_id.to_owned(),
-        version: envelope.aggregate_version,
-        event_id: envelope.event_id.to_string(),
-        event_type: envelope.event_type.to_string(),
-        timestamp: Instant::from_millis(envelope.timestamp).ok_or("a time off the calendar")?,
-        actor_id: text("actorId"),
-        actor_type: text("actorType"),
-        source: text("source"),
-        reason: text("reason"),
-        causation_id: envelope.causation_id.as_deref().map(str::to_owned),
-        before,
-        after,
-    })
-}
-
-/// Keeps the entries where their leg is, and hands them on.
-pub(crate) struct KeepAudit {
-    pub(crate) entries: StoreRef<String, AuditEntry>,
-}
-
-impl Processor<String, Step<FlightLeg>, String, AuditEntry> for KeepAudit {
-    fn process(
-        &mut self,
-        context: &mut ProcessorContext<'_, String, AuditEntry>,
-        record: Record<String, Step<FlightLeg>>,
-    ) -> Result<(), BoxError> {
-        for entry in entries(&record.key, &record.value)? {
-            let key = audit_key(&entry.flight_id, entry.version);
-            self.entries.put(key.clone(), entry.clone())?;
-            let timestamp = entry.timestamp.millis();
-            context.forward(Record::new(key, entry, timestamp))?;
-        }
-        Ok(())
+        let (before, after) =
+            differences(before.as_ref(), Document::of(flight_id, &record).as_ref())?;
+        let text = |field: &str| {
+            let said = event.metadata.as_ref()?.get(field)?;
+            said.as_str().map(str::to_owned)
+        };
+        Ok(Self {
+            flight_id: flight_id.to_owned(),
+            version: event.version,
+            event_id: event.event_id.clone(),
+            event_type: event.event.event_type().to_owned(),
+            timestamp: Instant::from_millis(event.timestamp).ok_or("a time off the calendar")?,
+            actor_id: text("actorId"),
+            actor_type: text("actorType"),
+            source: text("source"),
+            reason: text("reason"),
+            causation_id: event.causation_id.clone(),
+            before,
+            after,
+        })
     }
 }
 
