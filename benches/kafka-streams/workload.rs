@@ -2,6 +2,11 @@
 //!
 //! `java/KafkaStreamsSide.java` has the same topologies for Kafka Streams; what both write is compared
 //! byte for byte with what is computed here, so a difference between them fails the run.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each bench that includes this file uses a part of it"
+)]
 
 use std::collections::HashMap;
 use std::io::Write as _;
