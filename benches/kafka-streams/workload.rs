@@ -17,7 +17,7 @@ use millstream::prelude::*;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::balances::{self, Balance, decimal_text};
+use crate::balances::{self, Balance};
 use crate::events::{self, Events};
 
 /// Topics as the topologies call them; workload A has names of its own.
@@ -121,7 +121,7 @@ struct Movement {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MovementData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     change_amount: Decimal,
     change_type: ChangeType,
     transaction_id: String,
@@ -140,7 +140,7 @@ enum ChangeType {
 struct Credit {
     transaction_id: String,
     version: u64,
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     amount: Decimal,
 }
 
@@ -172,7 +172,7 @@ struct Change {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ChangeData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     change_amount: Decimal,
 }
 
@@ -180,7 +180,7 @@ struct ChangeData {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Turnover {
     count: u64,
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     turnover: Decimal,
 }
 
@@ -230,7 +230,7 @@ struct CausedBy {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CausedData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     signed_amount: Decimal,
 }
 
