@@ -30,8 +30,8 @@ BUILD_PACKAGES=(
 )
 # The JDK and Maven run Kafka itself and the foreign clients; shellcheck and python3-yaml serve the
 # static checks; procps has ps, which scripts/kafka asks about its brokers; postgresql runs on a port
-# of its own (scripts/postgres), never as the system's cluster.
-TEST_PACKAGES=(openjdk-17-jdk-headless maven shellcheck python3-yaml procps postgresql)
+# of its own (scripts/postgres), never as the system's cluster; valgrind counts instructions.
+TEST_PACKAGES=(openjdk-17-jdk-headless maven shellcheck python3-yaml procps postgresql valgrind)
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

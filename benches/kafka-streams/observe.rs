@@ -142,8 +142,9 @@ pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watch
         let output = progress.output()?;
         let now = Instant::now();
         let at = match (committed, output) {
-            // The share of the output stands for progress: both ends are the whole of it.
-            (Some(_), Some(output)) => Some(output),
+            // What is in the repartition topic only is half done: a side may work off all of the input
+            // before it writes the first output, or take turns.
+            (Some(committed), Some(output)) => Some(committed + output),
             (committed, _) => committed,
         };
         if let Some(at) = at.filter(|at| *at > last) {
@@ -205,7 +206,7 @@ impl Watched {
     }
 }
 
-/// Turns a share of the output into as many records of the input.
+/// Turns a share of input and output together into as many records of the input.
 fn scale(series: &mut [Sample], records: i64) {
     let Some(end) = series.last().map(|sample| sample.committed) else {
         return;

@@ -2,6 +2,11 @@
 //!
 //! `java/KafkaStreamsSide.java` has the same topologies for Kafka Streams; what both write is compared
 //! byte for byte with what is computed here, so a difference between them fails the run.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each bench that includes this file uses a part of it"
+)]
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -12,7 +17,7 @@ use millstream::prelude::*;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::balances::{self, Balance, decimal_text};
+use crate::balances::{self, Balance};
 use crate::events::{self, Events};
 
 /// Topics as the topologies call them; workload A has names of its own.
@@ -116,7 +121,7 @@ struct Movement {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MovementData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     change_amount: Decimal,
     change_type: ChangeType,
     transaction_id: String,
@@ -135,7 +140,7 @@ enum ChangeType {
 struct Credit {
     transaction_id: String,
     version: u64,
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     amount: Decimal,
 }
 
@@ -167,7 +172,7 @@ struct Change {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ChangeData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     change_amount: Decimal,
 }
 
@@ -175,7 +180,7 @@ struct ChangeData {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Turnover {
     count: u64,
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     turnover: Decimal,
 }
 
@@ -225,7 +230,7 @@ struct CausedBy {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CausedData {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     signed_amount: Decimal,
 }
 

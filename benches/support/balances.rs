@@ -31,7 +31,7 @@ enum EventType {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Movement {
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     signed_amount: Decimal,
 }
 
@@ -39,7 +39,7 @@ struct Movement {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Balance {
     pub(crate) version: u64,
-    #[serde(with = "decimal_text")]
+    #[serde(with = "millstream::serde::decimal_text")]
     pub(crate) balance: Decimal,
 }
 
@@ -80,40 +80,4 @@ fn fold(account: &str, event: &BalanceChanged, before: &Balance) -> Result<Balan
         .checked_add(event.data.signed_amount)
         .ok_or_else(|| format!("{account}: the balance overflows"))?;
     Ok(Balance { version, balance })
-}
-
-/// Decimals as JSON strings, without a text of their own in between.
-pub(crate) mod decimal_text {
-    use std::fmt;
-
-    use rust_decimal::Decimal;
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        decimal: &Decimal,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(decimal)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Decimal, D::Error> {
-        deserializer.deserialize_str(Text)
-    }
-
-    struct Text;
-
-    impl Visitor<'_> for Text {
-        type Value = Decimal;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a decimal string")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
-            Decimal::from_str_exact(text).map_err(E::custom)
-        }
-    }
 }

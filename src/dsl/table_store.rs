@@ -39,7 +39,7 @@ impl<K: StoreKey, V: Clone + 'static> Updates<K, V> {
             return Ok(());
         }
         match &record.value.new {
-            Some(new) => self.store.put(record.key.clone(), new.clone())?,
+            Some(new) => self.store.put_ref(&record.key, new.clone())?,
             None => drop(self.store.delete(&record.key)?),
         }
         // What is written last is the latest here, whatever a versioned table upstream makes of it.

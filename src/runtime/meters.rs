@@ -1,6 +1,7 @@
 //! A task's series, resolved once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::log::{ProducerRecord, TopicName, TopicPartition};
@@ -16,7 +17,9 @@ pub(crate) struct TaskMeters {
     task: TaskMetrics,
     sources: Vec<SourceMetrics>,
     consumed: Vec<Consumed>,
-    sinks: HashMap<TopicName, (SinkMetrics, u64, u64)>,
+    sinks: Vec<Sink>,
+    /// Where each is among them.
+    sink_of: HashMap<TopicName, usize>,
     latency: LatencyRecorder,
     /// Timestamps of records whose results are not committed; bounded, then sampled by omission.
     pending: Vec<Timestamp>,
@@ -28,6 +31,17 @@ struct Consumed {
     bytes: u64,
 }
 
+/// A topic that the task writes to.
+#[derive(Debug)]
+struct Sink {
+    topic: TopicName,
+    metrics: SinkMetrics,
+    records: u64,
+    bytes: u64,
+}
+
+/// How many output topics are looked through before one is looked up.
+const SINKS_LOOKED_AT: usize = 8;
 /// How many latencies a transaction may contribute: enough for quantiles, little to hold.
 const LATENCIES_PER_COMMIT_MAX: usize = 4096;
 
@@ -41,7 +55,8 @@ impl TaskMeters {
             latency: task.latency_recorder(),
             consumed: vec![Consumed::default(); sources.len()],
             sources,
-            sinks: HashMap::new(),
+            sinks: Vec::new(),
+            sink_of: HashMap::new(),
             pending: Vec::new(),
             task,
         }
@@ -65,13 +80,31 @@ impl TaskMeters {
 
     pub(crate) fn produced(&mut self, record: &ProducerRecord<'_>) {
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-        if let Some((_, records, total)) = self.sinks.get_mut(record.topic) {
-            *records += 1;
-            *total += bytes as u64;
-        } else {
-            let sink = self.task.sink(record.topic);
-            self.sinks
-                .insert(TopicName::clone(record.topic), (sink, 1, bytes as u64));
+        let sink = self.sink(record.topic);
+        sink.records += 1;
+        sink.bytes += bytes as u64;
+    }
+
+    /// A task writes to few topics as a rule, and nearly always names them by the same `Arc`: pointers
+    /// are compared before names are hashed.
+    fn sink(&mut self, topic: &TopicName) -> &mut Sink {
+        let same = |sink: &Sink| Arc::ptr_eq(&sink.topic, topic);
+        let known = self.sinks.iter().take(SINKS_LOOKED_AT).position(same);
+        let known = known.or_else(|| self.sink_of.get(topic).copied());
+        let index = known.unwrap_or_else(|| {
+            let index = self.sinks.len();
+            self.sink_of.insert(TopicName::clone(topic), index);
+            self.sinks.push(Sink {
+                topic: TopicName::clone(topic),
+                metrics: self.task.sink(topic),
+                records: 0,
+                bytes: 0,
+            });
+            index
+        });
+        match self.sinks.get_mut(index) {
+            Some(sink) => sink,
+            None => unreachable!("it was found or added"),
         }
     }
 
@@ -131,9 +164,10 @@ impl TaskMeters {
             source.bytes.inc_by(consumed.bytes);
             *consumed = Consumed::default();
         }
-        for (sink, records, bytes) in self.sinks.values_mut() {
-            sink.records.inc_by(std::mem::take(records));
-            sink.bytes.inc_by(std::mem::take(bytes));
+        for sink in &mut self.sinks {
+            let Sink { metrics, .. } = sink;
+            metrics.records.inc_by(std::mem::take(&mut sink.records));
+            metrics.bytes.inc_by(std::mem::take(&mut sink.bytes));
         }
         for timestamp in self.pending.drain(..) {
             self.latency.record(timestamp, now);
@@ -144,9 +178,9 @@ impl TaskMeters {
     /// The transaction was aborted: what it did did not happen.
     pub(crate) fn aborted(&mut self) {
         self.consumed.fill(Consumed::default());
-        for (_, records, bytes) in self.sinks.values_mut() {
-            *records = 0;
-            *bytes = 0;
+        for sink in &mut self.sinks {
+            sink.records = 0;
+            sink.bytes = 0;
         }
         self.pending.clear();
     }

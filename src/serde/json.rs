@@ -40,7 +40,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Serde<T> for JsonSerde<T> {
     }
 
     fn deserialize(&self, bytes: Option<&[u8]>) -> Result<T, BoxError> {
-        Ok(serde_json::from_slice(present(bytes, "JSON document")?)?)
+        let bytes = present(bytes, "JSON document")?;
+        // Checked as a whole, which goes many bytes at a time, and not string by string.
+        Ok(serde_json::from_str(std::str::from_utf8(bytes)?)?)
     }
 }
 

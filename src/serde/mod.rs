@@ -5,6 +5,7 @@
 //! too, since money never passes through a float.
 
 mod builtin;
+pub mod decimal_text;
 mod json;
 mod optional;
 mod versioned;

@@ -150,6 +150,24 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> KeyValueStore<K, V> {
         Ok(())
     }
 
+    /// As [`put`](Self::put), for a key that the caller goes on using: only a key of which nothing is
+    /// known is cloned.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_ref(&mut self, key: &K, value: V) -> Result<(), StateError> {
+        let hash = self.overlay.hash(key);
+        match self.overlay.find(hash, key) {
+            None => self.put(key.clone(), value),
+            Some(at) => {
+                let weight = self.average_value_bytes;
+                self.overlay
+                    .write(at, Some(value), self.timestamp.get(), weight);
+                Ok(())
+            }
+        }
+    }
+
     /// Writes `value` under `key` unless there is one; returns the one there is.
     ///
     /// # Errors

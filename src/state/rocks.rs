@@ -9,6 +9,8 @@
 //! - **One block cache and one write-buffer manager per process**, indexes and filters inside it.
 //! - **Arena blocks of 64 KiB**: at the default (an eighth of a memtable) 200 tasks with three
 //!   column families each would charge 600 MiB for next to nothing.
+//! - **Memtables remember where the last entry went in**: a commit's entries come in key order, so that the
+//!   next one's place is near, and not looked for from the top.
 //! - **`avoid_flush_during_shutdown`**: dropping the database is what `kill -9` is, the unflushed tail
 //!   is replayed from the changelog; a clean close flushes first.
 
@@ -31,12 +33,12 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const MANIFEST_PREALLOCATED_BYTES: usize = 64 * 1024;
 const LOG_FILE_BYTES_MAX: usize = 1024 * 1024;
 const LOG_FILES_KEPT: usize = 2;
+/// One hint for all keys: their common prefix of no bytes.
+const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=capped:0";
 
 /// Options of the database as a whole.
 pub(super) fn db_options(budget: &MemoryBudget) -> Result<Options, rocksdb::Error> {
-    // The bindings have no setter for this one. Parsed first: the parsed options are a new object.
-    let mut options =
-        Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
+    let mut options = parsed(&format!("avoid_flush_during_shutdown=true;{INSERT_HINT}"))?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);
@@ -53,10 +55,15 @@ pub(super) fn db_options(budget: &MemoryBudget) -> Result<Options, rocksdb::Erro
 }
 
 /// Options of each column family.
-pub(super) fn column_family_options(budget: &MemoryBudget) -> Options {
-    let mut options = Options::default();
+pub(super) fn column_family_options(budget: &MemoryBudget) -> Result<Options, rocksdb::Error> {
+    let mut options = parsed(INSERT_HINT)?;
     apply_column_family_options(&mut options, budget);
-    options
+    Ok(options)
+}
+
+/// Returns the defaults with what the bindings have no setter for.
+fn parsed(text: &str) -> Result<Options, rocksdb::Error> {
+    Options::default().get_options_from_string(text)
 }
 
 fn apply_column_family_options(options: &mut Options, budget: &MemoryBudget) {

@@ -88,6 +88,14 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StoreRef<K, V> {
         self.borrow().put(key, value)
     }
 
+    /// See [`KeyValueStore::put_ref`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_ref(&self, key: &K, value: V) -> Result<(), StateError> {
+        self.borrow().put_ref(key, value)
+    }
+
     /// See [`KeyValueStore::put_if_absent`].
     ///
     /// # Errors

@@ -167,9 +167,11 @@ impl TaskDb {
         if !families.iter().any(|name| name == OFFSETS_COLUMN_FAMILY) {
             families.push(OFFSETS_COLUMN_FAMILY.to_owned());
         }
-        let descriptors = families
-            .into_iter()
-            .map(|name| ColumnFamilyDescriptor::new(name, rocks::column_family_options(budget)));
+        let mut descriptors = Vec::with_capacity(families.len());
+        for name in families {
+            let options = rocks::column_family_options(budget).map_err(open_error)?;
+            descriptors.push(ColumnFamilyDescriptor::new(name, options));
+        }
         let mut db = DB::open_cf_descriptors(&options, dir, descriptors).map_err(open_error)?;
         create_families(&mut db, dir, stores, &existing, budget)?;
         let checkpoint = read_checkpoint(&db, dir)?;
@@ -486,8 +488,8 @@ fn create_families(
             db.drop_cf(&index).map_err(failed)?;
         }
         if store.index_family().is_some() && !(indexed && keeps_index) {
-            db.create_cf(&index, &rocks::column_family_options(budget))
-                .map_err(failed)?;
+            let options = rocks::column_family_options(budget).map_err(failed)?;
+            db.create_cf(&index, &options).map_err(failed)?;
         }
         if existing.contains(&family) {
             continue;
@@ -510,8 +512,8 @@ fn create_families(
         for other in before {
             db.drop_cf(other).map_err(failed)?;
         }
-        db.create_cf(&family, &rocks::column_family_options(budget))
-            .map_err(failed)?;
+        let options = rocks::column_family_options(budget).map_err(failed)?;
+        db.create_cf(&family, &options).map_err(failed)?;
     }
     Ok(())
 }
