@@ -33,7 +33,7 @@ use millstream::log::{
     Headers, Isolation, Log, LogError, LogMessage, LogProducer, LogReader, ProducerRecord,
     ProducerSpec, TopicName, TopicPartition, TopicSpec,
 };
-use millstream::metrics::{Counter, Metrics};
+use millstream::metrics::{Counter, Metrics, TaskMetrics, ThreadMetrics};
 use millstream::runtime::{App, AppSpec, RuntimeConfig, TaskState, TopicOverride, ensure_topics};
 use millstream::state::StateDir;
 use serde::Serialize;
@@ -60,6 +60,15 @@ struct Options {
     /// Milliseconds between commits.
     #[arg(long, default_value_t = 100)]
     commit_interval: u64,
+    /// Stream threads.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Bytes that each event is padded to.
+    #[arg(long, default_value_t = 0)]
+    event_bytes: usize,
+    /// Take the stores away afterwards, and measure how they are restored.
+    #[arg(long)]
+    restore: bool,
     /// Decides the input.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -119,6 +128,7 @@ fn write_input(log: &KafkaLog, topic: &TopicName, options: &Options) -> Result<(
     let timestamp = SystemClock.now_ms();
     for _ in 0..options.records {
         events.next().write(&mut random, &mut key, &mut value)?;
+        events::pad(&mut value, options.event_bytes, &mut random);
         retry(|| {
             producer.send(ProducerRecord {
                 topic,
@@ -195,6 +205,7 @@ struct Report {
     records: u64,
     accounts: usize,
     partitions: i32,
+    threads: usize,
     event_bytes: u64,
     /// From start to the first running task: connecting, joining, opening the stores.
     start_seconds: f64,
@@ -202,7 +213,11 @@ struct Report {
     second_half: Speed,
     peak_rss_mib: f64,
     commits: u64,
+    /// How long a commit takes, in the mean: from the first serialised entry to the stores.
+    commit_ms: f64,
     changelog_records: u64,
+    /// From the first restored record to the last running task.
+    restore: Option<Speed>,
 }
 
 impl std::fmt::Display for Report {
@@ -220,7 +235,13 @@ impl std::fmt::Display for Report {
              one thread; verified"
         )?;
         writeln!(f, "             records/s  CPU µs/record  seconds")?;
-        for (name, speed) in [("whole", &self.whole), ("second half", &self.second_half)] {
+        let parts = [
+            ("whole", Some(&self.whole)),
+            ("second half", Some(&self.second_half)),
+            ("restore", self.restore.as_ref()),
+        ];
+        for (name, speed) in parts {
+            let Some(speed) = speed else { continue };
             let Speed {
                 records_per_second,
                 cpu_us_per_record,
@@ -233,8 +254,12 @@ impl std::fmt::Display for Report {
         }
         write!(
             f,
-            "start {:.2} s, peak RSS {:.0} MiB, {} commits, {} changelog records",
-            self.start_seconds, self.peak_rss_mib, self.commits, self.changelog_records
+            "start {:.2} s, peak RSS {:.0} MiB, {} commits of {:.1} ms, {} changelog records",
+            self.start_seconds,
+            self.peak_rss_mib,
+            self.commits,
+            self.commit_ms,
+            self.changelog_records
         )
     }
 }
@@ -269,6 +294,7 @@ impl<'a> Run<'a> {
             .args(["--records", &options.records.to_string()])
             .args(["--accounts", &options.accounts.to_string()])
             .args(["--seed", &options.seed.to_string()])
+            .args(["--event-bytes", &options.event_bytes.to_string()])
             .args(["--write-input-to", &run.input])
             .status()?;
         if !status.success() {
@@ -294,6 +320,7 @@ impl<'a> Run<'a> {
     fn start(&self, metrics: &Metrics) -> Result<App<KafkaLog>> {
         let mut config = RuntimeConfig::new(self.application.clone(), self.state_dir.path());
         config.commit_interval = Duration::from_millis(self.options.commit_interval);
+        config.threads = self.options.threads;
         for (declared, topic) in [
             (balances::EVENTS, &self.input),
             (balances::BALANCES, &self.output),
@@ -363,26 +390,75 @@ impl<'a> Run<'a> {
             .collect::<Result<_>>()?;
         app.stop();
         app.join()?;
-        let thread = metrics.thread(0);
-        ensure!(
-            thread.aborts.get() == 0,
-            "{} transactions were aborted",
-            thread.aborts.get()
-        );
+        let threads: Vec<_> = (0..self.options.threads)
+            .map(|thread| metrics.thread(thread))
+            .collect();
+        let aborts: u64 = threads.iter().map(|thread| thread.aborts.get()).sum();
+        ensure!(aborts == 0, "{aborts} transactions were aborted");
+        let commits = threads.iter().map(|thread| thread.commits.get()).sum();
+        let duration = |thread: &ThreadMetrics| thread.commit_duration.get_sample_sum();
+        let in_commits: f64 = threads.iter().map(duration).sum();
+        let restore = self.options.restore.then(|| self.restore()).transpose()?;
         let report = Report {
             bench: "balances_kafka",
             records: self.options.records,
             accounts: self.options.accounts,
             partitions: self.options.partitions,
+            threads: self.options.threads,
             event_bytes: 0,
             start_seconds: rounded((begin.at - started).as_secs_f64(), 2),
             whole: begin.until(&end),
             second_half: middle.until(&end),
             peak_rss_mib,
-            commits: thread.commits.get(),
+            commits,
+            #[expect(clippy::cast_precision_loss, reason = "far fewer commits than 2^52")]
+            commit_ms: rounded(in_commits * 1e3 / commits as f64, 1),
             changelog_records: 0,
+            restore,
         };
         Ok(Measured { report, stored })
+    }
+
+    /// Starts once more, without any state.
+    fn restore(&self) -> Result<Speed> {
+        std::fs::remove_dir_all(self.state_dir.path())?;
+        std::fs::create_dir(self.state_dir.path())?;
+        let metrics = Metrics::new();
+        let app = self.start(&metrics)?;
+        let restored: Vec<Counter> = self
+            .tasks(&metrics)
+            .map(|(task, _)| task.store(balances::STORE).restored_records)
+            .collect();
+        let restored = || restored.iter().map(Counter::get).sum::<u64>();
+        let begun = || Ok((restored() > 0).then_some(()));
+        self.watch(&app, begun)?;
+        let begin = Moment::now(restored())?;
+        let partitions = usize::try_from(self.options.partitions)?;
+        let end = self.watch(&app, || {
+            let tasks = app.health().tasks;
+            let running = tasks.values().filter(|it| **it == TaskState::Running);
+            (running.count() == partitions)
+                .then(|| Moment::now(restored()))
+                .transpose()
+        })?;
+        app.stop();
+        app.join()?;
+        ensure!(
+            begin.committed < end.committed,
+            "all was restored at the first look"
+        );
+        Ok(begin.until(&end))
+    }
+
+    /// The metrics of each partition's task on each thread that may have it.
+    fn tasks(&self, metrics: &Metrics) -> impl Iterator<Item = (TaskMetrics, i32)> {
+        let threads = self.options.threads;
+        let metrics = metrics.clone();
+        (0..self.options.partitions).flat_map(move |partition| {
+            let task = |thread| metrics.task(thread, &format!("0_{partition}"));
+            let tasks: Vec<_> = (0..threads).map(|at| (task(at), partition)).collect();
+            tasks
+        })
     }
 
     /// Looks again and again until `look` has an answer or the app has ended.
@@ -530,6 +606,7 @@ impl<'a> Run<'a> {
         let sample = self.options.records.clamp(1, 1000);
         for _ in 0..sample {
             events.next().write(&mut random, &mut key, &mut value)?;
+            events::pad(&mut value, self.options.event_bytes, &mut random);
             bytes += u64::try_from(value.len())?;
         }
         Ok(bytes / sample)
@@ -541,11 +618,9 @@ struct Progress(Vec<Counter>);
 
 impl Progress {
     fn of(metrics: &Metrics, run: &Run<'_>) -> Self {
-        let counter = |partition| {
-            let task = metrics.task(0, &format!("0_{partition}"));
-            task.source(&run.input, partition).processed
-        };
-        Self((0..run.options.partitions).map(counter).collect())
+        let source =
+            |(task, partition): (TaskMetrics, i32)| task.source(&run.input, partition).processed;
+        Self(run.tasks(metrics).map(source).collect())
     }
 
     fn committed(&self) -> u64 {

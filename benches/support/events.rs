@@ -125,6 +125,20 @@ impl Event {
     }
 }
 
+/// Adds a field of random letters that makes an event `bytes` long, unless it is longer.
+pub(crate) fn pad(value: &mut Vec<u8>, bytes: usize, random: &mut Rng) {
+    const BEFORE: &[u8] = br#","note":""#;
+    const BEHIND: &[u8] = br#""}"#;
+    let length = value.len() - 1 + BEFORE.len() + BEHIND.len();
+    if length >= bytes {
+        return;
+    }
+    value.truncate(value.len() - 1);
+    value.extend_from_slice(BEFORE);
+    value.extend((length..bytes).map(|_| random.u8(b'a'..=b'z')));
+    value.extend_from_slice(BEHIND);
+}
+
 /// Reads an amount as the events write it, in cents.
 pub(crate) fn cents(text: &str) -> Result<i64, std::num::ParseIntError> {
     text.replace('.', "").parse()
