@@ -188,6 +188,12 @@ impl<'a> CommandEnvelope<'a> {
         if wire.metadata.is_some_and(|metadata| !is_object(metadata)) {
             return refuse("metadata", "is not an object");
         }
+        if wire
+            .metadata
+            .is_some_and(|metadata| nesting(metadata.get()) > METADATA_DEPTH_MAX)
+        {
+            return refuse("metadata", "nests deeper than 64 levels");
+        }
         Ok(Self {
             timestamp: parse_timestamp(&wire.timestamp).map_err(CommandError::Timestamp)?,
             command_id: wire.command_id,
@@ -224,6 +230,30 @@ impl<'a> CommandEnvelope<'a> {
     pub fn correlation_id(&self) -> &str {
         self.correlation_id.as_deref().unwrap_or(&self.command_id)
     }
+}
+
+/// How deep metadata may nest. It is small; a reader of JSON goes 128 levels deep, and events say more
+/// around it than commands do.
+const METADATA_DEPTH_MAX: usize = 64;
+
+/// Returns how deep a JSON text nests.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// A command that came without a record: an HTTP body, with what the request says around it.

@@ -6,9 +6,9 @@ mod support;
 use std::time::Duration;
 
 use millstream::config::DurationValue;
-use millstream::event_sourcing::Outcome;
+use millstream::event_sourcing::{Outcome, Reply};
 use millstream::prelude::*;
-use millstream_account::{AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS};
+use millstream_account::{AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS, REPLIES};
 use serde_json::json;
 use support::{Billing, code, foreign, movement};
 
@@ -238,6 +238,31 @@ fn a_transfer_that_is_sent_to_an_account_is_told_where_it_belongs() {
         let reason = reply.reason.unwrap();
         assert!(reason.message.contains("Transaction"), "{reason:?}");
     }
+}
+
+#[test]
+fn a_command_whose_metadata_nests_too_deep_is_answered() {
+    let mut billing = Billing::new();
+    billing.open("account-1", "EUR");
+    for (depth, outcome) in [(63, Outcome::Accepted), (200, Outcome::Rejected)] {
+        // Brackets in a text do not count.
+        let nested = format!("{}\"[[[\"{}", "[".repeat(depth), "]".repeat(depth));
+        let command = format!(
+            r#"{{"commandId":"deep-{depth}","commandType":"TopUp","aggregateId":"account-1",
+                "timestamp":"2024-01-01T00:00:00.000Z","metadata":{{"a":{nested}}},
+                "data":{{"amount":"1.00","reason":"test"}}}}"#
+        );
+        billing.take(REPLIES);
+        billing.pipe(COMMANDS, Some("account-1"), Some(&command));
+        let replies = billing.take_json(REPLIES);
+        assert_eq!(replies.len(), 1, "{depth}");
+        let reply: Reply = serde_json::from_value(replies[0].clone()).unwrap();
+        assert_eq!(reply.outcome, outcome, "{reply:?}");
+        if outcome == Outcome::Rejected {
+            assert_eq!(code(&reply), "INVALID_COMMAND");
+        }
+    }
+    assert_eq!(billing.take(DEAD_LETTERS).len(), 0);
 }
 
 #[test]
