@@ -22,6 +22,10 @@ use support::{Daemon, Site, until};
 /// What this test does not bring about, and who does.
 const ELSEWHERE: [(&str, &str); 29] = [
     (
+        "millstream_events_archived_total",
+        "no archive in this deployment: topologies/account/tests/archived_history.rs",
+    ),
+    (
         "millstream_events_snapshots_total",
         "no account has a hundred events here: tests of history",
     ),

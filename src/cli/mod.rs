@@ -16,6 +16,7 @@
 //! Standard output is what was asked for; everything else goes to standard error. [`ExitCode`] says
 //! how it ended.
 
+mod archive;
 mod args;
 mod ask;
 mod events;
@@ -26,6 +27,7 @@ mod load;
 mod log_choice;
 mod outcome;
 mod plan;
+mod replay;
 mod reset;
 mod retention;
 mod run;
@@ -35,7 +37,7 @@ mod verify;
 
 pub use args::{
     Archive, Arguments, Asked, Command, Deployment, Describe, Events, Feed, Format, Inspect,
-    LogChoice, Plan, RebuildSink, Reset, Speed, Verify, exit_code_of,
+    LogChoice, Plan, RebuildSink, Replay, Reset, Speed, Verify, exit_code_of,
 };
 pub use exit_code::ExitCode;
 
@@ -118,6 +120,10 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Feed(arguments) => {
             log_to_stderr("warn")?;
             feed::feed(arguments, topologies)
+        }
+        Command::Replay(arguments) => {
+            log_to_stderr("warn")?;
+            replay::replay(arguments, topologies)
         }
         Command::RebuildSink(arguments) => {
             log_to_stderr("warn")?;
