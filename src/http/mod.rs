@@ -15,12 +15,14 @@
 
 mod commands;
 mod history;
+mod openapi;
 mod owners;
 mod parameters;
 mod problem;
 mod producer;
 mod queries;
 mod read_models;
+mod routes;
 mod server;
 mod serving;
 
