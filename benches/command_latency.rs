@@ -1,10 +1,13 @@
-//! Latency of single commands on an idle daemon on real Kafka.
+//! Latency of commands on real Kafka: single ones on an idle daemon, or many at a fixed rate.
 //!
 //! Starts the daemon with `config/account.yaml` under names of its own, sends it one `TopUp` at a
 //! time over HTTP, and measures from just before each request
 //! - `reply`: until the HTTP answer is there;
 //! - `visible`: until a read-committed consumer of this program, which knows nothing of millstream,
 //!   has the balance record of that command from `billing.account.balances`.
+//!
+//! With `--senders` above 1, commands are due at fixed times whether those before them are answered or
+//! not, and are measured from when they were due: a daemon that falls behind cannot hide it.
 //!
 //! Fails when a command is not accepted or its record does not come.
 #![expect(
@@ -64,6 +67,9 @@ struct Options {
     /// Accounts that take turns.
     #[arg(long, default_value_t = 10)]
     accounts: usize,
+    /// Commands that may be under way at once; enough of them keep to the interval whatever happens.
+    #[arg(long, default_value_t = 1)]
+    senders: usize,
     /// The daemon [default: `millstream` beside the folder of this program].
     #[arg(long)]
     daemon: Option<PathBuf>,
@@ -343,16 +349,14 @@ fn measure(
         let version = client.send(account, "TopUp", &top_up)?;
         reader.await_record(account, version)?;
     }
+    if options.senders > 1 {
+        return at_a_rate(options, client, reader, &accounts);
+    }
     let mut samples = Samples::default();
     let mut due = Instant::now();
     for account in accounts.iter().cycle().take(options.commands) {
         due += Duration::from_millis(options.interval_ms);
-        while let Some(pause) = due
-            .checked_duration_since(Instant::now())
-            .filter(|p| !p.is_zero())
-        {
-            std::thread::park_timeout(pause);
-        }
+        wait_until(due);
         let sent = Instant::now();
         let version = client.send(account, "TopUp", &top_up)?;
         samples.reply.push(sent.elapsed());
@@ -360,6 +364,86 @@ fn measure(
         samples
             .visible
             .push(visible.saturating_duration_since(sent));
+    }
+    Ok(samples)
+}
+
+fn wait_until(due: Instant) {
+    while let Some(pause) = due
+        .checked_duration_since(Instant::now())
+        .filter(|pause| !pause.is_zero())
+    {
+        std::thread::park_timeout(pause);
+    }
+}
+
+/// A command that was answered.
+struct Answered {
+    account: String,
+    version: u64,
+    due: Instant,
+    replied: Instant,
+}
+
+/// Sends commands when they are due, from as many threads as may be under way at once.
+fn at_a_rate(
+    options: &Options,
+    client: &Client,
+    reader: &ForeignReader,
+    accounts: &[String],
+) -> Result<Samples> {
+    let start = Instant::now() + Duration::from_millis(100);
+    let interval = Duration::from_millis(options.interval_ms);
+    let top_up = json!({"amount": "1.00", "reason": "Bench"});
+    let sender = |first: usize| -> Result<Vec<Answered>> {
+        let mut answered = Vec::new();
+        let own = accounts.iter().cycle().enumerate().take(options.commands);
+        for (number, account) in own.skip(first).step_by(options.senders) {
+            let due = start + interval * u32::try_from(number)?;
+            wait_until(due);
+            let version = client.send(account, "TopUp", &top_up)?;
+            answered.push(Answered {
+                account: account.clone(),
+                version,
+                due,
+                replied: Instant::now(),
+            });
+        }
+        Ok(answered)
+    };
+    let answered = std::thread::scope(|scope| {
+        let sender = &sender;
+        let threads: Vec<_> = (0..options.senders)
+            .map(|first| scope.spawn(move || sender(first)))
+            .collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            let sent = thread.join();
+            all.extend(sent.map_err(|_| anyhow::anyhow!("a sender panicked"))??);
+        }
+        anyhow::Ok(all)
+    })?;
+    let mut missing: BTreeMap<(String, u64), Instant> = answered
+        .iter()
+        .map(|answered| ((answered.account.clone(), answered.version), answered.due))
+        .collect();
+    ensure!(
+        missing.len() == answered.len(),
+        "two commands made one version"
+    );
+    let mut samples = Samples::default();
+    for answered in &answered {
+        let took = answered.replied.saturating_duration_since(answered.due);
+        samples.reply.push(took);
+    }
+    while !missing.is_empty() {
+        let (account, version, at) = reader
+            .seen
+            .recv_timeout(PATIENCE)
+            .with_context(|| format!("{} balances have not come", missing.len()))?;
+        if let Some(due) = missing.remove(&(account, version)) {
+            samples.visible.push(at.saturating_duration_since(due));
+        }
     }
     Ok(samples)
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::config::{ConfigErrors, Parameters};
 use crate::event_sourcing::{
     Aggregate, AggregateHistory, Command, CommandEnvelope, CommandError, CompletedCommand,
-    HistoryReader, ProjectionEndpoint, ReplyHub,
+    EventArchive, HistoryReader, ProjectionEndpoint, ReplyHub,
 };
 use crate::sink::SinkDeclaration;
 use crate::topology::{Topology, TopologyErrors};
@@ -258,6 +258,15 @@ impl AggregateEndpoint {
     /// Returns the reader of the aggregates' past, where there is one.
     pub(crate) const fn history(&self) -> Option<&Arc<dyn HistoryReader>> {
         self.history.as_ref()
+    }
+
+    /// Returns where events are read from that have left the aggregates' history store: to be
+    /// [connected](EventArchive::connect) by whoever runs the topology. `None` without a history, and
+    /// where the events come back from no topic.
+    #[must_use]
+    pub fn archive(&self) -> Option<&EventArchive> {
+        let archive = self.history.as_ref()?.archive();
+        (!archive.topic().is_empty()).then_some(archive)
     }
 
     /// Returns where replies are handed out.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::ExitCode;
 use crate::config::LogKind;
@@ -46,18 +46,21 @@ pub enum Command {
     RebuildProjection(RebuildProjection),
     /// Fill a deployment's input topics from a file
     Feed(Feed),
+    /// Write records once more: of a topic, an aggregate or a file, into a topic, a cluster or a file
+    Replay(Replay),
     /// Empty what a sink has written and fill it again from its topics' start; daemons may run
     RebuildSink(RebuildSink),
-    /// Archive the events of a deployment up to now, or check its archive
+    /// Archive the events of a deployment up to now; list, show or check its archive
     Archive(Archive),
 }
 
 /// The daemon that is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Asked {
-    /// The configuration file of the daemon: it is asked at `http.listen`
-    #[arg(value_name = "CONFIG")]
-    pub config: PathBuf,
+    /// The configuration file of the daemon: it is asked at `http.listen`. With `--url` it may be left
+    /// out
+    #[arg(value_name = "CONFIG", required = true)]
+    pub config: Option<PathBuf>,
 
     /// Override a key of the configuration, as for `run`
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -91,8 +94,8 @@ pub struct Inspect {
     #[arg(long, value_name = "TIME", value_parser = time, group = "view")]
     pub at: Option<String>,
 
-    /// Its state after the event with this version
-    #[arg(long, value_name = "N", group = "view")]
+    /// Its state after the event with this version, from 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), group = "view")]
     pub version: Option<u64>,
 
     /// All its events: when, what, who, what changed
@@ -394,6 +397,80 @@ pub struct RebuildSink {
     pub partial: bool,
 }
 
+/// Arguments of `replay`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group(ArgGroup::new("source").required(true)))]
+#[command(group(ArgGroup::new("target").required(true)))]
+pub struct Replay {
+    /// Where the records are: its log, and its archive for what has left the log.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// The records of this topic
+    #[arg(long, value_name = "TOPIC", group = "source")]
+    pub topic: Option<String>,
+
+    /// The events of an aggregate
+    #[arg(long, value_names = ["TYPE", "ID"], num_args = 2, group = "source")]
+    pub aggregate: Option<Vec<String>>,
+
+    /// The records of a file that `--to-file` has written
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["from", "to", "partitions"])]
+    pub from_file: Option<PathBuf>,
+
+    /// From this time on, such as 2025-07-04T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+
+    /// Before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<String>,
+
+    /// Of this partition only; may be repeated
+    #[arg(long = "partition", value_name = "N", conflicts_with = "aggregate")]
+    pub partitions: Vec<i32>,
+
+    /// Write into this topic, which must be there
+    #[arg(long, value_name = "TOPIC", group = "target")]
+    pub into: Option<String>,
+
+    /// Write into this file, which must not be there
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub to_file: Option<PathBuf>,
+
+    /// The topic is in the cluster of these brokers, instead of the source's
+    #[arg(long, value_name = "HOST:PORT,…", requires = "into")]
+    pub to_brokers: Option<String>,
+
+    /// A client property for that cluster, such as security.protocol=SSL
+    #[arg(long = "to-property", value_name = "KEY=VALUE", value_parser = property, requires = "to_brokers")]
+    pub to_properties: Vec<(String, String)>,
+
+    /// The topic is in the embedded log kept in DIR, instead of the source's
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "into",
+        conflicts_with = "to_brokers"
+    )]
+    pub to_embedded: Option<PathBuf>,
+
+    /// The replay's name: under the same one it goes on where it was, and ends once. Default
+    /// `<application_id>-replay-<TOPIC>`
+    #[arg(long, value_name = "NAME", requires = "into")]
+    pub name: Option<String>,
+
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = parts.ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// Arguments of `archive`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Archive {
@@ -402,8 +479,43 @@ pub struct Archive {
     pub deployment: Deployment,
 
     /// Read every file of the archive again and check it, instead of archiving
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub verify: bool,
+
+    /// List the ranges that the archive holds, instead of archiving: offsets and times
+    #[arg(long, group = "view")]
+    pub list: bool,
+
+    /// Show the archive's records, instead of archiving: one JSON document a line
+    #[arg(long, group = "view")]
+    pub events: bool,
+
+    /// With `--list` and `--events`: of this topic only
+    #[arg(long, value_name = "TOPIC", requires = "view")]
+    pub topic: Option<String>,
+
+    /// Of this partition only
+    #[arg(long, value_name = "N", requires = "view")]
+    pub partition: Option<i32>,
+
+    /// Of this key only, such as an aggregate's id
+    #[arg(long, value_name = "KEY", requires = "events")]
+    pub key: Option<String>,
+
+    /// From this time on, such as 2025-07-04T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "view")]
+    pub from: Option<String>,
+
+    /// Before this time
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "view")]
+    pub to: Option<String>,
+}
+
+impl Archive {
+    /// Returns whether it archives: neither lists, shows nor checks.
+    fn writes(&self) -> bool {
+        !self.verify && !self.list && !self.events
+    }
 }
 
 impl Arguments {
@@ -417,7 +529,9 @@ impl Arguments {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let arguments = Self::try_parse_from(line)?;
+        let line: Vec<std::ffi::OsString> = line.into_iter().map(Into::into).collect();
+        let arguments = Self::try_parse_from(&line)
+            .or_else(|error| Self::try_parse_without_config(&line).map_err(|_| error))?;
         let in_memory = |deployment: &Deployment| deployment.log() == LogChoice::EmbeddedInMemory;
         let message = match &arguments.command {
             Command::Reset(reset) if in_memory(&reset.deployment) => {
@@ -426,12 +540,58 @@ impl Arguments {
             Command::Plan(plan) if in_memory(&plan.deployment) => {
                 "a log in memory has recorded nothing to compare with: write `--embedded=DIR`"
             }
-            Command::Archive(archive) if !archive.verify && in_memory(&archive.deployment) => {
+            Command::Archive(archive) if archive.writes() && in_memory(&archive.deployment) => {
                 "a log in memory is gone with its process: write `--embedded=DIR`"
+            }
+            Command::Events(events) if events.ends_before_it_begins() => {
+                "`--from` is after `--to`: no event is in between"
             }
             _ => return Ok(arguments),
         };
         Err(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
+}
+
+/// The commands that ask a daemon.
+const ASKING: [&str; 3] = ["inspect", "events", "verify"];
+
+impl Arguments {
+    /// Parses a line with `--url` and without CONFIG. The configuration is an option there that nobody
+    /// sets: an optional place cannot stand before others.
+    fn try_parse_without_config(line: &[std::ffi::OsString]) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        for asking in ASKING {
+            command = command.mut_subcommand(asking, |asking| {
+                let left_out = |config: clap::Arg| config.long("config").required(false).hide(true);
+                asking
+                    .mut_arg("config", left_out)
+                    .mut_arg("url", |url| url.required(true))
+            });
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(line)?)
+    }
+}
+
+impl Verify {
+    /// Returns the type that is asked for. With `--url`, where CONFIG may be left out, the only place is
+    /// a type unless there is such a file.
+    pub(super) fn wanted_type(&self) -> Option<String> {
+        let only = || {
+            let config = self.asked.config.as_ref()?;
+            let is_type = self.asked.url.is_some() && !config.exists();
+            is_type.then(|| config.display().to_string())
+        };
+        self.aggregate_type.clone().or_else(only)
+    }
+}
+
+impl Events {
+    fn ends_before_it_begins(&self) -> bool {
+        let time =
+            |text: &Option<String>| text.as_deref().and_then(|text| parse_timestamp(text).ok());
+        time(&self.from)
+            .zip(time(&self.to))
+            .is_some_and(|(from, to)| from > to)
     }
 }
 

@@ -106,8 +106,12 @@ impl Daemon {
 
 /// Returns where the daemon of a configuration can be reached from this machine.
 fn listens_at(asked: &Asked) -> Result<SocketAddr, Exit> {
-    let file = asked.config.display().to_string();
-    let text = std::fs::read_to_string(&asked.config).map_err(|error| {
+    let Some(config) = &asked.config else {
+        let message = "error: say whom to ask: CONFIG or `--url`";
+        return Err(Exit::new(ExitCode::Usage, message));
+    };
+    let file = config.display().to_string();
+    let text = std::fs::read_to_string(config).map_err(|error| {
         let message = format!("error: cannot read the configuration `{file}`: {error}");
         Exit::new(ExitCode::Config, message)
     })?;

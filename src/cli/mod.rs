@@ -16,6 +16,7 @@
 //! Standard output is what was asked for; everything else goes to standard error. [`ExitCode`] says
 //! how it ended.
 
+mod archive;
 mod args;
 mod ask;
 mod events;
@@ -27,6 +28,7 @@ mod log_choice;
 mod outcome;
 mod plan;
 mod projections;
+mod replay;
 mod reset;
 mod retention;
 mod run;
@@ -36,7 +38,7 @@ mod verify;
 
 pub use args::{
     Archive, Arguments, Asked, Command, Deployment, Describe, Events, Feed, Format, Inspect,
-    LogChoice, Plan, Projections, RebuildProjection, RebuildSink, Reset, Speed, Verify,
+    LogChoice, Plan, Projections, RebuildProjection, RebuildSink, Replay, Reset, Speed, Verify,
     exit_code_of,
 };
 pub use exit_code::ExitCode;
@@ -122,6 +124,10 @@ fn execute(command: &Command, topologies: &[&dyn PackagedTopology]) -> Result<()
         Command::Feed(arguments) => {
             log_to_stderr("warn")?;
             feed::feed(arguments, topologies)
+        }
+        Command::Replay(arguments) => {
+            log_to_stderr("warn")?;
+            replay::replay(arguments, topologies)
         }
         Command::RebuildSink(arguments) => {
             log_to_stderr("warn")?;

@@ -22,15 +22,19 @@ use super::load::{Loaded, runtime_config};
 use super::outcome::Exit;
 use super::{Deployment, ExitCode, LogChoice, log_choice, retention, signals};
 use crate::clock::{Clock, SystemClock};
+use crate::event_sourcing::EventArchive;
 use crate::http::{CommandProducer, HttpServer, HttpSpec, Serving};
 use crate::log::{Log, LogError};
 use crate::metrics::{MemoryUser, Metrics};
+use crate::packaged::AggregateEndpoint;
 use crate::plan;
 use crate::runtime::{
     App, AppSpec, ResolvedTopology, RuntimeConfig, StartError, ThreadError, TopicsError,
     ensure_topics, error_chain, physical_name,
 };
-use crate::sink::{ConfiguredSink, RunningSinks, SinkSet, SinksSpec, resolve_topics};
+use crate::sink::{
+    ConfiguredSink, RunningSinks, SinkSet, SinkTopic, SinksSpec, TopicPast, resolve_topics,
+};
 use crate::state::{StateDir, StateError};
 use crate::topology::{TopicRef, Topology};
 
@@ -106,6 +110,8 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         .map_err(|error| failed("cannot handle signals", error))?;
     let metrics = Metrics::new();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let archives = aggregates.iter().filter_map(AggregateEndpoint::archive);
+    let archives = archives.cloned().collect();
     let spec = HttpSpec {
         metrics: metrics.clone(),
         topology: Arc::clone(&topology),
@@ -131,6 +137,7 @@ fn run_on<L: Log>(log: L, loaded: Loaded, state: Arc<StateDir>) -> Result<(), Ex
         server,
         control_plane: runtime.handle().clone(),
         sinks,
+        archives,
     };
     let result = process.run(&events, sender);
     runtime.shutdown_timeout(HTTP_PATIENCE);
@@ -156,6 +163,8 @@ struct Process<L: Log> {
     server: HttpServer,
     control_plane: Handle,
     sinks: Vec<ConfiguredSink>,
+    /// What the aggregates read events from that their history stores no longer have.
+    archives: Vec<EventArchive>,
 }
 
 impl<L: Log> Process<L> {
@@ -207,6 +216,8 @@ impl<L: Log> Process<L> {
         let log = self.log.clone().with_client_memory(memory);
         let commands = CommandProducer::start(&log, format!("{group}-commands"))
             .map_err(|error| Exit::because(ExitCode::Failure, &error))?;
+        // ORDER: before tasks start, which may need events from there at once.
+        self.connect_archives(&log)?;
         let sinks = self.start_sinks(&log)?;
         let app = App::start(AppSpec {
             log,
@@ -274,6 +285,37 @@ impl<L: Log> Process<L> {
             sinks,
         })
         .map_err(|error| Exit::because(ExitCode::Failure, &error))
+    }
+
+    /// Lets the aggregates read their events' topics, and the archive of them where there is one.
+    fn connect_archives(&self, log: &L) -> Result<(), Exit> {
+        for archive in &self.archives {
+            let name = physical_name(
+                &self.config,
+                &TopicRef::Declared(archive.topic().to_owned()),
+            );
+            let found = log
+                .describe_topics(&[&name])
+                .map_err(|error| Exit::because(ExitCode::Unavailable, &error))?;
+            let Some(found) = found.into_iter().flatten().next() else {
+                continue;
+            };
+            let topic = SinkTopic {
+                declared: archive.topic().to_owned(),
+                name: found.name,
+                partitions: found.partitions,
+                id: found.id,
+            };
+            let mut sinks = self.sinks.iter().map(|configured| &configured.sink);
+            let past = sinks.find_map(|sink| {
+                let past = sink.past()?;
+                sink.topics().contains(&topic.declared).then_some(past)
+            });
+            let past = Arc::new(TopicPast::new(log, &self.control_plane, topic, past));
+            past.keep_fresh(&self.control_plane);
+            archive.connect(past);
+        }
+        Ok(())
     }
 
     /// Warns when the tasks go on at a time that topics do not keep.

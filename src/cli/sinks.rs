@@ -4,7 +4,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::load::{Loaded, load};
 use super::outcome::{Exit, print};
-use super::{Archive, ExitCode, LogChoice, RebuildSink, log_choice};
+use super::{Archive, ExitCode, LogChoice, RebuildSink, archive, log_choice};
 use crate::format::names::sink_group;
 use crate::log::{Isolation, Log, LogError, TopicName, TopicPartition};
 use crate::packaged::PackagedTopology;
@@ -105,6 +105,10 @@ pub(super) fn archive(
         return Err(Exit::new(ExitCode::Usage, message));
     }
     for sink in archives {
+        if arguments.list || arguments.events {
+            archive::show(arguments, &loaded, sink, &runtime()?)?;
+            continue;
+        }
         if arguments.verify {
             verify(&loaded, sink)?;
             continue;
@@ -172,7 +176,7 @@ fn topics_of<L: Log>(
     resolve_topics(log, sink, name_of).map_err(|error| of_log(&error))
 }
 
-fn of_log(error: &LogError) -> Exit {
+pub(super) fn of_log(error: &LogError) -> Exit {
     let code = if error.is_retriable() {
         ExitCode::Unavailable
     } else {
@@ -181,7 +185,7 @@ fn of_log(error: &LogError) -> Exit {
     Exit::because(code, error)
 }
 
-fn of_target(sink: &str, error: &SinkError) -> Exit {
+pub(super) fn of_target(sink: &str, error: &SinkError) -> Exit {
     let code = match error {
         SinkError::Unavailable { .. } => ExitCode::Unavailable,
         _ => ExitCode::Failure,
@@ -189,7 +193,7 @@ fn of_target(sink: &str, error: &SinkError) -> Exit {
     Exit::new(code, format!("error: sink `{sink}`: {error}"))
 }
 
-fn runtime() -> Result<Runtime, Exit> {
+pub(super) fn runtime() -> Result<Runtime, Exit> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -9,8 +9,8 @@ use super::{ExitCode, Verify};
 
 pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
     let daemon = Daemon::of(&arguments.asked)?;
-    let types = match &arguments.aggregate_type {
-        Some(of) => vec![of.clone()],
+    let types = match arguments.wanted_type() {
+        Some(of) => vec![of],
         None => {
             let types = daemon.get(&["aggregates"], &[])?;
             list(&types, "aggregateTypes").iter().map(shown).collect()

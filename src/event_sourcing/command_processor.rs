@@ -193,8 +193,8 @@ impl<A: Aggregate> CommandProcessor<A> {
             let first = reply.aggregate_version.saturating_sub(count) + 1;
             for version in first..=reply.aggregate_version {
                 let key = HistoryKey::new(command.aggregate_id.as_ref(), version);
-                let event = |entry: Option<&HistoryEntry>| entry.map(|entry| entry.event.clone());
-                events.extend(self.aggregates.event_with(&key, event)?);
+                let event = self.aggregates.event(&key)?;
+                events.extend(event.map(|entry| entry.event));
             }
         }
         let outcome = CommandOutcome {

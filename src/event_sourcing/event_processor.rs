@@ -1,6 +1,7 @@
 //! Reads the events topic: own events come back, other systems' events are judged and folded.
 
 use super::aggregate::Aggregate;
+use super::archived::StoredEvent;
 use super::decision::{AggregateRecord, FoldError, fold_foreign};
 use super::envelope::Envelope;
 use super::event_index::IndexedEvent;
@@ -12,8 +13,12 @@ use super::rebuild::{Rebuild, Tells};
 use super::recorded::{Happened, Occasion};
 use super::repository::NewEvent;
 use super::topology::{Effect, RawKey, RawValue, reject};
+use super::trim::{TRIM_INTERVAL, Trim};
 use crate::clock::Timestamp;
-use crate::processor::{BoxError, Init, Processor, ProcessorContext, Record};
+use crate::log::Offset;
+use crate::processor::{
+    BoxError, Init, Processor, ProcessorContext, Punctuation, PunctuationType, Record,
+};
 use crate::state::StateError;
 
 pub(super) struct EventProcessor<A: Aggregate> {
@@ -21,6 +26,8 @@ pub(super) struct EventProcessor<A: Aggregate> {
     pub(super) rebuild: Rebuild<A>,
     /// For errors.
     pub(super) history_name: String,
+    /// Where the history store keeps recent events only.
+    pub(super) trim: Option<Trim>,
     pub(super) meter: Meter,
 }
 
@@ -28,7 +35,11 @@ type Context<'a, A> = ProcessorContext<'a, String, Effect<<A as Aggregate>::Stat
 
 impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for EventProcessor<A> {
     fn init(&mut self, context: &mut Context<'_, A>) -> Result<Init, BoxError> {
-        self.rebuild.slice(context)
+        let done = self.rebuild.slice(context)?;
+        if done == Init::Ready && self.trim.is_some() {
+            context.schedule(TRIM_INTERVAL, PunctuationType::WallClockTime);
+        }
+        Ok(done)
     }
 
     fn process(
@@ -39,19 +50,27 @@ impl<A: Aggregate> Processor<RawKey, RawValue, String, Effect<A::State>> for Eve
         let Some(bytes) = record.value else {
             return Err(reject(reasons::MISSING_VALUE, &"the event has no value"));
         };
-        let folded = self
-            .fold(record.key.as_deref(), &bytes)
-            .map_err(|error| match error {
-                Failure::Fold(error) => {
-                    if matches!(error, FoldError::TooLarge(_)) {
-                        self.meter.count(|metrics| &metrics.refused);
+        let offset = context.record_metadata().map(|read| read.offset);
+        let folded =
+            self.fold(offset, record.key.as_deref(), &bytes)
+                .map_err(|error| match error {
+                    Failure::Fold(error) => {
+                        if matches!(error, FoldError::TooLarge(_)) {
+                            self.meter.count(|metrics| &metrics.refused);
+                        }
+                        reject(error.code(), &error)
                     }
-                    reject(error.code(), &error)
-                }
-                Failure::Task(error) => error,
-            })?;
+                    Failure::Task(error) => error,
+                })?;
         match folded {
             Some(folded) => self.write(context, bytes, folded),
+            None => Ok(()),
+        }
+    }
+
+    fn punctuate(&mut self, _: &mut Context<'_, A>, _: Punctuation) -> Result<(), BoxError> {
+        match &self.trim {
+            Some(trim) => trim.run(&self.rebuild.aggregates),
             None => Ok(()),
         }
     }
@@ -80,7 +99,12 @@ struct Folded<S> {
 
 impl<A: Aggregate> EventProcessor<A> {
     /// Judges an event and folds it; `None` for a repetition.
-    fn fold(&self, key: Option<&[u8]>, bytes: &[u8]) -> Result<Option<Folded<A::State>>, Failure> {
+    fn fold(
+        &self,
+        offset: Option<Offset>,
+        key: Option<&[u8]>,
+        bytes: &[u8],
+    ) -> Result<Option<Folded<A::State>>, Failure> {
         let envelope = Envelope::parse(bytes)?;
         envelope.check_record(key, A::TYPE)?;
         let size = event_size(&envelope.event_type, &envelope.event_id, bytes.len())?;
@@ -97,6 +121,7 @@ impl<A: Aggregate> EventProcessor<A> {
         {
             Verdict::Repetition => {
                 self.meter.count(|metrics| &metrics.repetitions);
+                self.passed(offset, &at)?;
                 return Ok(None);
             }
             Verdict::Apply => {}
@@ -123,6 +148,7 @@ impl<A: Aggregate> EventProcessor<A> {
         self.meter
             .size(size, &envelope.event_type, &envelope.event_id, bytes.len());
         let after = fold_foreign::<A>(known.clone(), &envelope)?;
+        self.passed(offset, &at)?;
         Ok(Some(Folded {
             key: at,
             timestamp: envelope.timestamp,
@@ -130,6 +156,16 @@ impl<A: Aggregate> EventProcessor<A> {
             before: known,
             after,
         }))
+    }
+
+    /// Notes an event of history that its topic holds.
+    fn passed(&self, offset: Option<Offset>, event: &HistoryKey) -> Result<(), Failure> {
+        match self.trim.as_ref().zip(offset) {
+            Some((trim, offset)) => trim
+                .passed(offset, event)
+                .map_err(|error| Failure::Task(error.into())),
+            None => Ok(()),
+        }
     }
 
     /// Looks up what history holds at the event's version, and decides.
@@ -149,8 +185,13 @@ impl<A: Aggregate> EventProcessor<A> {
             return Ok(judge(known, None, incoming));
         }
         self.rebuild.aggregates.event_with(at, |entry| {
-            let Some(entry) = entry else {
-                return Ok(judge(known, None, incoming));
+            let entry = match entry {
+                None => return Ok(judge(known, None, incoming)),
+                Some(StoredEvent::Archived(left)) => {
+                    let event_id = &left.event_id;
+                    return Ok(judge(known, Some(Stored { event_id }), incoming));
+                }
+                Some(StoredEvent::Whole(entry)) => entry,
             };
             if entry.event == bytes {
                 // Our own events come back byte for byte: nothing to parse.

@@ -21,10 +21,12 @@
 //! rejection, an event a dead letter. Nothing here panics on input.
 //!
 //! The past is read through [`AggregateHistory`]: states at any time or version, timelines, differences,
-//! the events of a period. [`Projections`] are read models that are rebuilt beside the one that serves.
+//! the events of a period; across its store, an archive ([`EventArchive`]) and the topic. [`Projections`]
+//! are read models that are rebuilt beside the one that serves.
 
 mod aggregate;
 mod aggregate_history;
+mod archived;
 mod command;
 mod command_processor;
 mod current_state;
@@ -48,6 +50,7 @@ mod snapshot;
 mod stores;
 mod time;
 mod topology;
+mod trim;
 mod upcast;
 
 pub use aggregate::{Aggregate, Given, Then, given};
@@ -57,6 +60,7 @@ pub use aggregate_history::{
     EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError,
     ProjectionEndpoint, ProjectionPartition, ProjectionView, Reads, TimelineEntry, Verification,
 };
+pub use archived::{ArchivedEvent, ArchivedEventsError, EventArchive, PastEvents, StoredEvent};
 pub use command::{
     Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
     ReplyReason,

@@ -12,7 +12,8 @@
 //! - A rebuild for a new form hands nothing downstream: nothing has changed there, and what counts
 //!   changes would count them twice.
 //! # Failure
-//! History that does not fold (damaged, or written by a newer build) stops the task by name.
+//! History that does not fold (damaged, or written by a newer build) stops the task by name; so do
+//! events that have left the store where no archive has them.
 
 use std::ops::Bound;
 
@@ -116,8 +117,10 @@ impl<A: Aggregate> Rebuild<A> {
         };
         let mut current = self.resume(progress.position)?;
         let (mut entries, mut bytes, mut last) = (0, 0, None);
-        for found in self.aggregates.history.range((start, Bound::Unbounded))? {
-            let (key, entry) = found?;
+        let events = self
+            .aggregates
+            .events((start, Bound::Unbounded), self.limits)?;
+        for (key, entry) in events {
             if current
                 .as_ref()
                 .is_some_and(|current| current.aggregate_id != key.aggregate_id)

@@ -20,12 +20,14 @@ use std::num::NonZeroU64;
 use std::ops::Bound;
 
 use super::aggregate::Aggregate;
+use super::archived::{EventArchive, RETURN_BYTES_MAX, RETURN_ENTRIES_MAX, StoredEvent};
 use super::current_state::CurrentState;
 use super::decision::{AggregateRecord, replay};
 use super::envelope::Envelope;
 use super::event_index::{EventIndexKey, IndexedEvent};
 use super::history::{HistoryEntry, HistoryKey, history_range};
 use super::meter::Meter;
+use super::rebuild::SliceLimits;
 use super::snapshot::{self, Snapshot};
 use crate::clock::Timestamp;
 use crate::processor::BoxError;
@@ -33,9 +35,11 @@ use crate::state::{StateError, StoreRef};
 
 pub(super) struct Repository<A: Aggregate> {
     pub(super) state: StoreRef<String, CurrentState<A::State>>,
-    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) history: StoreRef<HistoryKey, StoredEvent>,
     pub(super) snapshots: StoreRef<HistoryKey, Vec<u8>>,
     pub(super) index: Option<StoreRef<EventIndexKey, IndexedEvent>>,
+    /// Where events are that have left the history store.
+    pub(super) archive: EventArchive,
     pub(super) snapshot_interval: NonZeroU64,
     pub(super) meter: Meter,
 }
@@ -44,7 +48,7 @@ pub(super) struct Repository<A: Aggregate> {
 /// there is one.
 pub(super) type RepositoryStores<S> = (
     StoreRef<String, CurrentState<S>>,
-    StoreRef<HistoryKey, HistoryEntry>,
+    StoreRef<HistoryKey, StoredEvent>,
     StoreRef<HistoryKey, Vec<u8>>,
     Option<StoreRef<EventIndexKey, IndexedEvent>>,
 );
@@ -57,6 +61,7 @@ impl<A: Aggregate> Clone for Repository<A> {
             history: self.history.clone(),
             snapshots: self.snapshots.clone(),
             index: self.index.clone(),
+            archive: self.archive.clone(),
             snapshot_interval: self.snapshot_interval,
             meter: self.meter.clone(),
         }
@@ -83,6 +88,7 @@ impl IndexedEvent {
 impl<A: Aggregate> Repository<A> {
     pub(super) fn new(
         (state, history, snapshots, index): RepositoryStores<A::State>,
+        archive: &EventArchive,
         snapshot_interval: NonZeroU64,
         meter: &Meter,
     ) -> Self {
@@ -91,6 +97,7 @@ impl<A: Aggregate> Repository<A> {
             history,
             snapshots,
             index,
+            archive: archive.clone(),
             snapshot_interval,
             meter: meter.clone(),
         }
@@ -130,9 +137,28 @@ impl<A: Aggregate> Repository<A> {
     pub(super) fn event_with<R>(
         &self,
         key: &HistoryKey,
-        look: impl FnOnce(Option<&HistoryEntry>) -> R,
+        look: impl FnOnce(Option<&StoredEvent>) -> R,
     ) -> Result<R, StateError> {
         self.history.get_with(key, look)
+    }
+
+    /// Returns the event of a version, from the archive where it has left the store.
+    pub(super) fn event(&self, key: &HistoryKey) -> Result<Option<HistoryEntry>, BoxError> {
+        let Some(stored) = self.history.get(key)? else {
+            return Ok(None);
+        };
+        let whole = self.archive.bring_back(vec![(key.clone(), stored)])?;
+        Ok(whole.into_iter().next().map(|(_, entry)| entry))
+    }
+
+    /// Returns the first events of a range, in the order of keys, as many as `limits` has room for;
+    /// those that have left the store come from the archive, all in one read of each partition.
+    pub(super) fn events(
+        &self,
+        range: (Bound<HistoryKey>, Bound<HistoryKey>),
+        limits: SliceLimits,
+    ) -> Result<Vec<(HistoryKey, HistoryEntry)>, BoxError> {
+        events(&self.history, &self.archive, range, limits)
     }
 
     /// Writes events and all that is derived from them: `before` and `after` are the aggregate before
@@ -159,7 +185,8 @@ impl<A: Aggregate> Repository<A> {
         }
         for event in events {
             self.index(&event.key, event.timestamp, event.indexed)?;
-            self.history.put(event.key, event.entry)?;
+            self.history
+                .put(event.key, StoredEvent::Whole(event.entry))?;
         }
         self.set(last.aggregate_id, after)
     }
@@ -215,18 +242,31 @@ impl<A: Aggregate> Repository<A> {
         let (first, _) = history_range(aggregate_id, 0);
         let last = HistoryKey::new(aggregate_id, up_to);
         let mut record = self.nearest_snapshot(first.clone()..=last.clone())?;
-        let from = record.as_ref().map_or(Bound::Included(first), |record| {
+        let mut from = record.as_ref().map_or(Bound::Included(first), |record| {
             Bound::Excluded(HistoryKey::new(aggregate_id, record.version))
         });
-        for found in self.history.range((from, Bound::Included(last)))? {
-            let (key, entry) = found?;
+        let limits = SliceLimits {
+            entries: RETURN_ENTRIES_MAX,
+            bytes: RETURN_BYTES_MAX,
+        };
+        loop {
             // Not the fault of the command or event at hand, whose policy must not meet it.
-            let next = replay::<A>(record, &key, &entry).map_err(|source| StateError::Decode {
+            let undecoded = |source| StateError::Decode {
                 store: format!("history of {}", A::TYPE),
-                source: source.into(),
-            })?;
-            self.snapshot_if_due(aggregate_id, &next)?;
-            record = Some(next);
+                source,
+            };
+            let events = self.events((from.clone(), Bound::Included(last.clone())), limits);
+            let events = events.map_err(undecoded)?;
+            let Some((read, _)) = events.last() else {
+                break;
+            };
+            from = Bound::Excluded(read.clone());
+            for (key, entry) in events {
+                let next =
+                    replay::<A>(record, &key, &entry).map_err(|source| undecoded(source.into()))?;
+                self.snapshot_if_due(aggregate_id, &next)?;
+                record = Some(next);
+            }
         }
         let record = record
             .ok_or_else(|| format!("{} {aggregate_id} has a state and no history", A::TYPE))?;
@@ -254,4 +294,24 @@ impl<A: Aggregate> Repository<A> {
         }
         Ok(None)
     }
+}
+
+/// Returns the first events of a range of history, in the order of keys, as many as `limits` has room
+/// for; those that have left the store come from the archive.
+pub(super) fn events(
+    history: &StoreRef<HistoryKey, StoredEvent>,
+    archive: &EventArchive,
+    range: (Bound<HistoryKey>, Bound<HistoryKey>),
+    limits: SliceLimits,
+) -> Result<Vec<(HistoryKey, HistoryEntry)>, BoxError> {
+    let (mut stored, mut bytes) = (Vec::new(), 0);
+    for found in history.range(range)? {
+        let (key, entry) = found?;
+        bytes += entry.event_bytes();
+        stored.push((key, entry));
+        if stored.len() >= limits.entries || bytes >= limits.bytes {
+            break;
+        }
+    }
+    Ok(archive.bring_back(stored)?)
 }

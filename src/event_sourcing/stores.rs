@@ -6,7 +6,8 @@
 //! | `<name>-snapshots` | [`HistoryKey`] | the state at a version (`snapshot.rs`) | derived |
 //! | `<name>-events-by-time` | time, then [`HistoryKey`] (`event_index.rs`) | type and actor, JSON | derived |
 //! | `<name>-rebuild` | `history` | [`RebuildProgress`], JSON | derived |
-//! | `<name>-history` | [`HistoryKey`] | [`HistoryEntry`] | record |
+//! | `<name>-history` | [`HistoryKey`] | [`StoredEvent`] | record |
+//! | `<name>-archivable` | offset on the events topic | aggregate and version (`trim.rs`), JSON | record, optional |
 //! | `<name>-commands` | [`CommandKey`] | [`RememberedCommand`], JSON | record |
 //!
 //! In the text form of a key, for queries, the last `@` parts its two fields: `account-123@5`.
@@ -14,8 +15,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::archived::StoredEvent;
 use super::command::Reply;
-use super::history::{HistoryEntry, HistoryKey, Origin};
+use super::history::{HistoryKey, Origin};
 use crate::clock::Timestamp;
 use crate::processor::BoxError;
 use crate::serde::{Serde, TextCodec};
@@ -129,34 +131,41 @@ impl TextCodec for HistoryKeySerde {
     }
 }
 
-/// The serde of [`HistoryEntry`].
+/// The serde of [`StoredEvent`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct HistoryEntrySerde;
+pub(super) struct StoredEventSerde;
 
-impl Serde<HistoryEntry> for HistoryEntrySerde {
-    fn serialize(&self, entry: &HistoryEntry, out: &mut Vec<u8>) -> Result<bool, BoxError> {
-        entry.encode(out);
+impl Serde<StoredEvent> for StoredEventSerde {
+    fn serialize(&self, stored: &StoredEvent, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        stored.encode(out);
         Ok(true)
     }
 
-    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<HistoryEntry, BoxError> {
-        Ok(HistoryEntry::decode(present(bytes, "a history entry")?)?)
+    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<StoredEvent, BoxError> {
+        Ok(StoredEvent::decode(present(bytes, "a history entry")?)?)
     }
 }
 
-impl TextCodec for HistoryEntrySerde {
+impl TextCodec for StoredEventSerde {
     fn parse_text(&self, _: &str) -> Result<Vec<u8>, BoxError> {
         Err("a history entry is a value, not a key".into())
     }
 
     fn to_json(&self, bytes: &[u8]) -> Result<Value, BoxError> {
-        let entry = HistoryEntry::decode(bytes)?;
-        let origin = match entry.origin {
+        let name = |origin| match origin {
             Origin::Native => "native",
             Origin::Foreign => "foreign",
         };
-        let event: Value = serde_json::from_slice(&entry.event)?;
-        Ok(json!({"origin": origin, "event": event}))
+        Ok(match StoredEvent::decode(bytes)? {
+            StoredEvent::Whole(entry) => {
+                let event: Value = serde_json::from_slice(&entry.event)?;
+                json!({"origin": name(entry.origin), "event": event})
+            }
+            StoredEvent::Archived(event) => json!({
+                "origin": name(event.origin),
+                "archived": {"eventId": event.event_id, "bytes": event.bytes, "until": event.until},
+            }),
+        })
     }
 }
 
@@ -259,7 +268,7 @@ mod tests {
 
     #[test]
     fn history_is_shown_with_its_origin() {
-        let shown = HistoryEntrySerde
+        let shown = StoredEventSerde
             .to_json(b"\x02{\"eventId\":\"e\"}")
             .unwrap();
         assert_eq!(

@@ -8,6 +8,7 @@
 //! both ─────▶ dead letters                            <name>-rebuild         derived
 //!                                                     <name>-history         record
 //!                                                     <name>-commands        record
+//!                                                     <name>-archivable      record, optional
 //!                         with projections:           <name>-projections     derived
 //!                         and of each of them:        <projection>-0, -1     derived
 //! ```
@@ -28,13 +29,14 @@ use std::time::Duration;
 
 use super::aggregate::Aggregate;
 use super::aggregate_history::{AggregateHistory, StoreNames};
+use super::archived::{EventArchive, StoredEvent};
 use super::command::Reply;
 use super::command_processor::CommandProcessor;
 use super::current_state::{CurrentState, CurrentStateSerde};
 use super::decision::AggregateRecord;
 use super::event_index::{EventIndexKey, EventIndexKeySerde, IndexedEvent};
 use super::event_processor::EventProcessor;
-use super::history::{HistoryEntry, HistoryKey};
+use super::history::HistoryKey;
 use super::message::{Message, MessageProcessor, Step};
 use super::meter::Meter;
 use super::projection::Projections;
@@ -45,13 +47,15 @@ use super::reply_hub::ReplyHub;
 use super::repository::Repository;
 use super::snapshot::SnapshotSerde;
 use super::stores::{
-    CommandKey, CommandKeySerde, HistoryEntrySerde, HistoryKeySerde, RebuildProgress,
-    RememberedCommand,
+    CommandKey, CommandKeySerde, HistoryKeySerde, RebuildProgress, RememberedCommand,
+    StoredEventSerde,
 };
+use super::trim::{Archivable, Trim};
 use crate::dsl::{
     Consumed, KStream, ProcessorSetup, Produced, StoreBuilder, StoreHandle, StreamsBuilder,
 };
 use crate::format::topic_config::MAX_MESSAGE_BYTES;
+use crate::log::Offset;
 use crate::packaged::AggregateEndpoint;
 use crate::processor::{BoxError, ErrorPolicy, Reject};
 use crate::serde as serdes;
@@ -184,6 +188,9 @@ pub struct EventSourced<A> {
     slices: SliceLimits,
     snapshot_interval: NonZeroU64,
     index_by_time: bool,
+    /// How many events of an aggregate its history store keeps whole; all, unless said otherwise.
+    kept: Option<NonZeroU64>,
+    archive: EventArchive,
     /// Whether events and outcomes are handed downstream beside changes.
     reports: bool,
     aggregate: PhantomData<fn() -> A>,
@@ -234,7 +241,8 @@ fn stepped<S: Clone + 'static>(effects: &KStream<String, Effect<S>>) -> KStream<
 
 struct Handles<A: Aggregate> {
     state: StoreHandle<String, CurrentState<A::State>>,
-    history: StoreHandle<HistoryKey, HistoryEntry>,
+    history: StoreHandle<HistoryKey, StoredEvent>,
+    archivable: Option<StoreHandle<Offset, Archivable>>,
     snapshots: StoreHandle<HistoryKey, Vec<u8>>,
     index: Option<StoreHandle<EventIndexKey, IndexedEvent>>,
     progress: StoreHandle<String, RebuildProgress>,
@@ -251,12 +259,14 @@ impl<A: Aggregate> EventSourced<A> {
             on_event_error: ErrorPolicy::DeadLetter {
                 topic: topics.dead_letters.clone(),
             },
+            archive: EventArchive::of(&topics.events),
             topics,
             memory: CommandMemory::default(),
             replies: ReplyHub::new(),
             slices: SliceLimits::default(),
             snapshot_interval: SNAPSHOT_INTERVAL,
             index_by_time: true,
+            kept: None,
             reports: false,
             aggregate: PhantomData,
         }
@@ -315,6 +325,26 @@ impl<A: Aggregate> EventSourced<A> {
         self
     }
 
+    /// Lets the history store keep whole only about the latest `versions` events of an aggregate, and
+    /// one snapshot interval more: older ones leave it once the archive has them, and are read from
+    /// there whenever they are asked for. They leave only where an archive of the events topic is
+    /// [connected](EventArchive::connect), as a daemon's configuration does, that has the topic from
+    /// its start. Not for aggregates that [messages](Self::of_messages) come to.
+    ///
+    /// What stays of an event that has left is its id and time, some 60 bytes. May be switched on and
+    /// off: what has left stays away.
+    #[must_use]
+    pub const fn keep_recent(mut self, versions: NonZeroU64) -> Self {
+        self.kept = Some(versions);
+        self
+    }
+
+    /// Returns where events are read from that have left the history store.
+    #[must_use]
+    pub const fn archive(&self) -> &EventArchive {
+        &self.archive
+    }
+
     fn store_name(&self, what: &str) -> String {
         format!("{}-{what}", self.name)
     }
@@ -357,6 +387,7 @@ impl<A: Aggregate> EventSourced<A> {
             index: self
                 .index_by_time
                 .then(|| self.store_name("events-by-time")),
+            archive: self.archive.clone(),
         }
     }
 
@@ -505,7 +536,7 @@ impl<A: Aggregate> EventSourced<A> {
         A::Command: Clone,
     {
         let (memory, limits, interval) = (self.memory, self.slices, self.snapshot_interval);
-        let reports = self.reports;
+        let (archive, reports) = (self.archive.clone(), self.reports);
         messages.process(
             &self.store_name("decide"),
             (
@@ -519,7 +550,7 @@ impl<A: Aggregate> EventSourced<A> {
             move |setup, (state, history, snapshots, index, progress, commands)| {
                 let meter = meter::<A>(setup);
                 let stores = (state, history, snapshots, index);
-                let aggregates = Repository::new(stores, interval, &meter);
+                let aggregates = Repository::new(stores, &archive, interval, &meter);
                 MessageProcessor::<A> {
                     rebuild: Rebuild {
                         aggregates: aggregates.clone(),
@@ -570,10 +601,20 @@ impl<A: Aggregate> EventSourced<A> {
                 StoreBuilder::as_store(
                     self.store_name("history"),
                     HistoryKeySerde,
-                    HistoryEntrySerde,
+                    StoredEventSerde,
                 )
                 .record(),
             ),
+            archivable: self.kept.map(|_| {
+                builder.add_state_store(
+                    StoreBuilder::as_store(
+                        self.store_name("archivable"),
+                        serdes::i64(),
+                        serdes::json(),
+                    )
+                    .record(),
+                )
+            }),
             commands: builder.add_state_store(
                 StoreBuilder::as_store(
                     self.store_name("commands"),
@@ -595,6 +636,7 @@ impl<A: Aggregate> EventSourced<A> {
         };
         let (memory, replies, reports) = (self.memory, self.replies.clone(), self.reports);
         let interval = self.snapshot_interval;
+        let archive = self.archive.clone();
         builder
             .stream(
                 &self.topics.commands,
@@ -615,7 +657,7 @@ impl<A: Aggregate> EventSourced<A> {
                     let meter = meter::<A>(setup);
                     let stores = (state, history, snapshots, index);
                     CommandProcessor::<A> {
-                        aggregates: Repository::new(stores, interval, &meter),
+                        aggregates: Repository::new(stores, &archive, interval, &meter),
                         commands,
                         memory,
                         replies: replies.clone(),
@@ -633,7 +675,8 @@ impl<A: Aggregate> EventSourced<A> {
         stores: &Handles<A>,
     ) -> KStream<String, Effect<A::State>> {
         let (limits, reports) = (self.slices, self.reports);
-        let interval = self.snapshot_interval;
+        let (interval, kept) = (self.snapshot_interval, self.kept);
+        let archive = self.archive.clone();
         let history_name = self.store_name("history");
         builder
             .stream(
@@ -650,19 +693,29 @@ impl<A: Aggregate> EventSourced<A> {
                     &stores.snapshots,
                     stores.index.as_ref(),
                     &stores.progress,
+                    stores.archivable.as_ref(),
                 ),
-                move |setup, (state, history, snapshots, index, progress)| {
+                move |setup, (state, history, snapshots, index, progress, archivable)| {
                     let meter = meter::<A>(setup);
                     let stores = (state, history, snapshots, index);
                     let rebuild = Rebuild {
-                        aggregates: Repository::new(stores, interval, &meter),
+                        aggregates: Repository::new(stores, &archive, interval, &meter),
                         progress,
                         limits,
                         meter: meter.clone(),
                         tells: Tells::of(reports),
                     };
+                    let trim = archivable.zip(kept).map(|(archivable, kept)| Trim {
+                        archivable,
+                        kept,
+                        every: interval,
+                        partition: setup.partition(),
+                        archive: archive.clone(),
+                        meter: meter.clone(),
+                    });
                     EventProcessor::<A> {
                         rebuild,
+                        trim,
                         history_name: history_name.clone(),
                         meter,
                     }

@@ -17,6 +17,7 @@ pub mod join_buffer;
 pub mod names;
 pub mod offset_metadata;
 pub mod partitioner;
+pub mod record_line;
 pub mod suppress_buffer;
 pub mod topic_config;
 pub mod value;

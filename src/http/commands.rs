@@ -210,6 +210,7 @@ async fn outcome(
 }
 
 fn answer(reply: Reply, process: Option<String>) -> Response {
+    let version = reply.aggregate_version;
     let status = match (reply.outcome, process) {
         (Outcome::Accepted, None) => return Json(reply).into_response(),
         (Outcome::Accepted, process) => return under_way(reply.command_id, process),
@@ -220,7 +221,11 @@ fn answer(reply: Reply, process: Option<String>) -> Response {
         || ("REJECTED".into(), "the command was rejected".to_owned()),
         |reason| (reason.code, reason.message),
     );
-    Problem::new(status, code, message).into_response()
+    let problem = Problem::new(status, code, message);
+    if status == StatusCode::CONFLICT {
+        return problem.at_version(version).into_response();
+    }
+    problem.into_response()
 }
 
 #[derive(Serialize)]

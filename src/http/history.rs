@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -101,6 +101,15 @@ pub(super) async fn problem(
     match error {
         HistoryReadError::Query(error) => query_problem(serving, error, path_and_query).await,
         HistoryReadError::NoIndex(_) => Problem::not_found("NO_INDEX", error.to_string()),
+        HistoryReadError::Archived(error) => {
+            let message = chain(&error);
+            tracing::warn!(error = message, "events were not brought back");
+            if error.is_unavailable() {
+                Problem::unavailable("ARCHIVE_UNAVAILABLE", message)
+            } else {
+                Problem::new(StatusCode::GONE, "EVENTS_GONE", message)
+            }
+        }
         HistoryReadError::BadCursor(_) => Problem::malformed("MALFORMED_QUERY", error),
         HistoryReadError::Replay(_) | HistoryReadError::Json(_) => {
             tracing::error!(error = %chain(&error), "history cannot be read");

@@ -15,6 +15,7 @@
 
 mod commands;
 mod history;
+mod openapi;
 mod owners;
 mod parameters;
 mod problem;
@@ -22,6 +23,7 @@ mod producer;
 mod projections;
 mod queries;
 mod read_models;
+mod routes;
 mod server;
 mod serving;
 

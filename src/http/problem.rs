@@ -14,13 +14,17 @@ pub(super) struct Problem {
     code: Cow<'static, str>,
     message: String,
     location: Option<String>,
+    current_version: Option<u64>,
 }
 
 /// The body of a [`Problem`].
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Body<'a> {
     code: &'a str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_version: Option<u64>,
 }
 
 impl Problem {
@@ -29,12 +33,20 @@ impl Problem {
         code: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Self {
-        let (code, message, location) = (code.into(), message.into(), None);
         Self {
             status,
-            code,
-            message,
-            location,
+            code: code.into(),
+            message: message.into(),
+            location: None,
+            current_version: None,
+        }
+    }
+
+    /// Says at which version an aggregate is.
+    pub(super) fn at_version(self, version: u64) -> Self {
+        Self {
+            current_version: Some(version),
+            ..self
         }
     }
 
@@ -77,6 +89,7 @@ impl IntoResponse for Problem {
         let body = Body {
             code: &self.code,
             message: &self.message,
+            current_version: self.current_version,
         };
         let mut response = (self.status, Json(body)).into_response();
         // An address that is no header value came from another process's configuration.

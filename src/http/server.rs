@@ -18,63 +18,20 @@ use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::problem::Problem;
+use super::routes::{READ_MODEL, ROUTES};
 use super::serving::Serving;
-use super::{commands, history, projections, queries, read_models};
+use super::{commands, queries, routes};
 use crate::clock::Clock;
 use crate::event_sourcing::ProjectionEndpoint;
 use crate::metrics::Metrics;
 use crate::packaged::{AggregateEndpoint, ReadModel};
 use crate::topology::Topology;
 
-/// Every route, as its metrics are labelled.
-const ROUTES: [&str; 19] = [
-    METRICS,
-    LIVE,
-    READY,
-    TOPOLOGY,
-    SINKS,
-    STORES,
-    ENTRY,
-    AGGREGATES,
-    AGGREGATE,
-    TIMELINE,
-    DIFF,
-    EVENTS,
-    PERIOD,
-    VERIFY,
-    COMMAND,
-    PROJECTIONS,
-    PROJECTION,
-    REBUILD,
-    VERIFY_PROJECTION,
-];
-/// The label of all read models.
-const READ_MODEL: &str = "/{readModel}";
-const METRICS: &str = "/metrics";
-const LIVE: &str = "/health/live";
-const READY: &str = "/health/ready";
-const TOPOLOGY: &str = "/topology";
-const SINKS: &str = "/sinks";
-const STORES: &str = "/stores";
-const ENTRY: &str = "/stores/{name}/{key}";
-const AGGREGATE: &str = "/aggregates/{aggregateType}/{aggregateId}";
-const AGGREGATES: &str = "/aggregates";
-const TIMELINE: &str = "/aggregates/{aggregateType}/{aggregateId}/timeline";
-const DIFF: &str = "/aggregates/{aggregateType}/{aggregateId}/diff";
-const EVENTS: &str = "/aggregates/{aggregateType}/{aggregateId}/events";
-const PERIOD: &str = "/aggregates/{aggregateType}/events";
-const VERIFY: &str = "/verify/{aggregateType}";
-const COMMAND: &str = "/commands/{aggregateType}/{aggregateId}";
-const PROJECTIONS: &str = "/projections";
-const PROJECTION: &str = "/projections/{name}";
-const REBUILD: &str = "/projections/{name}/rebuild";
-const VERIFY_PROJECTION: &str = "/projections/{name}/verify";
 /// The label of a path without a route.
 const NO_ROUTE: &str = "none";
 
@@ -113,6 +70,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// Bodies in memory, in KiB.
     pub(super) uploads: Arc<Semaphore>,
+    pub(super) read_models: Vec<Arc<ReadModel>>,
     aggregates: Vec<AggregateEndpoint>,
     projections: Vec<ProjectionEndpoint>,
     phase: watch::Receiver<Phase>,
@@ -224,6 +182,7 @@ impl HttpServer {
             topology: spec.topology,
             clock: spec.clock,
             uploads: Arc::new(Semaphore::new(commands::UPLOADS_KIB_MAX)),
+            read_models: spec.read_models.into_iter().map(Arc::new).collect(),
             aggregates: spec.aggregates,
             projections: spec.projections,
             phase: phases,
@@ -233,9 +192,8 @@ impl HttpServer {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         drop(within);
         let until = Arc::clone(&shared);
-        let read_models = spec.read_models;
         let task = runtime.spawn(async move {
-            let service = axum::serve(listener, router(shared, read_models));
+            let service = axum::serve(listener, router(shared));
             let served = service
                 .with_graceful_shutdown(async move { until.stopped().await })
                 .await;
@@ -294,33 +252,8 @@ impl HttpServer {
     }
 }
 
-fn router(shared: Arc<Shared>, models: Vec<ReadModel>) -> Router {
-    let listed = models.into_iter().fold(Router::new(), |routes, model| {
-        let path = model.path().to_owned();
-        let model = Arc::new(model);
-        let list = move |state, query| read_models::list(state, Arc::clone(&model), query);
-        routes.route(&path, get(list))
-    });
-    listed
-        .route(METRICS, get(queries::metrics))
-        .route(LIVE, get(queries::live))
-        .route(READY, get(queries::ready))
-        .route(TOPOLOGY, get(queries::topology))
-        .route(SINKS, get(queries::sinks))
-        .route(STORES, get(queries::stores))
-        .route(ENTRY, get(queries::entry))
-        .route(AGGREGATES, get(history::aggregate_types))
-        .route(AGGREGATE, get(history::aggregate))
-        .route(TIMELINE, get(history::timeline))
-        .route(DIFF, get(history::diff))
-        .route(EVENTS, get(history::events))
-        .route(PERIOD, get(history::events_of_period))
-        .route(VERIFY, get(history::verify))
-        .route(PROJECTIONS, get(projections::list))
-        .route(PROJECTION, get(projections::one))
-        .route(REBUILD, post(projections::rebuild))
-        .route(VERIFY_PROJECTION, get(projections::verify))
-        .route(COMMAND, post(commands::command))
+fn router(shared: Arc<Shared>) -> Router {
+    routes::router(&shared.read_models)
         .fallback(queries::no_such_route)
         .method_not_allowed_fallback(queries::wrong_method)
         .layer(from_fn_with_state(Arc::clone(&shared), observe))
@@ -332,8 +265,8 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
     let began = Instant::now();
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or(NO_ROUTE, |path| {
-        let mut routes = ROUTES.into_iter();
-        routes
+        let mut known = ROUTES.iter().map(|route| route.path);
+        known
             .find(|route| *route == path.as_str())
             .unwrap_or(READ_MODEL)
     });

@@ -193,6 +193,8 @@ pub struct EventSourcingMetrics {
     pub large: Counter,
     /// Events above the largest size.
     pub refused: Counter,
+    /// Events that have left the history store for the archive.
+    pub archived: Counter,
     /// Events applied while derived state was rebuilt.
     pub rebuilt: Counter,
     /// Snapshots written.

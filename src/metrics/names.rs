@@ -257,6 +257,9 @@ metrics! {
     EventsRefused: Type::Counter, "millstream_events_refused_total",
         [Thread, Task, AggregateType],
         "Events above the largest size, with whose command nothing was written.";
+    EventsArchived: Type::Counter, "millstream_events_archived_total",
+        [Thread, Task, AggregateType],
+        "Events that have left the history store, as the archive has them.";
     EventsRebuilt: Type::Counter, "millstream_events_rebuilt_total",
         [Thread, Task, AggregateType],
         "Events of the history applied while derived state was rebuilt.";

@@ -392,6 +392,7 @@ impl Owner {
             adopted_openings: counter(Metric::EventsAdoptedOpenings),
             large: counter(Metric::EventsLarge),
             refused: counter(Metric::EventsRefused),
+            archived: counter(Metric::EventsArchived),
             rebuilt: counter(Metric::EventsRebuilt),
             snapshots: counter(Metric::SnapshotsWritten),
             snapshots_unreadable: counter(Metric::SnapshotsUnreadable),

@@ -31,6 +31,7 @@ mod catch_up;
 mod error;
 mod intake;
 mod past;
+mod past_events;
 mod set;
 mod status;
 mod stop;
@@ -39,6 +40,7 @@ mod worker;
 pub use catch_up::{CatchUp, CatchUpError, catch_up};
 pub use error::SinkError;
 pub use past::{PastError, PastRange, PastReader, PastRecords, Span};
+pub use past_events::TopicPast;
 pub use set::{RunningSinks, SinkSet, SinksSpec, resolve_topics};
 pub use status::{SinkPosition, SinkState, SinkStatus, SinkView};
 

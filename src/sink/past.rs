@@ -40,6 +40,9 @@ pub struct PastRange {
 
 /// Records that have left the log: what an archive is for whoever reads across both.
 pub trait PastRecords: Send + Sync + fmt::Debug {
+    /// Returns the partitions of a topic that it holds anything of.
+    fn partitions<'a>(&'a self, topic: &'a TopicName) -> SinkFuture<'a, Vec<i32>>;
+
     /// Returns what it holds of a partition, in the order of offsets, as of now.
     fn ranges<'a>(&'a self, partition: &'a TopicPartition) -> SinkFuture<'a, Vec<PastRange>>;
 
@@ -60,6 +63,8 @@ pub struct Span {
     pub since: Option<Timestamp>,
     /// Before this time, where there is one.
     pub before: Option<Timestamp>,
+    /// Below this offset, where there is one.
+    pub until: Option<Offset>,
 }
 
 impl Span {
@@ -68,21 +73,24 @@ impl Span {
         from: 0,
         since: None,
         before: None,
+        until: None,
     };
 
     /// Records with timestamps from `since` to before `before`.
     #[must_use]
     pub const fn of_period(since: Timestamp, before: Timestamp) -> Self {
         Self {
-            from: 0,
             since: Some(since),
             before: Some(before),
+            ..Self::ALL
         }
     }
 
     fn has(&self, record: &SinkRecord) -> bool {
         let late_enough = self.since.is_none_or(|since| record.timestamp >= since);
-        late_enough && self.before.is_none_or(|before| record.timestamp < before)
+        late_enough
+            && self.before.is_none_or(|before| record.timestamp < before)
+            && self.until.is_none_or(|until| record.offset < until)
     }
 
     fn may_be_in(&self, range: &PastRange) -> bool {
@@ -187,6 +195,7 @@ impl<L: Log> PastReader<L> {
         mut each: impl FnMut(SinkRecord) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let (_, end) = self.log_range(partition)?;
+        let end = span.until.map_or(end, |until| until.min(end));
         let mut at = span.from;
         while at < end {
             let (log_start, _) = self.log_range(partition)?;

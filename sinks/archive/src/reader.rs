@@ -1,6 +1,6 @@
 //! Reading back, and checking what was written.
 
-use millstream::log::TopicPartition;
+use millstream::log::{TopicName, TopicPartition};
 use millstream::sink::{PastRange, PastRecords, SinkContext, SinkError, SinkFuture, SinkRecord};
 
 use crate::codec::decode;
@@ -71,6 +71,10 @@ impl ArchiveReader {
 }
 
 impl PastRecords for ArchiveReader {
+    fn partitions<'a>(&'a self, topic: &'a TopicName) -> SinkFuture<'a, Vec<i32>> {
+        Box::pin(self.store.partitions(topic))
+    }
+
     fn ranges<'a>(&'a self, partition: &'a TopicPartition) -> SinkFuture<'a, Vec<PastRange>> {
         Box::pin(async move {
             let files = self.files(partition).await?;

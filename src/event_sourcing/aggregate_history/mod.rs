@@ -11,6 +11,8 @@
 //!   ([`SNAPSHOT_INTERVAL`](super::SNAPSHOT_INTERVAL)), whatever the length of the history; to find the
 //!   snapshot of a time, the times of a few others are looked at (a binary search). Snapshots that do
 //!   not read are passed over, and counted in [`Reads`].
+//! - Whether an event is in the history store, in the archive or on its topic shows in nothing but
+//!   [`Reads::archived`].
 //! - Pages are bounded by entries and bytes.
 //! # Failure
 //! [`HistoryReadError`]; an event that this program cannot read (of a newer one, or damaged) is an
@@ -41,6 +43,7 @@ pub use verify::{Deviation, Verification};
 
 use self::reader::Reader;
 use super::aggregate::Aggregate;
+use super::archived::{ArchivedEventsError, EventArchive};
 use super::current_state::{CurrentState, CurrentStateSerde};
 use super::decision::{AggregateRecord, ReplayError};
 use super::history::Known;
@@ -125,6 +128,8 @@ pub struct Reads {
     pub probes: u64,
     /// Events read.
     pub events: u64,
+    /// Those of them that had left the history store.
+    pub archived: u64,
 }
 
 /// An aggregate at a point, and what it cost to tell.
@@ -164,6 +169,9 @@ pub enum HistoryReadError {
     /// ([`without_index_by_time`](super::EventSourced::without_index_by_time)).
     #[error("aggregate type {0} keeps no index of its events by time")]
     NoIndex(&'static str),
+    /// Events that have left the history store were not brought back.
+    #[error(transparent)]
+    Archived(#[from] ArchivedEventsError),
     /// A cursor that no page has given out.
     #[error("`{0}` is no cursor")]
     BadCursor(String),
@@ -176,6 +184,7 @@ pub(super) struct StoreNames {
     pub(super) history: String,
     pub(super) snapshots: String,
     pub(super) index: Option<String>,
+    pub(super) archive: EventArchive,
 }
 
 /// Reads the history of the aggregates of one type; made by
@@ -318,6 +327,9 @@ fn state_failed(store: &str, error: StateError) -> HistoryReadError {
 
 /// [`AggregateHistory`] without its types: states are JSON.
 pub(crate) trait HistoryReader: Send + Sync {
+    /// Where events are that have left the history store.
+    fn archive(&self) -> &EventArchive;
+
     fn known(
         &self,
         queries: &QueryRegistry,
@@ -385,6 +397,10 @@ fn untyped<S: Serialize>(found: AsOf<S>) -> Result<AsOf<Value>, HistoryReadError
 }
 
 impl<A: Aggregate> HistoryReader for AggregateHistory<A> {
+    fn archive(&self) -> &EventArchive {
+        &self.stores.archive
+    }
+
     fn known(
         &self,
         queries: &QueryRegistry,

@@ -16,9 +16,9 @@ use super::reader::{PageLimit, upcast};
 use super::{AggregateHistory, HistoryReadError, PAGE_ENTRIES_MAX, failed, state_failed};
 use crate::clock::Timestamp;
 use crate::event_sourcing::aggregate::Aggregate;
+use crate::event_sourcing::archived::StoredEvent;
 use crate::event_sourcing::decision::ReadEntry;
 use crate::event_sourcing::event_index::{EventIndexKey, IndexedEvent, time_bytes};
-use crate::event_sourcing::history::HistoryEntry;
 use crate::format::value;
 use crate::query::QueryRegistry;
 use crate::state::ReadHandle;
@@ -99,18 +99,22 @@ impl<A: Aggregate> AggregateHistory<A> {
         hits.retain(|hit| safe.as_ref().is_none_or(|safe| hit.key <= *safe));
         hits.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         let mut page = PageLimit::new(limit);
-        let mut events = Vec::with_capacity(hits.len().min(limit));
+        let mut stored = Vec::with_capacity(hits.len().min(limit));
         let mut last = None;
         let mut cut = false;
         for hit in &hits {
             let (key, entry) = self.fetch(index, hit)?;
-            if !page.takes(entry.event.len()) {
+            if !page.takes(entry.event_bytes()) {
                 cut = true;
                 break;
             }
-            let read = ReadEntry::<A>::parse(&key.event, &entry)?;
-            events.push(upcast(&read)?);
+            stored.push((key.event, entry));
             last = Some(&hit.key);
+        }
+        let whole = self.stores.archive.bring_back(stored)?;
+        let mut events = Vec::with_capacity(whole.len());
+        for (key, entry) in &whole {
+            events.push(upcast(&ReadEntry::<A>::parse(key, entry)?)?);
         }
         let cursor = if cut { last } else { safe.as_ref() };
         Ok(EventsOfPeriod {
@@ -126,7 +130,7 @@ impl<A: Aggregate> AggregateHistory<A> {
         &self,
         index: &str,
         hit: &Hit<'_>,
-    ) -> Result<(EventIndexKey, HistoryEntry), HistoryReadError> {
+    ) -> Result<(EventIndexKey, StoredEvent), HistoryReadError> {
         let store = &self.stores.history;
         let key = EventIndexKey::decode(&hit.key).map_err(|error| failed(index, error.into()))?;
         let mut bytes = Vec::new();
@@ -142,7 +146,7 @@ impl<A: Aggregate> AggregateHistory<A> {
             );
             failed(store, gap.into())
         })?;
-        let entry = HistoryEntry::decode(plain).map_err(|error| failed(store, error.into()))?;
+        let entry = StoredEvent::decode(plain).map_err(|error| failed(store, error.into()))?;
         Ok((key, entry))
     }
 }

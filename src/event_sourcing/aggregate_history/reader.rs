@@ -9,6 +9,7 @@ use super::{HistoryReadError, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, Point, Reads, St
 use super::{failed, state_failed};
 use crate::clock::Timestamp;
 use crate::event_sourcing::aggregate::Aggregate;
+use crate::event_sourcing::archived::{RETURN_BYTES_MAX, RETURN_ENTRIES_MAX, StoredEvent};
 use crate::event_sourcing::decision::{AggregateRecord, ReadEntry};
 use crate::event_sourcing::envelope::Envelope;
 use crate::event_sourcing::history::{HistoryEntry, HistoryKey, Known};
@@ -26,6 +27,17 @@ pub(super) struct Reader<'a, A> {
     aggregate_id: String,
     pub(super) reads: Reads,
     aggregate: PhantomData<fn() -> A>,
+}
+
+/// What one scan of the history store has come to.
+#[derive(Default)]
+struct Stretch {
+    /// Events that have left the store, after those that were visited.
+    left: Vec<(HistoryKey, StoredEvent)>,
+    /// Where to go on behind them; `None` at the end.
+    next: Option<u64>,
+    /// The visitor wants no more.
+    ended: bool,
 }
 
 /// What ends a page.
@@ -182,7 +194,8 @@ impl<'a, A: Aggregate> Reader<'a, A> {
         }))
     }
 
-    /// Calls `visit` with the events from version `first` to `last` until it answers `false`.
+    /// Calls `visit` with the events from version `first` to `last` until it answers `false`. Those
+    /// that have left the store are brought back a batch at a time.
     pub(super) fn each(
         &mut self,
         first: u64,
@@ -193,18 +206,68 @@ impl<'a, A: Aggregate> Reader<'a, A> {
             ReadEntry<'_, A>,
         ) -> Result<bool, HistoryReadError>,
     ) -> Result<(), HistoryReadError> {
+        let mut from = Some(first);
+        while let Some(first) = from.filter(|first| *first <= last) {
+            let stretch = self.stretch(first, last, &mut visit)?;
+            if stretch.ended {
+                return Ok(());
+            }
+            from = stretch.next;
+            for (key, entry) in self.stores.archive.bring_back(stretch.left)? {
+                self.reads.events += 1;
+                self.reads.archived += 1;
+                if !visit(&key, &entry, ReadEntry::parse(&key, &entry)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits events as long as they are in the store, and then collects those that have left.
+    fn stretch(
+        &mut self,
+        first: u64,
+        last: u64,
+        visit: &mut impl FnMut(
+            &HistoryKey,
+            &HistoryEntry,
+            ReadEntry<'_, A>,
+        ) -> Result<bool, HistoryReadError>,
+    ) -> Result<Stretch, HistoryReadError> {
         let store = &self.stores.history;
         let (from, to) = versions(&self.aggregate_id, first, last);
         let reads = &mut self.reads;
+        let (mut stretch, mut bytes) = (Stretch::default(), 0);
         let mut look = |key: &[u8], stored: &[u8]| -> Result<bool, HistoryReadError> {
-            reads.events += 1;
             let undecoded = |error: BoxError| failed(store, error);
             let key = HistoryKey::decode(key).map_err(|error| undecoded(error.into()))?;
             let (_, plain) = value::decode(stored)
                 .ok_or_else(|| undecoded("stored value is too short to hold a timestamp".into()))?;
-            let entry = HistoryEntry::decode(plain).map_err(|error| undecoded(error.into()))?;
-            let read = ReadEntry::parse(&key, &entry)?;
-            visit(&key, &entry, read)
+            let stored = StoredEvent::decode(plain).map_err(|error| undecoded(error.into()))?;
+            let version = key.version;
+            match stored {
+                StoredEvent::Whole(entry) if stretch.left.is_empty() => {
+                    reads.events += 1;
+                    let goes_on = visit(&key, &entry, ReadEntry::parse(&key, &entry)?)?;
+                    stretch.ended = !goes_on;
+                    Ok(goes_on)
+                }
+                StoredEvent::Whole(_) => {
+                    stretch.next = Some(version);
+                    Ok(false)
+                }
+                left @ StoredEvent::Archived(_) => {
+                    bytes += left.event_bytes();
+                    stretch.left.push((key, left));
+                    let full =
+                        stretch.left.len() >= RETURN_ENTRIES_MAX || bytes >= RETURN_BYTES_MAX;
+                    if full {
+                        stretch.next = version.checked_add(1);
+                    }
+                    Ok(!full)
+                }
+            }
         };
         let broke = self
             .handle
@@ -216,7 +279,8 @@ impl<'a, A: Aggregate> Reader<'a, A> {
                 }
             })
             .map_err(|error| state_failed(store, error))?;
-        broke.unwrap_or(Ok(()))
+        broke.unwrap_or(Ok(()))?;
+        Ok(stretch)
     }
 
     /// Returns the aggregate at its newest readable snapshot up to a version.

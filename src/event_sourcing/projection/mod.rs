@@ -48,7 +48,8 @@ pub use progress::{ProjectionPhase, ProjectionProgress};
 use self::processor::ProjectionProcessor;
 use super::aggregate::Aggregate;
 use super::aggregate_history::{ProjectionEndpoint, ProjectionStores, StoreNames};
-use super::history::{HistoryEntry, HistoryKey, history_range};
+use super::archived::StoredEvent;
+use super::history::{HistoryKey, history_range};
 use super::rebuild::SliceLimits;
 use super::recorded::RecordedEvent;
 use super::stores::HistoryKeySerde;
@@ -282,7 +283,7 @@ pub struct Projections<A: Aggregate> {
     pub(super) name: String,
     pub(super) limits: SliceLimits,
     pub(super) events: KStream<String, RecordedEvent<A::Event, A::State>>,
-    pub(super) history: StoreHandle<HistoryKey, HistoryEntry>,
+    pub(super) history: StoreHandle<HistoryKey, StoredEvent>,
     pub(super) snapshots: StoreHandle<HistoryKey, Vec<u8>>,
     /// Made with the first projection: an aggregate without any needs none.
     pub(super) progress: Rc<OnceCell<StoreHandle<String, ProjectionProgress>>>,
@@ -363,7 +364,7 @@ impl<A: Aggregate> Projections<A> {
             projection.clone(),
             control.clone(),
         );
-        let limits = self.limits;
+        let (limits, archive) = (self.limits, self.stores.archive.clone());
         let rows = self
             .events
             .process(
@@ -375,6 +376,7 @@ impl<A: Aggregate> Projections<A> {
                         metrics: metrics.map(|metrics| metrics.projection(&projection.name)),
                         projection: projection.clone(),
                         history,
+                        archive: archive.clone(),
                         snapshots,
                         progress,
                         slots: [even, odd],

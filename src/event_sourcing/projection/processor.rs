@@ -8,10 +8,12 @@
 use std::ops::Bound;
 
 use super::super::aggregate::Aggregate;
+use super::super::archived::{EventArchive, StoredEvent};
 use super::super::decision::{AggregateRecord, ReadEntry, replay};
-use super::super::history::{HistoryEntry, HistoryKey, history_range};
+use super::super::history::{HistoryKey, history_range};
 use super::super::rebuild::SliceLimits;
 use super::super::recorded::{Occasion, RecordedEvent};
+use super::super::repository::events;
 use super::super::snapshot::Snapshot;
 use super::super::stores::RebuildPosition;
 use super::progress::slot;
@@ -32,7 +34,9 @@ const BETWEEN_SLICES: std::time::Duration = std::time::Duration::from_millis(10)
 
 pub(super) struct ProjectionProcessor<A: Aggregate, K, V> {
     pub(super) projection: Projection<A, K, V>,
-    pub(super) history: StoreRef<HistoryKey, HistoryEntry>,
+    pub(super) history: StoreRef<HistoryKey, StoredEvent>,
+    /// Where events are that have left history.
+    pub(super) archive: EventArchive,
     pub(super) snapshots: StoreRef<HistoryKey, Vec<u8>>,
     pub(super) progress: StoreRef<String, ProjectionProgress>,
     pub(super) slots: [StoreRef<K, V>; 2],
@@ -352,15 +356,12 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
             Some(position) => self.folded(&position.aggregate_id, position.version)?,
             None => None,
         };
-        let (mut entries, mut bytes) = (0, 0);
+        let slice = (start, Bound::Unbounded);
+        let slice = events(&self.history, &self.archive, slice, self.limits)?;
+        let bytes: usize = slice.iter().map(|(_, entry)| entry.event.len()).sum();
+        let is_full = slice.len() >= self.limits.entries || bytes >= self.limits.bytes;
         let mut at = build.position.take();
-        for found in self.history.range((start, Bound::Unbounded))? {
-            if entries >= self.limits.entries || bytes >= self.limits.bytes {
-                build.position = at;
-                progress.phase = build.into();
-                return Ok(Slice::Full);
-            }
-            let (key, entry) = found?;
+        for (key, entry) in slice {
             let follows = at
                 .as_ref()
                 .is_some_and(|at| at.aggregate_id == key.aggregate_id);
@@ -372,13 +373,16 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
             let event = RecordedEvent::of_history(read, before, &after);
             self.apply(build.generation, &key.aggregate_id, &event)?;
             build.events = build.events.saturating_add(1);
-            entries += 1;
-            bytes += entry.event.len();
             current = Some(after);
             at = Some(RebuildPosition {
                 aggregate_id: key.aggregate_id,
                 version: key.version,
             });
+        }
+        if is_full {
+            build.position = at;
+            progress.phase = build.into();
+            return Ok(Slice::Full);
         }
         tracing::info!(
             task = %context.task(), projection = self.projection.name,
@@ -416,8 +420,12 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
                 Bound::Excluded(HistoryKey::new(aggregate_id, record.version))
             },
         );
-        for found in self.history.range((from, Bound::Included(last)))? {
-            let (key, entry) = found?;
+        let all = SliceLimits {
+            entries: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let range = (from, Bound::Included(last));
+        for (key, entry) in events(&self.history, &self.archive, range, all)? {
             record = Some(replay::<A>(record, &key, &entry)?);
         }
         Ok(record)

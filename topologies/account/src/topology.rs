@@ -15,6 +15,7 @@
 //! Stores: of each aggregate `<name>-state` and `<name>-rebuild` (derived), `<name>-history` and
 //! `<name>-commands` (record); `transaction-pending` (record); those of the read models (derived).
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use millstream::config::{DurationValue, Parameters};
@@ -78,6 +79,10 @@ pub struct AccountParameters {
     /// How late a movement may be, by event time, to count in its day's turnover; after a reset,
     /// turnover is rebuilt for days as far back. Default `35d`. Higher: more state.
     pub turnover_grace: DurationValue,
+    /// About how many events of an account the history store keeps; older ones are read from the
+    /// archive (`sinks.archive`), and leave the store only once that has them. Default: all. Lower:
+    /// less state, and slower reads of the past.
+    pub history_events: Option<NonZeroU64>,
 }
 
 impl Default for AccountParameters {
@@ -87,6 +92,7 @@ impl Default for AccountParameters {
             bad_events: BadEvents::default(),
             transfer_reissue_after: DurationValue(Patience::default().reissue_after),
             turnover_grace: DurationValue(TURNOVER_GRACE),
+            history_events: None,
         }
     }
 }
@@ -200,10 +206,14 @@ fn accounts(parameters: AccountParameters) -> EventSourced<Account> {
         replies: REPLIES.to_owned(),
         dead_letters: DEAD_LETTERS.to_owned(),
     };
-    EventSourced::new("account", topics)
+    let accounts = EventSourced::new("account", topics)
         .command_memory(memory(parameters))
         .on_event_error(parameters.bad_events.policy())
-        .replies(ReplyHub::new())
+        .replies(ReplyHub::new());
+    match parameters.history_events {
+        Some(events) => accounts.keep_recent(events),
+        None => accounts,
+    }
 }
 
 fn transactions(parameters: AccountParameters) -> ProcessManager<Transaction> {
