@@ -137,12 +137,30 @@ fn every_path_that_is_described_answers_as_described() {
         ),
         ("/verify/{aggregateType}", "/verify/Account", 200),
         ("/verify/{aggregateType}", "/verify/Nobody", 404),
+        ("/projections", "/projections", 200),
+        ("/projections/{name}", "/projections/account-movements", 200),
+        ("/projections/{name}", "/projections/nothing", 404),
+        (
+            "/projections/{name}/verify",
+            "/projections/account-movements/verify",
+            200,
+        ),
+        ("/balances", "/balances", 200),
+        ("/movements", "/movements?limit=1", 200),
+        ("/audit", "/audit", 200),
     ] {
         let answer = daemon.get(real);
         assert_eq!(answer.status, status, "{real}: {answer:?}");
         described.check("get", path, &answer);
         asked.insert(path.to_owned());
     }
+    let rebuild = "/projections/{name}/rebuild";
+    for (name, status) in [("account-movements", 202), ("nothing", 404)] {
+        let answer = daemon.post(&format!("/projections/{name}/rebuild"), None, "");
+        assert_eq!(answer.status, status, "{answer:?}");
+        described.check("post", rebuild, &answer);
+    }
+    asked.insert(rebuild.to_owned());
     assert_eq!(
         asked,
         described.paths(),
