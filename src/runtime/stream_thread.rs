@@ -147,8 +147,8 @@ pub struct StreamThread<L: Log> {
     nothing_to_own: NothingToOwn,
     /// What this thread gets of the process's memory.
     shares: ThreadShares,
-    /// Among how many tasks the cache was shared out last.
-    cached_by: usize,
+    /// What each task was last told to keep cached; `None` when one has begun since.
+    cache_share: Option<usize>,
     /// When the commit that is under way began.
     commit_began: Option<Instant>,
     /// When to show again what the tasks hold.
@@ -229,7 +229,7 @@ impl<L: Log> StreamThread<L> {
             idles_until: None,
             nothing_to_own: NothingToOwn::default(),
             shares,
-            cached_by: 0,
+            cache_share: None,
             commit_began: None,
             shows_memory_at: 0,
             last_purge: now,

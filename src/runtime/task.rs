@@ -83,6 +83,8 @@ pub(crate) struct Task<M> {
     pub(crate) committed_at: Timestamp,
     /// Outputs are in the open transaction.
     has_outputs: bool,
+    /// A commit has come since a processor prepared something last.
+    prepared: bool,
     /// The first commit writes every offset, unchanged ones too.
     offsets_written: bool,
     topology: Arc<ResolvedTopology>,

@@ -28,8 +28,9 @@
 //!
 //! An offset out of range is told without a version (`rd_kafka_offset_reset`), so that a seek does not
 //! outdate it, and one that crosses a seek also stops the fetching that the seek began. It names the
-//! offset it is about: if that is not our position, it says nothing about it, and the seek that
-//! follows every error entry asks again.
+//! offset it is about: if that is not our position, and nothing was taken since the position was set, it
+//! says nothing about it, and the seek that follows every error entry asks again. After a record it may
+//! be a truncated log, found where the client reads ahead, and is told.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -54,6 +55,8 @@ pub(super) struct Partition {
     condition: Option<FetchError>,
     /// A seek was begun and not confirmed: the queue may hold records of the old position.
     unsettled: bool,
+    /// No record was taken since the position was set.
+    fresh: bool,
     /// An error entry was taken: librdkafka's position is not to be trusted before a seek.
     misplaced: bool,
     /// The partition, to ask librdkafka for its position with.
@@ -84,6 +87,7 @@ impl Partition {
             position: offset,
             condition: None,
             unsettled: false,
+            fresh: true,
             misplaced: false,
             place: PartitionList::of([(at, 0)])?,
             former: None,
@@ -110,6 +114,7 @@ impl Partition {
         self.position = offset;
         self.condition = None;
         self.unsettled = false;
+        self.fresh = true;
         self.misplaced = false;
         self.settled(client);
     }
@@ -175,8 +180,18 @@ impl Partition {
         } else if !self.misplaced {
             self.follow(client);
         }
-        let told = self.condition.take();
-        match told.filter(|condition| concerns(condition, self.position)) {
+        self.fresh &= delivered == 0;
+        let told = self.condition.take().filter(|condition| {
+            let told = !self.fresh || concerns(condition, self.position);
+            if !told {
+                tracing::warn!(
+                    partition = %at, offset = condition.offset, position = self.position,
+                    "an offset out of range is of before the last seek: asking again"
+                );
+            }
+            told
+        });
+        match told {
             // Records first: the condition is of the position behind them.
             condition @ Some(_) if delivered > 0 => {
                 self.condition = condition;

@@ -110,11 +110,11 @@ impl<L: Log> StreamThread<L> {
 
     /// Shares the cache out anew when tasks have come or gone since.
     pub(super) fn share_cache(&mut self) {
-        if self.cached_by == self.slots.len() {
+        let share = self.cache_bytes();
+        if self.cache_share == Some(share) {
             return;
         }
-        self.cached_by = self.slots.len();
-        let share = self.cache_bytes();
+        self.cache_share = Some(share);
         self.live().for_each(|task| task.share_cache(share));
     }
 

@@ -232,6 +232,7 @@ impl<L: Log> StreamThread<L> {
             globals: self.spec.globals.clone(),
         })?;
         self.slots.insert(id, Slot::Live(Box::new(task)));
+        self.cache_share = None;
         Ok(())
     }
 

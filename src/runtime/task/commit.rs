@@ -217,6 +217,7 @@ impl<M: LogMessage> Task<M> {
         }
         self.group.mark_committed();
         self.has_outputs = false;
+        self.prepared = true;
         self.offsets_written = true;
         self.committed_at = now;
         self.punctuated = false;

@@ -64,6 +64,7 @@ impl<M: LogMessage> Task<M> {
             generation,
             committed_at: now,
             has_outputs: false,
+            prepared: false,
             offsets_written: false,
             topology,
             chain,
@@ -152,8 +153,9 @@ impl<M: LogMessage> Task<M> {
     ) -> Result<bool, Fault> {
         while let Progress::Initialising(index) = self.progress {
             let Some(processor) = self.chain.processors.get(index).map(Rc::clone) else {
-                // Queries see what is committed: not before all that was prepared is.
-                if self.has_results() {
+                // Queries see what is committed: not before all that was prepared is. Once: a store that
+                // is never clean must not keep its task from running.
+                if self.has_results() && !self.prepared {
                     self.cx.request_commit();
                     return Ok(false);
                 }
@@ -164,6 +166,7 @@ impl<M: LogMessage> Task<M> {
             self.cx.begin_other(self.cx.stream_time().unwrap_or(now));
             match processor.borrow_mut().init(&mut self.cx) {
                 Ok(init) => {
+                    self.prepared = false;
                     self.release(producer)?;
                     if init == Init::Continue {
                         self.cx.request_commit();

@@ -22,6 +22,10 @@ const SWEPT_AT_ONCE: usize = 2 * SWEPT_EVERY;
 /// How many it looks at on the way to the end of a key. One with more versions is passed over.
 const SWEPT_AT_MOST: usize = 4 * SWEPT_AT_ONCE;
 
+/// A round goes through all versions, and the next one begins when the horizon has moved on by this part
+/// of the history: what was not past in the last one is not looked at again before.
+const ROUNDS_PER_HISTORY: i64 = 4;
+
 /// How far a store was looked through for versions that nobody can ask for any more.
 ///
 /// A write drops those of its own key; keys that are never written again would keep theirs for ever,
@@ -29,8 +33,11 @@ const SWEPT_AT_MOST: usize = 4 * SWEPT_AT_ONCE;
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     writes: usize,
-    /// The first local key of the next look; empty to begin. In memory only: a new owner begins anew.
+    /// The first local key of the next look; empty between rounds. In memory only: a new owner begins
+    /// anew.
     from: Vec<u8>,
+    /// The horizon at which the next round begins.
+    not_before: Option<Timestamp>,
 }
 
 impl CommitBatch {
@@ -68,8 +75,13 @@ impl CommitBatch {
         for expired in slot.versions_before(&inner, key, horizon)? {
             self.put(store, &expired, None)?;
         }
-        for unused in slot.sweep(&inner, horizon)? {
-            self.put(store, &unused, None)?;
+        // ORDER: by what is applied. Every version in this batch was let in by that horizon or a later
+        // one, so that none lies before what is dropped, nor in its place; by the batch's own, a delete
+        // could go that hides a version from this very batch.
+        if let Some(applied) = slot.observed().time {
+            for unused in slot.sweep(&inner, applied.saturating_sub(history), history)? {
+                self.put(store, &unused, None)?;
+            }
         }
         Ok(())
     }
@@ -96,13 +108,12 @@ impl Stored {
 impl Slot {
     /// The local keys of the next versions, in the order of keys, that nobody can ask for any more:
     /// those that were superseded at `horizon` or before, and a delete from before it that is the last
-    /// of its key.
-    ///
-    /// What the batch at hand has written is never among them: it is not older than the horizon.
+    /// of its key. The horizon is that of what is applied, as is what is looked at.
     fn sweep(
         &self,
         inner: &std::sync::Arc<super::Inner>,
         horizon: Timestamp,
+        history: i64,
     ) -> Result<Vec<Box<[u8]>>, StateError> {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         sweep.writes += 1;
@@ -112,6 +123,12 @@ impl Slot {
         sweep.writes = 0;
         let from = std::mem::take(&mut sweep.from);
         let from = Some(&from[..]).filter(|from| !from.is_empty());
+        if from.is_none() {
+            if sweep.not_before.is_some_and(|begin| horizon < begin) {
+                return Ok(Vec::new());
+            }
+            sweep.not_before = Some(horizon.saturating_add(history / ROUNDS_PER_HISTORY));
+        }
         let db = TaskDb {
             inner: std::sync::Arc::clone(inner),
         };
@@ -136,7 +153,9 @@ impl Slot {
                 last => {
                     unused.extend(last.and_then(|last| last.unused_as_last(horizon)));
                     if seen >= SWEPT_AT_ONCE {
-                        sweep.from.extend_from_slice(&stored.local_key);
+                        // From the first version that the key may have by then: with a part of them in
+                        // view, a delete would be taken for all there is.
+                        put_local(&mut sweep.from, stored.key(), i64::MIN);
                         return Ok(unused);
                     }
                 }
@@ -149,9 +168,14 @@ impl Slot {
 
     fn stored(&self, (local_key, local): (Box<[u8]>, Box<[u8]>)) -> Result<Stored, StateError> {
         let (_, timestamp) = split_local(&local_key).map_err(|error| decode(self, error))?;
+        let (_, version) = value::decode(&local).ok_or_else(|| StateError::Decode {
+            store: self.name.clone(),
+            source: "stored value is too short to hold a timestamp".into(),
+        })?;
+        let version = split_value(version).map_err(|error| decode(self, error))?;
         Ok(Stored {
             timestamp,
-            is_delete: plain(self, &local)?.is_none(),
+            is_delete: version.is_none(),
             local_key,
         })
     }

@@ -154,6 +154,71 @@ fn versions_that_nobody_can_ask_for_leave_the_disk_with_the_next_write_of_their_
     );
 }
 
+/// Writes a version of a hundred keys: enough to look for what others have left behind.
+fn busy(store: &VersionedStore<String, i64>, time: i64) {
+    for number in 0..100 {
+        store.put(format!("busy-{number}"), number, time).unwrap();
+    }
+}
+
+#[test]
+fn a_past_delete_stays_as_long_as_something_may_come_to_lie_before_it() {
+    for persistence in [Persistence::RocksDb, Persistence::InMemory] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path(), persistence);
+        let store = versions(&db);
+        let mut log = Vec::new();
+        let [hidden, again] = ["hidden", "again"].map(str::to_owned);
+        store.delete(&hidden, 100).unwrap();
+        store.delete(&again, 100).unwrap();
+        commit(&db, &store, &mut log);
+        // In one batch: a version before the one delete, one in the place of the other, and then time
+        // passes until both deletes are past.
+        store.put(hidden.clone(), 1, 95).unwrap();
+        store.put(again.clone(), 2, 100).unwrap();
+        busy(&store, 121);
+        commit(&db, &store, &mut log);
+        for _ in 0..10 {
+            assert_eq!(store.get(&hidden).unwrap(), None, "{persistence:?}");
+            let found = store.get(&again).unwrap().map(|version| version.value);
+            assert_eq!(found, Some(2), "{persistence:?}");
+            busy(&store, 130);
+            commit(&db, &store, &mut log);
+        }
+    }
+}
+
+#[test]
+fn a_look_that_ends_before_a_key_begins_anew_with_its_first_version() {
+    for persistence in [Persistence::RocksDb, Persistence::InMemory] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path(), persistence);
+        let store = versions(&db);
+        let mut log = Vec::new();
+        // The first look goes through as many versions as come before the delete.
+        for number in 0..64 {
+            store.put(format!("a{number:02}"), number, 100).unwrap();
+        }
+        let key = "kkk".to_owned();
+        store.delete(&key, 100).unwrap();
+        commit(&db, &store, &mut log);
+        for number in 0..32 {
+            store.put(format!("z{number:02}"), number, 100).unwrap();
+        }
+        commit(&db, &store, &mut log);
+        // In time still, before the delete.
+        store.put(key.clone(), 1, 90).unwrap();
+        commit(&db, &store, &mut log);
+        for time in [125, 126, 127] {
+            for number in 0..32 {
+                store.put(format!("z{number:02}"), number, time).unwrap();
+            }
+            commit(&db, &store, &mut log);
+            assert_eq!(store.get(&key).unwrap(), None, "{persistence:?} at {time}");
+        }
+    }
+}
+
 #[test]
 fn what_keys_leave_behind_that_are_never_written_again_leaves_the_disk_with_writes_of_others() {
     for persistence in [Persistence::RocksDb, Persistence::InMemory] {
@@ -175,16 +240,13 @@ fn what_keys_leave_behind_that_are_never_written_again_leaves_the_disk_with_writ
             backend.range(&[0, 0], None, false).count()
         };
         assert_eq!(count(), 300 * 7, "{persistence:?}");
-        // A round over what is there takes half as many writes.
-        for round in 0..12 {
-            for number in 0..100 {
-                let key = format!("busy-{number}");
-                store.put(key, number, 1_000 + round).unwrap();
-            }
+        // A round over what is there takes half as many writes; the first begins before it is past.
+        for _ in 0..40 {
+            busy(&store, 1_000);
             commit(&db, &store, &mut log);
         }
-        assert_eq!(count(), 300 + 100 * 12, "{persistence:?}");
-        assert_eq!(log.len(), 300 * 7 + 1_200, "no deletes in the changelog");
+        assert_eq!(count(), 300 + 100, "{persistence:?}");
+        assert_eq!(log.len(), 300 * 7 + 4_000, "no deletes in the changelog");
         for number in 0..300 {
             assert_eq!(at(&store, &format!("gone-{number}"), 2_000), None);
             let kept = at(&store, &format!("kept-{number}"), 2_000);

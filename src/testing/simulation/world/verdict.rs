@@ -5,7 +5,7 @@ use crate::log::TopicName;
 use crate::log::embedded::RecordStatus;
 use crate::runtime::{Step, SubTopologyRef};
 use crate::testing::simulation::check::{self, Stores, Wrong};
-use crate::testing::simulation::process::{APPLICATION, Process};
+use crate::testing::simulation::process::{APPLICATION, Life, Process};
 use crate::testing::simulation::scenario::Scenario;
 use crate::testing::simulation::{folds, globals};
 use crate::topology::TaskId;
@@ -152,7 +152,13 @@ impl World {
     /// global table.
     pub(super) fn probe_globals(&mut self) -> Result<(), Wrong> {
         for index in 0..self.processes.len() {
+            if matches!(self.processes[index].life, Life::Gone) {
+                continue;
+            }
             self.kill(index, "before the probe")?;
+            // All of them are asked afterwards.
+            let now = self.now();
+            self.processes[index].kill(now);
             let dir = self.processes[index].dir.clone();
             if self.rng.bool() && dir.exists() {
                 self.note(format!("process {index} loses its disk"));
