@@ -373,6 +373,7 @@ mod tests {
             "sink",
             "http",
             "process",
+            "projection",
         ];
         for metric in Metric::ALL {
             let Spec {
@@ -393,9 +394,16 @@ mod tests {
                 Type::Counter => assert!(name.ends_with("_total"), "{name}"),
                 Type::Histogram(_) => assert!(name.ends_with("_seconds"), "{name}"),
                 Type::Gauge => {
-                    let unit = ["_records", "_bytes", "_aborts", "_info", "_state"]
-                        .iter()
-                        .any(|unit| name.ends_with(unit));
+                    let units = [
+                        "_records",
+                        "_bytes",
+                        "_aborts",
+                        "_events",
+                        "_generation",
+                        "_info",
+                        "_state",
+                    ];
+                    let unit = units.iter().any(|unit| name.ends_with(unit));
                     assert!(unit, "{name}");
                 }
             }

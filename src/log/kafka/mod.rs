@@ -51,7 +51,7 @@ impl KafkaLog {
     ///
     /// `properties` are librdkafka's, by their flat names (`security.protocol`, `sasl.username`,
     /// `ssl.ca.location`, `compression.type`, …). They apply to every client and override the
-    /// defaults here: `message.max.bytes` 16 MiB less 64 KiB; producers `compression.type` `lz4`, `linger.ms` 5,
+    /// defaults here: `message.max.bytes` 16 MiB less 64 KiB; producers `compression.type` `lz4`, `linger.ms` 25,
     /// `retry.backoff.ms` 1, a queue of 500,000 records or 128 MiB; consumers `fetch.wait.max.ms`
     /// 100, `fetch.queue.backoff.ms` 5, a prefetch of 32 MiB per partition, CRCs checked.
     ///
