@@ -41,6 +41,9 @@ use crate::runtime::{CrashPoint, PlantedBug, SubTopologyRef};
 use crate::state::{StateError, TaskDb};
 use crate::topology::{TaskId, TopicRef};
 
+/// How long a step opens tasks at most, the last one's time apart.
+const OPENING_MAX_MS: i64 = 250;
+
 impl<L: Log> StreamThread<L> {
     /// Opens the tasks that were assigned.
     pub(super) fn open_tasks(&mut self, now: Timestamp) -> Result<bool, Fault> {
@@ -54,9 +57,15 @@ impl<L: Log> StreamThread<L> {
             .filter(|(_, slot)| matches!(slot, Slot::Created(created) if created.not_before <= now))
             .map(|(id, _)| *id)
             .collect();
+        let began = self.spec.clock.now_ms();
         for id in &due {
             if let Err(fault) = self.open_task(*id, now) {
                 return self.postpone(*id, fault, now).map(|()| true);
+            }
+            // Each asks the broker and opens a database. Of many, those that run go on meanwhile: their
+            // transaction would time out.
+            if self.spec.clock.now_ms().saturating_sub(began) >= OPENING_MAX_MS {
+                break;
             }
         }
         Ok(!due.is_empty())
