@@ -6,10 +6,11 @@ use tokio::runtime::Runtime;
 
 use super::load::Loaded;
 use super::outcome::{Exit, print};
+use super::period::Period;
 use super::sinks::of_target;
 use super::{Archive, ExitCode};
 use crate::clock::Timestamp;
-use crate::event_sourcing::{format_timestamp, parse_timestamp};
+use crate::event_sourcing::format_timestamp;
 use crate::format::record_line::RecordLine;
 use crate::log::{TopicName, TopicPartition};
 use crate::sink::{ConfiguredSink, PastRange, PastRecords, SinkRecord};
@@ -17,33 +18,25 @@ use crate::sink::{ConfiguredSink, PastRange, PastRecords, SinkRecord};
 /// What is wanted of the records.
 struct Wanted<'a> {
     arguments: &'a Archive,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    period: Period,
 }
 
 impl<'a> Wanted<'a> {
     fn of(arguments: &'a Archive) -> Result<Self, Exit> {
-        let time = |text: &Option<String>| {
-            let parsed = text.as_deref().map(parse_timestamp).transpose();
-            parsed.map_err(|error| Exit::because(ExitCode::Usage, &error))
-        };
-        Ok(Self {
-            arguments,
-            from: time(&arguments.from)?,
-            to: time(&arguments.to)?,
-        })
+        let period = Period::of(arguments.from.as_deref(), arguments.to.as_deref())?;
+        Ok(Self { arguments, period })
     }
 
     fn may_be_in(&self, range: &PastRange) -> bool {
-        self.from.is_none_or(|from| range.max_timestamp >= from)
-            && self.to.is_none_or(|to| range.min_timestamp < to)
+        let Period { from, to } = self.period;
+        from.is_none_or(|from| range.max_timestamp >= from)
+            && to.is_none_or(|to| range.min_timestamp < to)
     }
 
     fn has(&self, record: &SinkRecord) -> bool {
         let key = self.arguments.key.as_deref().map(str::as_bytes);
         key.is_none_or(|key| record.key.as_deref() == Some(key))
-            && self.from.is_none_or(|from| record.timestamp >= from)
-            && self.to.is_none_or(|to| record.timestamp < to)
+            && self.period.contains(record.timestamp)
     }
 }
 

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use super::Events;
 use super::ask::{Daemon, PAGE_ENTRIES, columns, shown, text_of};
 use super::inspect::list;
 use super::outcome::{Exit, complain, print};
-use super::{Events, ExitCode};
-use crate::clock::Timestamp;
+use super::period::Period;
 use crate::event_sourcing::parse_timestamp;
 
 pub(super) fn events(arguments: &Events) -> Result<(), Exit> {
@@ -52,21 +52,13 @@ pub(super) fn events(arguments: &Events) -> Result<(), Exit> {
 /// What is asked for, of one aggregate: the daemon has no index for that.
 struct Wanted<'a> {
     arguments: &'a Events,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    period: Period,
 }
 
 impl<'a> Wanted<'a> {
     fn of(arguments: &'a Events) -> Result<Self, Exit> {
-        let time = |text: &Option<String>| {
-            let parsed = text.as_deref().map(parse_timestamp).transpose();
-            parsed.map_err(|error| Exit::because(ExitCode::Usage, &error))
-        };
-        Ok(Self {
-            arguments,
-            from: time(&arguments.from)?,
-            to: time(&arguments.to)?,
-        })
+        let period = Period::of(arguments.from.as_deref(), arguments.to.as_deref())?;
+        Ok(Self { arguments, period })
     }
 
     fn takes(&self, event: &Value) -> bool {
@@ -79,9 +71,7 @@ impl<'a> Wanted<'a> {
         let time = text("/timestamp").and_then(|time| parse_timestamp(time).ok());
         fits(&self.arguments.event_type, "/eventType")
             && fits(&self.arguments.actor, "/metadata/actorId")
-            && time.is_some_and(|time| {
-                self.from.is_none_or(|from| from <= time) && self.to.is_none_or(|to| time < to)
-            })
+            && time.is_some_and(|time| self.period.contains(time))
     }
 }
 

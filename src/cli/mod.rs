@@ -26,6 +26,7 @@ mod inspect;
 mod load;
 mod log_choice;
 mod outcome;
+mod period;
 mod plan;
 mod projections;
 mod replay;

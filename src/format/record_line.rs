@@ -14,16 +14,23 @@ use crate::clock::Timestamp;
 use crate::log::{Headers, Offset};
 use crate::sink::SinkRecord;
 
-/// Text, or base64 of what is none.
+/// Bytes in JSON: text, or base64 of what is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Bytes {
+pub enum Bytes {
+    /// UTF-8.
     Text(String),
-    Other { base64: String },
+    /// Anything else.
+    Other {
+        /// In the standard alphabet, padded.
+        base64: String,
+    },
 }
 
 impl Bytes {
-    fn of(bytes: &[u8]) -> Self {
+    /// Shows bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
             Err(_) => Self::Other {
@@ -32,7 +39,11 @@ impl Bytes {
         }
     }
 
-    fn into_bytes(self) -> Result<Vec<u8>, String> {
+    /// Returns the bytes.
+    ///
+    /// # Errors
+    /// In words, when what calls itself base64 is none.
+    pub fn into_bytes(self) -> Result<Vec<u8>, String> {
         match self {
             Self::Text(text) => Ok(text.into_bytes()),
             Self::Other { base64 } => STANDARD.decode(base64).map_err(|error| error.to_string()),

@@ -5,8 +5,7 @@
 //! a field of its own. A value is a string that holds its JSON, not JSON in JSON: it comes back byte
 //! for byte.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use millstream::format::record_line::Bytes;
 use millstream::log::{Headers, Offset};
 use millstream::sink::SinkRecord;
 use serde::{Deserialize, Serialize};
@@ -45,32 +44,6 @@ struct Line {
     value: Option<Bytes>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<(String, Option<Bytes>)>,
-}
-
-/// Text, or base64 of what is none.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Bytes {
-    Text(String),
-    Other { base64: String },
-}
-
-impl Bytes {
-    fn of(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Other {
-                base64: STANDARD.encode(bytes),
-            },
-        }
-    }
-
-    fn into_bytes(self) -> Result<Vec<u8>, String> {
-        match self {
-            Self::Text(text) => Ok(text.into_bytes()),
-            Self::Other { base64 } => STANDARD.decode(base64).map_err(|error| error.to_string()),
-        }
-    }
 }
 
 /// Where records come from.

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::changes::changes;
 use super::reader::Reader;
-use super::verify::{Deviation, EVENTS_MAX, Verification, begin, next_aggregate};
-use super::{HistoryReadError, PAGE_ENTRIES_MAX, StoreNames, failed, state_failed};
+use super::verify::{Deviation, Verification, begin, compare_each, next_aggregate};
+use super::{HistoryReadError, StoreNames, failed, state_failed};
 use crate::event_sourcing::aggregate::Aggregate;
 use crate::event_sourcing::decision::AggregateRecord;
 use crate::event_sourcing::projection::{
@@ -236,33 +236,19 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Verification, HistoryReadError> {
-        let (first, mut after) = begin(cursor)?;
-        let limit = u64::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u64::MAX);
+        let from = begin(cursor)?;
         let handles = queries.store_handles(&self.stores.progress)?;
-        let mut found = Verification {
-            aggregates: 0,
-            events: 0,
-            difference: None,
-            cursor: None,
-            partitions_compared: handles.served.keys().copied().collect(),
-            partitions_missing: handles.missing(),
-        };
-        for (partition, handle) in handles.served.range(first..) {
-            let mut last = after.take().filter(|_| *partition == first);
-            while let Some(id) = self.next_aggregate(handle, last.as_deref())? {
-                if found.aggregates >= limit || found.events >= EVENTS_MAX {
-                    found.cursor = Some(format!("{partition}@{}", last.unwrap_or_default()));
-                    return Ok(found);
-                }
-                found.difference = self.compare(handle, &id, &mut found.events)?;
-                found.aggregates += 1;
-                if found.difference.is_some() {
-                    return Ok(found);
-                }
-                last = Some(id);
-            }
-        }
-        Ok(found)
+        compare_each(
+            &handles,
+            from,
+            limit,
+            |handle, last| self.next_aggregate(handle, last),
+            |handle, id| {
+                let mut events = 0;
+                let difference = self.compare(handle, id, &mut events)?;
+                Ok((difference, events))
+            },
+        )
     }
 }
 

@@ -17,12 +17,12 @@ use crate::event_sourcing::event_index::EventIndexKey;
 use crate::event_sourcing::history::HistoryKey;
 use crate::event_sourcing::snapshot::Snapshot;
 use crate::format::value;
-use crate::query::QueryRegistry;
+use crate::query::{QueryRegistry, StoreHandles};
 use crate::serde::Serde;
 use crate::state::ReadHandle;
 
 /// How many events one look reads at least before it ends.
-pub(super) const EVENTS_MAX: u64 = 50_000;
+const EVENTS_MAX: u64 = 50_000;
 
 /// What a look at some aggregates has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -80,35 +80,19 @@ impl<A: Aggregate> AggregateHistory<A> {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Verification, HistoryReadError> {
-        let (first, mut after) = begin(cursor)?;
-        let limit = u64::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u64::MAX);
+        let from = begin(cursor)?;
         let handles = queries.store_handles(&self.stores.history)?;
-        let mut found = Verification {
-            aggregates: 0,
-            events: 0,
-            difference: None,
-            cursor: None,
-            partitions_compared: handles.served.keys().copied().collect(),
-            partitions_missing: handles.missing(),
-        };
-        for (partition, handle) in handles.served.range(first..) {
-            let mut last = after.take().filter(|_| *partition == first);
-            while let Some(id) = next_aggregate(handle, &self.stores.history, last.as_deref())? {
-                if found.aggregates >= limit || found.events >= EVENTS_MAX {
-                    found.cursor = Some(format!("{partition}@{}", last.unwrap_or_default()));
-                    return Ok(found);
-                }
-                let mut reader = Reader::on(handle.clone(), &self.stores, &id);
-                found.difference = self.compare(&mut reader, handle, &id)?;
-                found.aggregates += 1;
-                found.events += reader.reads.events;
-                if found.difference.is_some() {
-                    return Ok(found);
-                }
-                last = Some(id);
-            }
-        }
-        Ok(found)
+        compare_each(
+            &handles,
+            from,
+            limit,
+            |handle, last| next_aggregate(handle, &self.stores.history, last),
+            |handle, id| {
+                let mut reader = Reader::on(handle.clone(), &self.stores, id);
+                let difference = self.compare(&mut reader, handle, id)?;
+                Ok((difference, reader.reads.events))
+            },
+        )
     }
 
     /// Compares one aggregate.
@@ -202,6 +186,45 @@ impl<A: Aggregate> AggregateHistory<A> {
         );
         Ok(Some(changes(&right, &found)))
     }
+}
+
+/// Compares the aggregates served here one after another, from a partition and behind the aggregate in it
+/// where the last look ended. `next` finds the aggregate after another, `compare` says what is wrong with
+/// it and how many events it has.
+pub(super) fn compare_each(
+    handles: &StoreHandles,
+    (first, mut after): (i32, Option<String>),
+    limit: usize,
+    next: impl Fn(&ReadHandle, Option<&str>) -> Result<Option<String>, HistoryReadError>,
+    compare: impl Fn(&ReadHandle, &str) -> Result<(Option<Deviation>, u64), HistoryReadError>,
+) -> Result<Verification, HistoryReadError> {
+    let limit = u64::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u64::MAX);
+    let mut found = Verification {
+        aggregates: 0,
+        events: 0,
+        difference: None,
+        cursor: None,
+        partitions_compared: handles.served.keys().copied().collect(),
+        partitions_missing: handles.missing(),
+    };
+    for (partition, handle) in handles.served.range(first..) {
+        let mut last = after.take().filter(|_| *partition == first);
+        while let Some(id) = next(handle, last.as_deref())? {
+            if found.aggregates >= limit || found.events >= EVENTS_MAX {
+                found.cursor = Some(format!("{partition}@{}", last.unwrap_or_default()));
+                return Ok(found);
+            }
+            let (difference, events) = compare(handle, &id)?;
+            found.aggregates += 1;
+            found.events += events;
+            if difference.is_some() {
+                found.difference = difference;
+                return Ok(found);
+            }
+            last = Some(id);
+        }
+    }
+    Ok(found)
 }
 
 /// Reads a cursor: a partition, and the last aggregate in it that was compared.
