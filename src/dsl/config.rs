@@ -275,17 +275,70 @@ impl<K, V> Joined<K, V> {
     }
 }
 
-/// How two tables are joined by a foreign key: the name of what that needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableJoined {
+type KeyPartitioner<K> = Arc<dyn Fn(&K, i32) -> Option<i32> + Send + Sync>;
+
+/// How two tables are joined by a foreign key: the name of what that needs, and where foreign keys are.
+pub struct TableJoined<FK> {
     pub(crate) name: String,
+    other_partitioner: Option<KeyPartitioner<FK>>,
 }
 
-impl TableJoined {
+impl<FK: 'static> TableJoined<FK> {
     /// Names the topics `<application_id>-<name>-subscription-repartition` and
     /// `<application_id>-<name>-response-repartition`, and the store `<name>-subscriptions`.
     pub fn as_name(name: impl Into<String>) -> Self {
-        Self { name: name.into() }
+        Self {
+            name: name.into(),
+            other_partitioner: None,
+        }
+    }
+
+    /// Says where the other table's writers put a key, of that number of partitions, when it is not by
+    /// murmur2 of the key's bytes; `None` falls back to that (`TableJoined.otherPartitioner` of KIP-775).
+    ///
+    /// Kafka Streams takes a partitioner of this table, too. None is needed: answers go back to the
+    /// partition that has asked.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// // Cities are numbered, and written round robin.
+    /// let joined = TableJoined::<i64>::as_name("city-of-user").other_partitioned_by(|city, partitions| {
+    ///     i32::try_from(city % i64::from(partitions)).ok()
+    /// });
+    /// # drop(joined);
+    /// ```
+    #[must_use]
+    pub fn other_partitioned_by(
+        mut self,
+        partitioner: impl Fn(&FK, i32) -> Option<i32> + Send + Sync + 'static,
+    ) -> Self {
+        self.other_partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// Returns the partitioner of records with the other table's keys.
+    pub(crate) fn partitioner<V: 'static>(&self) -> Option<Partitioner<FK, V>> {
+        let choose = Arc::clone(self.other_partitioner.as_ref()?);
+        Some(one_partition(move |key, _: &V, partitions| {
+            choose(key, partitions)
+        }))
+    }
+}
+
+impl<FK> Clone for TableJoined<FK> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            other_partitioner: self.other_partitioner.clone(),
+        }
+    }
+}
+
+impl<FK> std::fmt::Debug for TableJoined<FK> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableJoined")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

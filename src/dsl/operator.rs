@@ -37,6 +37,11 @@ impl<K: Clone, V: Clone> Scope<'_, K, V> {
         self.cx.is_latest()
     }
 
+    /// Returns the task's partition.
+    pub(crate) const fn partition(&self) -> i32 {
+        self.cx.task().partition
+    }
+
     /// See [`TaskContext::drop_record`].
     pub(crate) const fn drop_record(&mut self) {
         self.cx.drop_record();

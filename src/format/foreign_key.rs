@@ -1,16 +1,19 @@
 //! Internals of the foreign-key join: what its two topics and its store hold.
 //!
 //! ```text
-//! subscription   byte version 1 ‖ byte instruction ‖ hash ‖ key
+//! subscription   byte version 2 ‖ byte instruction ‖ hash ‖ int32 BE partition ‖ key
 //! response       byte version 1 ‖ hash ‖ byte 1 ‖ right value,  or  … ‖ byte 0,  or  … ‖ byte 2
 //! hash           byte 1 ‖ 16 bytes BE,  or  byte 0 where there is no left value
 //! store key      int32 BE length of the foreign key ‖ foreign key ‖ key
-//! store value    hash
+//! store value    hash ‖ int32 BE partition
 //! ```
+//! The partition is that of the left task, which answers go back to: of its key's bytes it need not be.
+//! Version 1 of a subscription and of a store value had none.
 //! A response that ends with 2 has no right value, as one with 0, and is news only where there is a result.
 //! Not Kafka Streams' bytes: both topics are drained when an application moves.
 
-const VERSION: u8 = 1;
+const SUBSCRIPTION_VERSION: u8 = 2;
+const RESPONSE_VERSION: u8 = 1;
 
 /// The bytes are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +22,7 @@ pub struct Malformed(&'static str);
 
 const NOT_A_SUBSCRIPTION: Malformed = Malformed("subscription");
 const NOT_A_RESPONSE: Malformed = Malformed("response");
+const NOT_A_SUBSCRIBER: Malformed = Malformed("subscriber");
 const NOT_A_HASH: Malformed = Malformed("hash");
 
 /// What a subscription asks for.
@@ -67,13 +71,22 @@ pub fn hash_of(bytes: &[u8]) -> ValueHash {
     })
 }
 
+/// What an answer must bring back, and where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Of the left value.
+    pub hash: Option<ValueHash>,
+    /// The left task's partition; `None` where version 1 was written: that of the key.
+    pub partition: Option<i32>,
+}
+
 /// A subscription, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriptionParts<'a> {
     /// What it asks for.
     pub instruction: Instruction,
-    /// Of the left value.
-    pub hash: Option<ValueHash>,
+    /// Who asks.
+    pub subscriber: Subscriber,
     /// The left key's bytes.
     pub key: &'a [u8],
 }
@@ -91,8 +104,14 @@ pub struct ResponseParts<'a> {
 
 /// Appends a subscription to `out`.
 pub fn encode_subscription(parts: SubscriptionParts<'_>, out: &mut Vec<u8>) {
-    out.extend([VERSION, parts.instruction.code()]);
-    encode_hash(parts.hash, out);
+    // Without a partition it is what it was before there were any.
+    let version = if parts.subscriber.partition.is_some() {
+        SUBSCRIPTION_VERSION
+    } else {
+        1
+    };
+    out.extend([version, parts.instruction.code()]);
+    encode_subscriber(parts.subscriber, out);
     out.extend_from_slice(parts.key);
 }
 
@@ -101,22 +120,50 @@ pub fn encode_subscription(parts: SubscriptionParts<'_>, out: &mut Vec<u8>) {
 /// # Errors
 /// [`Malformed`] when the bytes are none.
 pub fn decode_subscription(bytes: &[u8]) -> Result<SubscriptionParts<'_>, Malformed> {
-    let (code, rest) = match bytes {
-        [VERSION, code, rest @ ..] => (*code, rest),
+    let (version, code, rest) = match bytes {
+        [version @ 1..=SUBSCRIPTION_VERSION, code, rest @ ..] => (*version, *code, rest),
         _ => return Err(NOT_A_SUBSCRIPTION),
     };
     let instruction = Instruction::ALL.into_iter().find(|one| one.code() == code);
-    let (hash, key) = split_hash(rest)?;
+    let (hash, rest) = split_hash(rest)?;
+    let (partition, key) = if version == 1 {
+        (None, rest)
+    } else {
+        let (partition, key) = rest.split_first_chunk().ok_or(NOT_A_SUBSCRIPTION)?;
+        (Some(i32::from_be_bytes(*partition)), key)
+    };
     Ok(SubscriptionParts {
         instruction: instruction.ok_or(NOT_A_SUBSCRIPTION)?,
-        hash,
+        subscriber: Subscriber { hash, partition },
         key,
     })
 }
 
+/// Appends what the store keeps of a subscription to `out`.
+pub fn encode_subscriber(subscriber: Subscriber, out: &mut Vec<u8>) {
+    encode_hash(subscriber.hash, out);
+    out.extend(subscriber.partition.into_iter().flat_map(i32::to_be_bytes));
+}
+
+/// Reads what the store keeps of a subscription.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are none.
+pub fn decode_subscriber(bytes: &[u8]) -> Result<Subscriber, Malformed> {
+    let (hash, rest) = split_hash(bytes)?;
+    let partition = match rest {
+        [] => None,
+        rest => {
+            let rest: [u8; 4] = rest.try_into().map_err(|_| NOT_A_SUBSCRIBER)?;
+            Some(i32::from_be_bytes(rest))
+        }
+    };
+    Ok(Subscriber { hash, partition })
+}
+
 /// Appends a response to `out`.
 pub fn encode_response(parts: ResponseParts<'_>, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(RESPONSE_VERSION);
     encode_hash(parts.hash, out);
     out.push(match (parts.value, parts.quiet) {
         (Some(_), _) => 1,
@@ -131,7 +178,7 @@ pub fn encode_response(parts: ResponseParts<'_>, out: &mut Vec<u8>) {
 /// # Errors
 /// [`Malformed`] when the bytes are none.
 pub fn decode_response(bytes: &[u8]) -> Result<ResponseParts<'_>, Malformed> {
-    let [VERSION, rest @ ..] = bytes else {
+    let [RESPONSE_VERSION, rest @ ..] = bytes else {
         return Err(NOT_A_RESPONSE);
     };
     let (hash, rest) = split_hash(rest)?;
@@ -144,25 +191,13 @@ pub fn decode_response(bytes: &[u8]) -> Result<ResponseParts<'_>, Malformed> {
     Ok(ResponseParts { hash, value, quiet })
 }
 
-/// Appends a hash to `out`.
-pub fn encode_hash(hash: Option<ValueHash>, out: &mut Vec<u8>) {
+fn encode_hash(hash: Option<ValueHash>, out: &mut Vec<u8>) {
     match hash {
         Some(hash) => {
             out.push(1);
             out.extend(hash.to_be_bytes());
         }
         None => out.push(0),
-    }
-}
-
-/// Reads a hash that is all there is.
-///
-/// # Errors
-/// [`Malformed`] when the bytes are none.
-pub fn decode_hash(bytes: &[u8]) -> Result<Option<ValueHash>, Malformed> {
-    match split_hash(bytes)? {
-        (hash, []) => Ok(hash),
-        _ => Err(NOT_A_HASH),
     }
 }
 
@@ -196,11 +231,20 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_cut_bytes_are_refused() {
         for hash in [None, Some(hash_of(b"value"))] {
-            for instruction in Instruction::ALL {
+            for (instruction, partition) in Instruction::ALL
+                .into_iter()
+                .zip([None, Some(7)].into_iter().cycle())
+            {
                 let key = &b"key"[..];
+                let subscriber = Subscriber { hash, partition };
+                let mut bytes = Vec::new();
+                encode_subscriber(subscriber, &mut bytes);
+                assert_eq!(decode_subscriber(&bytes), Ok(subscriber));
+                bytes.push(0);
+                assert!(decode_subscriber(&bytes).is_err());
                 let parts = SubscriptionParts {
                     instruction,
-                    hash,
+                    subscriber,
                     key,
                 };
                 let mut bytes = Vec::new();
@@ -219,7 +263,7 @@ mod tests {
                 assert!(decode_response(bytes.get(..1).unwrap()).is_err());
             }
         }
-        assert!(decode_subscription(&[2, 0, 0]).is_err(), "another version");
+        assert!(decode_subscription(&[3, 0, 0]).is_err(), "another version");
         assert!(decode_subscription(&[1, 4, 0]).is_err(), "no instruction");
         assert!(decode_response(&[1, 0, 3]).is_err(), "none of 0, 1, 2");
     }
@@ -242,11 +286,16 @@ mod tests {
         fn messages_round_trip(
             instruction in proptest::sample::select(Instruction::ALL.to_vec()),
             hash: Option<ValueHash>,
+            partition: Option<i32>,
             key: Vec<u8>,
             value: Option<Vec<u8>>,
             quiet: bool,
         ) {
-            let subscription = SubscriptionParts { instruction, hash, key: &key };
+            let subscriber = Subscriber { hash, partition };
+            let mut bytes = Vec::new();
+            encode_subscriber(subscriber, &mut bytes);
+            prop_assert_eq!(decode_subscriber(&bytes), Ok(subscriber));
+            let subscription = SubscriptionParts { instruction, subscriber, key: &key };
             let mut bytes = Vec::new();
             encode_subscription(subscription, &mut bytes);
             prop_assert_eq!(decode_subscription(&bytes), Ok(subscription));
@@ -259,7 +308,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _decoded = (decode_subscription(&bytes), decode_response(&bytes), decode_hash(&bytes));
+            let _decoded = (decode_subscription(&bytes), decode_response(&bytes), decode_subscriber(&bytes));
         }
 
         #[test]

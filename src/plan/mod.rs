@@ -14,6 +14,7 @@
 //! What a value's bytes mean is part of a description where values carry a version
 //! ([`VersionedValue`](crate::serde::VersionedValue)); otherwise a changed value type is not seen here.
 
+mod change;
 mod compare;
 mod record;
 mod render;
@@ -21,5 +22,6 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{TopologyChange, TopologyPlan, Verdict, compare};
+pub use change::{TopologyChange, Verdict};
+pub use compare::{TopologyPlan, compare};
 pub use record::{RecordedError, announce, recorded, set_recorded};

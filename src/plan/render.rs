@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::compare::{TopologyChange, TopologyPlan, Verdict};
+use super::change::{TopologyChange, Verdict};
+use super::compare::TopologyPlan;
 use crate::topology::{Durability, Persistence};
 
 /// The version of the JSON form.
@@ -51,6 +52,11 @@ impl fmt::Display for TopologyChange {
                 "store `{store}` is fed by {} instead of {}: its keys may be in other partitions",
                 list(to),
                 list(from)
+            ),
+            Self::StoreFedMore { store, missed } => write!(
+                f,
+                "store `{store}` is fed by {}, too: what was read of it already is not in it",
+                list(missed)
             ),
             Self::StoreKindChanged { store } => write!(
                 f,

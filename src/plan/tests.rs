@@ -167,6 +167,69 @@ fn a_topic_that_joins_a_task_with_state_needs_a_reset() {
     );
 }
 
+/// Orders counted, with or without the returns that are read beside them, by customer or as they are.
+fn counted(with_returns: bool, regrouped: bool) -> Topology {
+    let builder = StreamsBuilder::new();
+    let (orders, returns) = (
+        builder.stream("orders", consumed()),
+        builder.stream("returns", consumed()),
+    );
+    returns.to("copies", produced());
+    let all = if with_returns {
+        orders.merge(&returns)
+    } else {
+        orders
+    };
+    let by_customer = Grouped::with("by-customer", serdes::string(), serdes::string());
+    let counts = Materialized::as_store("counts", serdes::string(), serdes::i64());
+    if regrouped {
+        let all = all.group_by(|_, customer| customer.clone(), by_customer);
+        drop(all.count(counts));
+    } else {
+        drop(all.group_by_key(by_customer).count(counts));
+    }
+    builder.build().unwrap()
+}
+
+#[test]
+fn a_store_that_is_fed_by_a_topic_whose_past_was_read_without_it_needs_a_reset() {
+    for regrouped in [false, true] {
+        let (running, new) = (counted(false, regrouped), counted(true, regrouped));
+        let plan = compare(APPLICATION, Some(running.describe()), new.describe());
+        assert_eq!(plan.verdict(), Verdict::NeedsReset, "{plan}");
+        assert!(
+            texts(&plan)[0].contains("store `counts` is fed by `returns`, too"),
+            "{plan}"
+        );
+        let plan = compare(APPLICATION, Some(new.describe()), running.describe());
+        assert!(plan.verdict() < Verdict::NeedsReset, "{plan}");
+    }
+}
+
+#[test]
+fn a_table_that_a_stream_looks_up_is_not_fed_by_it() {
+    let topology = |joined: bool| {
+        let builder = StreamsBuilder::new();
+        let users = Materialized::as_store("users", serdes::string(), serdes::string());
+        let users = builder.table("users", consumed(), users);
+        let orders = builder.stream("orders", consumed());
+        orders.to("copies", produced());
+        if joined {
+            orders
+                .join_table(
+                    &users,
+                    |_, order, user| format!("{order} of {user}"),
+                    Joined::as_name("named"),
+                )
+                .to("named", produced());
+        }
+        builder.build().unwrap()
+    };
+    let (running, new) = (topology(false), topology(true));
+    let plan = compare(APPLICATION, Some(running.describe()), new.describe());
+    assert!(plan.verdict() < Verdict::NeedsReset, "{plan}");
+}
+
 #[test]
 fn a_repartition_topic_that_goes_leaves_an_orphan_and_unread_records() {
     let running = shop();

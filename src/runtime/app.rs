@@ -180,6 +180,7 @@ impl<L: Log> App<L> {
                 topology: Arc::clone(&topology),
                 config: Arc::clone(&config),
                 clock: Arc::clone(&clock),
+                probe: Arc::new(NoProbe),
                 state: Arc::clone(&state),
                 budget: Arc::clone(&budget),
                 stores: globals.clone(),

@@ -36,7 +36,8 @@ use super::error::Fault;
 use super::meters::TaskStates;
 use super::protocol::restore::may_replay;
 use super::{
-    Membership, ResolvedTopology, RuntimeConfig, Step, TaskState, ThreadError, ThreadStatus,
+    CrashPoint, Membership, PlantedBug, Probe, ResolvedTopology, RuntimeConfig, Step, TaskState,
+    ThreadError, ThreadStatus,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::format::names;
@@ -67,6 +68,8 @@ pub struct GlobalSpec<L: Log> {
     pub config: Arc<RuntimeConfig>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// May end the process at a [`CrashPoint`].
+    pub probe: Arc<dyn Probe>,
     /// The process's state directory, locked.
     pub state: Arc<StateDir>,
     /// Caches and memtables of the process.
@@ -177,7 +180,7 @@ impl<L: Log> GlobalThread<L> {
         let Some(open) = &mut self.open else {
             return Err(Fault::Bug("global stores are open and are not"));
         };
-        let moved = open.read(wait, now)?;
+        let moved = open.read(&*self.spec.probe, wait, now)?;
         if !open.ready {
             if let Some(partition) = open.outlived(now) {
                 tracing::warn!(%partition, "the restore has lasted longer than tombstones live");
@@ -228,8 +231,8 @@ impl<L: Log> GlobalThread<L> {
         let stores = spec.topology.globals().flat_map(|part| &part.drawn.stores);
         let stores: Vec<StoreDecl> = stores.map(StoreDecl::from).collect();
         let mut db = TaskDb::open(&self.directory(), &stores, &spec.budget).map_err(fault)?;
-        let Judged { from, distrust } =
-            judge(&spec.topology, &db, &ranges, now).map_err(|error| error.into_fault(task))?;
+        let Judged { from, distrust } = judge(&spec.topology, &db, &ranges, now, &*spec.probe)
+            .map_err(|error| error.into_fault(task))?;
         if let Some(distrust) = distrust {
             tracing::warn!(reason = %distrust, "setting global state aside");
             drop(db);
@@ -280,14 +283,12 @@ impl<L: Log> GlobalThread<L> {
     }
 
     fn make_ready(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let task = self.task_id();
         let Some(open) = &mut self.open else {
             return Err(Fault::Bug("global stores are ready and not open"));
         };
         open.ready = true;
         open.fresh_at = open.opened_at;
-        let flushed = open.checkpoint(now).and_then(|()| open.db.flush());
-        flushed.map_err(|source| Fault::State { task, source })?;
+        open.flush(&*self.spec.probe, now)?;
         let handle = open.db.read_handle();
         for part in &mut open.parts {
             part.end_restore();
@@ -300,7 +301,6 @@ impl<L: Log> GlobalThread<L> {
 
     /// Now and then: an idle table stays young, and shows how far it is.
     fn checkpoint_if_due(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let task = self.task_id();
         let Some(open) = self.open.as_mut().filter(|open| now >= open.checkpoint_at) else {
             return Ok(());
         };
@@ -308,8 +308,7 @@ impl<L: Log> GlobalThread<L> {
         let interval = i64::try_from(interval).unwrap_or(i64::MAX);
         open.checkpoint_at = now.saturating_add(interval);
         if open.ready {
-            let written = open.checkpoint(now).and_then(|()| open.db.flush());
-            written.map_err(|source| Fault::State { task, source })?;
+            open.flush(&*self.spec.probe, now)?;
             let positions: Vec<_> = open.parts.iter().flat_map(Part::positions).collect();
             let partitions: Vec<_> = positions
                 .into_iter()
@@ -454,7 +453,7 @@ impl<L: Log> GlobalThread<L> {
 
 impl<L: Log> Open<L> {
     /// Reads once and writes what came; returns whether any position has moved.
-    fn read(&mut self, wait: Duration, now: Timestamp) -> Result<bool, Fault> {
+    fn read(&mut self, probe: &dyn Probe, wait: Duration, now: Timestamp) -> Result<bool, Fault> {
         self.messages.clear();
         let polled = self.reader.poll(RECORDS_PER_STEP, wait, &mut self.messages);
         match polled {
@@ -478,9 +477,14 @@ impl<L: Log> Open<L> {
             }
         }
         if moved {
-            let task = self.parts.first().map_or_else(unnumbered, Part::id);
+            if probe.planted(PlantedBug::GlobalOffsetsAheadOfData) {
+                let ahead = self.checkpoint(now).and_then(|()| self.db.flush());
+                ahead.map_err(|source| self.state_fault(source))?;
+            }
+            probe.reached(CrashPoint::BeforeGlobalWrite)?;
             let applied = self.db.apply(batch, now);
-            applied.map_err(|source| Fault::State { task, source })?;
+            applied.map_err(|source| self.state_fault(source))?;
+            probe.reached(CrashPoint::AfterGlobalWrite)?;
             for part in &mut self.parts {
                 part.applied();
             }
@@ -523,6 +527,22 @@ impl<L: Log> Open<L> {
         };
         let part = self.parts.iter().find(outlived)?;
         part.positions().next().map(|(partition, _)| partition)
+    }
+
+    /// Brings everything to disk, and how far it is.
+    fn flush(&self, probe: &dyn Probe, now: Timestamp) -> Result<(), Fault> {
+        let written = self.checkpoint(now);
+        written.map_err(|source| self.state_fault(source))?;
+        probe.reached(CrashPoint::BeforeGlobalFlush)?;
+        let flushed = self.db.flush();
+        flushed.map_err(|source| self.state_fault(source))?;
+        probe.reached(CrashPoint::AfterGlobalFlush)?;
+        Ok(())
+    }
+
+    fn state_fault(&self, source: StateError) -> Fault {
+        let task = self.parts.first().map_or_else(unnumbered, Part::id);
+        Fault::State { task, source }
     }
 
     /// Writes how far everything is and how young.

@@ -36,11 +36,19 @@ pub enum CrashPoint {
     BeforeTakeover,
     /// A taken-over task is about to be restored or run.
     AfterTakeover,
+    /// What the global thread has read is not in its stores.
+    BeforeGlobalWrite,
+    /// What the global thread has read is in its stores.
+    AfterGlobalWrite,
+    /// How far global stores are is written, their memtables are about to be flushed.
+    BeforeGlobalFlush,
+    /// Memtables of global stores are on disk.
+    AfterGlobalFlush,
 }
 
 impl CrashPoint {
-    /// Every point, in the order of a task's life.
-    pub const ALL: [Self; 14] = [
+    /// Every point of a task, in the order of its life.
+    pub const OF_TASKS: [Self; 14] = [
         Self::BeforeTakeover,
         Self::AfterTakeover,
         Self::BeforeRestoreStep,
@@ -55,6 +63,14 @@ impl CrashPoint {
         Self::AfterStoreBatch,
         Self::BeforeFlush,
         Self::AfterFlush,
+    ];
+
+    /// Every point of global state.
+    pub const OF_GLOBALS: [Self; 4] = [
+        Self::BeforeGlobalWrite,
+        Self::AfterGlobalWrite,
+        Self::BeforeGlobalFlush,
+        Self::AfterGlobalFlush,
     ];
 }
 
@@ -120,11 +136,15 @@ pub enum PlantedBug {
     SourceRestoredToItsEnd,
     /// Tasks begin before global tables are whole.
     GlobalsNotAwaited,
+    /// A global store's checkpoint of any age is trusted.
+    OldGlobalsTrusted,
+    /// A global store's offsets reach the disk before its entries.
+    GlobalOffsetsAheadOfData,
 }
 
 impl PlantedBug {
     /// Every bug.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::RestoreStopsAtLastStableOffset,
         Self::RestoreReadsUncommitted,
         Self::RestoreSkipsTombstones,
@@ -150,6 +170,8 @@ impl PlantedBug {
         Self::PastNotRestored,
         Self::SourceRestoredToItsEnd,
         Self::GlobalsNotAwaited,
+        Self::OldGlobalsTrusted,
+        Self::GlobalOffsetsAheadOfData,
     ];
 }
 

@@ -396,6 +396,7 @@ impl TopologyTestDriver {
                 topology: Arc::clone(&self.topology),
                 config: Arc::clone(&self.config),
                 clock: Arc::clone(&clock),
+                probe: Arc::new(NoProbe),
                 state: Arc::clone(&self.state),
                 budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)),
                 stores: globals.clone(),

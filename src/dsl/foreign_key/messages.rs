@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dsl::config::SharedSerde;
 use crate::format::foreign_key::{
-    self, Instruction, ResponseParts, SubscriptionParts, ValueHash, hash_of,
+    self, Instruction, ResponseParts, Subscriber, SubscriptionParts, ValueHash, hash_of,
 };
 use crate::processor::BoxError;
 use crate::serde::Serde;
@@ -13,8 +13,7 @@ use crate::serde::Serde;
 #[derive(Debug, Clone)]
 pub(super) struct Subscription {
     pub(super) instruction: Instruction,
-    /// Of the left value; `None` where it is gone.
-    pub(super) hash: Option<ValueHash>,
+    pub(super) subscriber: Subscriber,
     /// The left key's bytes.
     pub(super) key: Vec<u8>,
 }
@@ -25,7 +24,7 @@ impl Serde<Subscription> for SubscriptionSerde {
     fn serialize(&self, data: &Subscription, out: &mut Vec<u8>) -> Result<bool, BoxError> {
         let parts = SubscriptionParts {
             instruction: data.instruction,
-            hash: data.hash,
+            subscriber: data.subscriber,
             key: &data.key,
         };
         foreign_key::encode_subscription(parts, out);
@@ -36,12 +35,12 @@ impl Serde<Subscription> for SubscriptionSerde {
         let bytes = bytes.ok_or("null is no subscription")?;
         let SubscriptionParts {
             instruction,
-            hash,
+            subscriber,
             key,
         } = foreign_key::decode_subscription(bytes)?;
         Ok(Subscription {
             instruction,
-            hash,
+            subscriber,
             key: key.to_vec(),
         })
     }
@@ -50,7 +49,8 @@ impl Serde<Subscription> for SubscriptionSerde {
 /// The right value for a left entry.
 #[derive(Debug, Clone)]
 pub(super) struct Response<V> {
-    pub(super) hash: Option<ValueHash>,
+    /// Of the left value that asked, and where; read back, it is there.
+    pub(super) to: Subscriber,
     pub(super) value: Option<V>,
     /// Whether the absence of a value is news only where there is a result.
     pub(super) quiet: bool,
@@ -66,7 +66,7 @@ impl<V: 'static> Serde<Response<V>> for ResponseSerde<V> {
             None => false,
         };
         let parts = ResponseParts {
-            hash: data.hash,
+            hash: data.to.hash,
             value: present.then_some(&bytes),
             quiet: data.quiet,
         };
@@ -79,7 +79,10 @@ impl<V: 'static> Serde<Response<V>> for ResponseSerde<V> {
         let ResponseParts { hash, value, quiet } = foreign_key::decode_response(bytes)?;
         let value = value.map(|bytes| self.0.deserialize(Some(bytes)));
         Ok(Response {
-            hash,
+            to: Subscriber {
+                hash,
+                partition: None,
+            },
             value: value.transpose()?,
             quiet,
         })

@@ -11,7 +11,10 @@
 //! with its current value.
 //! # Invariants
 //! - A subscription carries a hash of the left value, and every answer brings it back: an answer to a
-//!   value that is no longer the current one is dropped, since the current one's is on its way.
+//!   value that is no longer the current one is dropped, since the current one's is on its way. So the
+//!   left value's serde must write a value always as the same bytes; one that does not fails by name.
+//! - A subscription carries the partition of the left task, too, and answers go back to it: the left
+//!   table may be partitioned by whatever its writers choose (KIP-775).
 //! - At rest the result is the join of both tables' latest values. In an inner join of Kafka Streams
 //!   4.3.1 a right value's delete may pass a change of a left value that refers to it: the delete's
 //!   answer, made for the older left value, is dropped; the newer value gets none, since there is no
@@ -35,9 +38,11 @@ use self::nodes::{AnswerNode, ResolveNode, SubscribeNode};
 use super::assembly::Children;
 use super::builder::StoreKey;
 use super::config::{Materialized, Repartitioned, TableJoined};
+use super::sink::Partitions;
 use super::stream::{KStream, Keeps};
 use super::table::{Change, KTable};
 use super::table_store::{Stateful, Updates};
+use crate::format::foreign_key::Subscriber;
 use crate::format::names;
 use crate::processor::Record;
 use crate::serde;
@@ -48,7 +53,8 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
     /// result has this table's keys, and follows changes of both tables. `None` is no foreign key, and
     /// no result.
     ///
-    /// Two repartition topics and a store are named after `joined`. Both tables need to know their
+    /// Two repartition topics and a store are named after `joined`. Left values are told apart by their
+    /// bytes, so that the serde must write equal values alike: no `HashMap` in them. Both tables need to know their
     /// serdes: keep a derived one in a store first, with [`materialized`](Self::materialized).
     ///
     /// ```
@@ -76,7 +82,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         other: &KTable<FK, V2>,
         extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
         joiner: impl Fn(&K, V, V2) -> R + Send + Sync + 'static,
-        joined: TableJoined,
+        joined: TableJoined<FK>,
         materialized: Materialized<K, R>,
     ) -> KTable<K, R>
     where
@@ -119,7 +125,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         other: &KTable<FK, V2>,
         extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
         joiner: impl Fn(&K, V, Option<V2>) -> R + Send + Sync + 'static,
-        joined: TableJoined,
+        joined: TableJoined<FK>,
         materialized: Materialized<K, R>,
     ) -> KTable<K, R>
     where
@@ -137,7 +143,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         left_join: bool,
         extractor: impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static,
         join: impl Fn(&K, V, Option<V2>) -> Option<R> + Send + Sync + 'static,
-        joined: &TableJoined,
+        joined: &TableJoined<FK>,
         materialized: Materialized<K, R>,
     ) -> KTable<K, R>
     where
@@ -161,8 +167,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         };
         self.enable_sending_old_values();
         let extractor = Arc::new(extractor);
-        let (subscriptions, without) =
-            self.subscriptions(&serdes, left_join, &extractor, &joined.name);
+        let (subscriptions, without) = self.subscriptions(&serdes, left_join, &extractor, joined);
         let responses = other.responses(&serdes, &subscriptions, &joined.name);
         let responses = responses.merge(&without);
         self.resolve(&serdes, &responses, join, materialized)
@@ -202,7 +207,7 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
         serdes: &Serdes<K, V, FK, V2>,
         left_join: bool,
         extractor: &Arc<impl Fn(&K, &V) -> Option<FK> + Send + Sync + 'static>,
-        name: &str,
+        joined: &TableJoined<FK>,
     ) -> (KStream<FK, Subscription>, KStream<K, Response<V2>>) {
         let extract = {
             let (extractor, serdes) = (Arc::clone(extractor), serdes.clone());
@@ -235,7 +240,10 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                     for (foreign_key, instruction) in instructions(left_join, old, found, changed) {
                         let value = Subscription {
                             instruction,
-                            hash,
+                            subscriber: Subscriber {
+                                hash,
+                                partition: Some(scope.partition()),
+                            },
                             key: key.clone(),
                         };
                         scope.forward(Record {
@@ -269,17 +277,20 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
                 }
                 let hash = hash_value(&own.value, new.as_ref()).map_err(|e| scope.failure(e))?;
                 scope.forward(record.with_value(Response {
-                    hash,
+                    to: Subscriber {
+                        hash,
+                        partition: None,
+                    },
                     value: None,
                     quiet: !left_join,
                 }))
             });
         let subscriptions = asked.repartition(Repartitioned {
-            name: format!("{name}-subscription"),
+            name: format!("{}-subscription", joined.name),
             key_serde: Some(Arc::clone(&serdes.foreign_key)),
             value_serde: Some(Arc::new(SubscriptionSerde)),
             partitions: None,
-            partitioner: None,
+            partitioner: joined.partitioner(),
         });
         (subscriptions, without)
     }
@@ -339,7 +350,10 @@ impl<K: StoreKey, V: Clone + 'static> KTable<K, V> {
             key_serde: Some(Arc::clone(&serdes.key)),
             value_serde: Some(Arc::new(ResponseSerde(Arc::clone(&serdes.foreign_value)))),
             partitions: None,
-            partitioner: None,
+            partitioner: Some(Arc::new(|_, response: &Response<V>, _| {
+                let asked = response.to.partition.map(|partition| vec![partition]);
+                asked.map_or(Partitions::ByKey, Partitions::These)
+            })),
         })
     }
 

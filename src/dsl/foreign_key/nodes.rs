@@ -64,7 +64,7 @@ where
             value:
                 Subscription {
                     instruction,
-                    hash,
+                    subscriber,
                     key,
                 },
             timestamp,
@@ -79,7 +79,7 @@ where
             }
             Instruction::Answer | Instruction::AnswerIfThere => {
                 let mut bytes = Vec::new();
-                foreign_key::encode_hash(hash, &mut bytes);
+                foreign_key::encode_subscriber(subscriber, &mut bytes);
                 self.subscriptions.put(store_key, bytes)?;
             }
         }
@@ -96,7 +96,7 @@ where
         let record = Record {
             key: left_key,
             value: Response {
-                hash,
+                to: subscriber,
                 quiet: instruction == Instruction::AnswerIfThere && value.is_none(),
                 value,
             },
@@ -121,16 +121,22 @@ where
         cx: &mut TaskContext,
         record: Record<FK, Change<V2>>,
     ) -> Result<(), ProcessError> {
+        if !cx.is_latest() {
+            // The result is one of latest values (KIP-914).
+            cx.drop_record();
+            return Ok(());
+        }
         let node = &self.0;
         let prefix = node.prefix(&record.key)?;
         for entry in node.subscriptions.prefix_scan(&prefix) {
             let (store_key, bytes) = entry?;
-            let hash = foreign_key::decode_hash(&bytes).map_err(|error| node.failure(error))?;
+            let subscriber = foreign_key::decode_subscriber(&bytes);
+            let subscriber = subscriber.map_err(|error| node.failure(error))?;
             let left_key = store_key.get(prefix.len()..).unwrap_or_default();
             let response = Record {
                 key: node.left_key(left_key)?,
                 value: Response {
-                    hash,
+                    to: subscriber,
                     value: record.value.new.clone(),
                     quiet: false,
                 },
@@ -143,6 +149,15 @@ where
     }
 }
 
+/// Of a serde whose bytes differ from time to time.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the value serde of the left table writes the same value as other bytes when it was read in between, \
+     as a `HashMap` is written in any order: a foreign-key join tells left values apart by their bytes; use \
+     a `BTreeMap`, or a serde that sorts"
+)]
+struct Unstable;
+
 /// Joins an answer with the left value that asked for it.
 pub(super) struct ResolveNode<F, K, V, R> {
     pub(super) name: Arc<str>,
@@ -150,6 +165,22 @@ pub(super) struct ResolveNode<F, K, V, R> {
     pub(super) lookup: Lookup<K, V>,
     pub(super) join: Arc<F>,
     pub(super) updates: Updates<K, R>,
+}
+
+impl<F, K, V: 'static, R> ResolveNode<F, K, V, R> {
+    #[cold]
+    fn failure(&self, source: BoxError) -> ProcessError {
+        ProcessError::Processing {
+            node: self.name.to_string(),
+            source,
+        }
+    }
+
+    fn read_back(&self, value: &V) -> Result<V, ProcessError> {
+        let bytes = bytes_of(&self.value_serde, value);
+        let read = bytes.and_then(|bytes| self.value_serde.deserialize(Some(&bytes)));
+        read.map_err(|error| self.failure(error))
+    }
 }
 
 impl<F, K, V, V2, R> Node<K, Response<V2>> for ResolveNode<F, K, V, R>
@@ -166,17 +197,24 @@ where
     ) -> Result<(), ProcessError> {
         let Record {
             key,
-            value: Response { hash, value, quiet },
+            value: Response { to, value, quiet },
             timestamp,
             headers,
         } = record;
         let current = (self.lookup)(&key)?.map(|(value, _)| value);
-        let of_current = hash_value(&self.value_serde, current.as_ref());
-        let of_current = of_current.map_err(|source| ProcessError::Processing {
-            node: self.name.to_string(),
-            source,
-        })?;
-        if of_current != hash {
+        let hash = |value: Option<&V>| {
+            let hash = hash_value(&self.value_serde, value);
+            hash.map_err(|source| self.failure(source))
+        };
+        let of_current = hash(current.as_ref())?;
+        if of_current != to.hash {
+            // That of a value before, whose successor has asked by itself. A serde that writes one value
+            // in several ways would make all answers look like that, and lose them.
+            if let Some(current) = &current
+                && hash(Some(&self.read_back(current)?))? != of_current
+            {
+                return Err(self.failure(Unstable.into()));
+            }
             return Ok(());
         }
         // An answer to the left value before has perhaps said so already, and was dropped as one to

@@ -116,10 +116,16 @@ impl Faults {
         }
     }
 
-    /// What happens to `process` at `point`.
-    fn meet(&self, process: usize, point: CrashPoint) -> Option<Ambush> {
+    /// What happens to `process` at `point`, of those things that can.
+    fn meet(
+        &self,
+        process: usize,
+        point: CrashPoint,
+        can: impl Fn(Ambush) -> bool,
+    ) -> Option<Ambush> {
         let mut shared = self.shared();
-        let here = |armed: &Armed| armed.process == process && armed.point == point;
+        let here =
+            |armed: &Armed| armed.process == process && armed.point == point && can(armed.ambush);
         let index = shared.armed.iter().position(here)?;
         let armed = shared.armed.get_mut(index)?;
         if armed.countdown > 0 {
@@ -198,7 +204,7 @@ pub(super) struct SimulationProbe {
 
 impl Probe for SimulationProbe {
     fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
-        match self.faults.meet(self.process, point) {
+        match self.faults.meet(self.process, point, |_| true) {
             None => Ok(()),
             Some(Ambush::Crash) => Err(Crash(point)),
             Some(Ambush::Stall) => {
@@ -211,6 +217,27 @@ impl Probe for SimulationProbe {
                     Err(Crash(point))
                 }
             }
+        }
+    }
+
+    fn planted(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+}
+
+/// The global thread's probe. It is stepped on the scheduler's own thread, and so cannot stall.
+pub(super) struct GlobalProbe {
+    pub(super) process: usize,
+    pub(super) faults: Faults,
+    pub(super) planted: Option<PlantedBug>,
+}
+
+impl Probe for GlobalProbe {
+    fn reached(&self, point: CrashPoint) -> Result<(), Crash> {
+        let crashes = |ambush| ambush == Ambush::Crash;
+        match self.faults.meet(self.process, point, crashes) {
+            None => Ok(()),
+            Some(_) => Err(Crash(point)),
         }
     }
 

@@ -11,11 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 
 use super::check::{Content, Stores, Wrong, committed, records, same, sequence, text};
+use super::mirror::Mirror;
 use super::plan::{Plan, pick};
 use super::process::Site;
-use super::scenario::{Drawn, store};
+use super::scenario::{Drawn, changelog_config, store};
 use crate::clock::Timestamp;
 use crate::log::embedded::InspectedRecord;
+use crate::log::{TopicName, TopicPartition};
 use crate::prelude::*;
 use crate::topology::{TaskId, Topology};
 
@@ -66,6 +68,11 @@ pub(super) fn probes(plan: &Plan, now: Timestamp) -> impl Iterator<Item = Drawn>
 pub(super) fn build(plan: &Plan) -> Result<Topology, TopologyErrors> {
     let builder = StreamsBuilder::new();
     let texts = || Consumed::with(serdes::string(), serdes::string());
+    if plan.ageing {
+        let (retention, time) = changelog_config(true);
+        let config = [("cleanup.policy", "compact"), (retention, &*time)];
+        builder.declare_topic(USERS, config);
+    }
     let users = builder.global_table(
         USERS,
         texts(),
@@ -98,25 +105,28 @@ struct User {
     last: Option<String>,
 }
 
-fn users(site: &Site) -> Result<BTreeMap<String, User>, Wrong> {
+/// Returns the partitions of the table's topic, which is compacted in runs that let state age.
+pub(super) fn table_partitions(plan: &Plan) -> impl Iterator<Item = TopicPartition> + use<> {
+    let partitions = 0..plan.partitions;
+    partitions.map(|partition| TopicPartition::new(TopicName::from(USERS), partition))
+}
+
+fn users(site: &Site, mirror: &Mirror) -> BTreeMap<String, User> {
     let mut users = BTreeMap::<String, User>::new();
-    for partition in 0..site.plan.partitions {
-        for record in records(site, USERS, partition)? {
+    for partition in table_partitions(&site.plan) {
+        for record in mirror.committed(&partition, mirror.end(&partition)) {
             let user = users.entry(text(record.key.as_deref())).or_default();
             user.last = record.value.as_deref().map(|value| text(Some(value)));
             user.values.extend(user.last.clone());
         }
     }
-    Ok(users)
+    users
 }
 
 /// Returns the last state of the table: of every key that it was given.
-///
-/// # Errors
-/// When the log cannot be read.
-pub(super) fn table(site: &Site) -> Result<BTreeMap<String, Option<String>>, Wrong> {
-    let users = users(site)?.into_iter();
-    Ok(users.map(|(key, user)| (key, user.last)).collect())
+pub(super) fn table(site: &Site, mirror: &Mirror) -> BTreeMap<String, Option<String>> {
+    let users = users(site, mirror).into_iter();
+    users.map(|(key, user)| (key, user.last)).collect()
 }
 
 /// Returns the table's store.
@@ -128,8 +138,8 @@ pub(super) const fn table_store() -> &'static str {
 ///
 /// # Errors
 /// The first difference.
-pub(super) fn check(site: &Site) -> Result<Stores, Wrong> {
-    let users = users(site)?;
+pub(super) fn check(site: &Site, mirror: &Mirror) -> Result<Stores, Wrong> {
+    let users = users(site, mirror);
     let mut stores = Stores::new();
     let sub_topology = site.sub_topology_of(COUNT)?;
     for partition in 0..site.plan.partitions {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::{Driver, Stepped};
-use super::faults::{Faults, SimulationProbe};
+use super::faults::{Faults, GlobalProbe, SimulationProbe};
 use super::plan::Plan;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::log::embedded::EmbeddedLog;
@@ -126,6 +126,11 @@ impl Process {
                 topology: Arc::clone(&site.topology),
                 config: Arc::clone(&config),
                 clock: Arc::clone(&clock),
+                probe: Arc::new(GlobalProbe {
+                    process: self.index,
+                    faults: site.faults.clone(),
+                    planted: site.planted,
+                }),
                 state: Arc::clone(&state),
                 budget: Arc::clone(&budget),
                 stores: globals.clone(),

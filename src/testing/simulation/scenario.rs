@@ -11,6 +11,7 @@
 use fastrand::Rng;
 
 use super::check::{Stores, Wrong};
+use super::mirror::Mirror;
 use super::plan::Plan;
 use super::process::Site;
 use super::{folds, foreign_key, globals, joins, tables, versions, windows};
@@ -83,7 +84,7 @@ impl Scenario {
     ///
     /// # Errors
     /// The first difference.
-    pub(super) fn check(self, site: &Site) -> Result<Stores, Wrong> {
+    pub(super) fn check(self, site: &Site, mirror: &Mirror) -> Result<Stores, Wrong> {
         match self {
             Self::Folds => folds::outputs(site),
             Self::Windows => windows::check(site),
@@ -91,7 +92,7 @@ impl Scenario {
             Self::ForeignKey => foreign_key::check(site),
             Self::StreamJoins => joins::check(site),
             Self::Versions => versions::check(site),
-            Self::Globals => globals::check(site),
+            Self::Globals => globals::check(site, mirror),
         }
     }
 }

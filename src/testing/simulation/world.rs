@@ -16,7 +16,7 @@ use super::mirror::Mirror;
 use super::plan::{Plan, pick};
 use super::process::{Life, Process, SESSION_TIMEOUT_MS, Site, config};
 use super::scenario::{Drawn, Scenario};
-use super::{Options, Report};
+use super::{Options, Report, globals};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::log::embedded::{EmbeddedLog, EmbeddedProducer};
 use crate::log::{Headers, Log, LogProducer, ProducerRecord, ProducerSpec, TopicName};
@@ -75,12 +75,15 @@ impl World {
                 life: Life::Down(START),
             })
             .collect();
-        let mirror = Mirror::of(topology.all().flat_map(|sub| {
+        let changelogs = topology.all().flat_map(|sub| {
             let stores = sub.topics.changelogs.keys();
             stores.flat_map(|store| {
                 (0..plan.partitions).map(|it| check::changelog(&topology, store, it))
             })
-        }));
+        });
+        let globals =
+            (plan.scenario == Scenario::Globals).then(|| globals::table_partitions(&plan));
+        let mirror = Mirror::of(changelogs.chain(globals.into_iter().flatten()));
         let planted = options.planted;
         let topology = Arc::new(topology);
         let site = Site {

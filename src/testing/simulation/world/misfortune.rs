@@ -6,7 +6,7 @@ use crate::testing::simulation::check::Wrong;
 use crate::testing::simulation::faults::Ambush;
 use crate::testing::simulation::plan::pick;
 use crate::testing::simulation::process::{APPLICATION, Life, Process, SESSION_TIMEOUT_MS};
-use crate::testing::simulation::scenario::TOMBSTONES_LIVE_MS;
+use crate::testing::simulation::scenario::{Scenario, TOMBSTONES_LIVE_MS};
 
 impl World {
     /// Draws what goes wrong in this turn.
@@ -14,11 +14,7 @@ impl World {
         let plan = self.site.plan.clone();
         let index = self.rng.usize(0..self.processes.len());
         if self.chance(plan.crash_rate) {
-            let point = *pick(&mut self.rng, &CrashPoint::ALL);
-            let countdown = self.rng.u32(0..2);
-            let stall = plan.freeze_rate > 0 && self.rng.bool();
-            let ambush = if stall { Ambush::Stall } else { Ambush::Crash };
-            self.site.faults.arm(ambush, index, point, countdown);
+            self.set_ambush(index);
         }
         if plan.crash_rate > 0 && self.chance(plan.crash_rate / 3) {
             self.kill(index, "kill")?;
@@ -38,6 +34,22 @@ impl World {
             self.age(index)?;
         }
         Ok(())
+    }
+
+    /// Lets a process die, or stop for a while, where it next comes to a point of its work.
+    fn set_ambush(&mut self, index: usize) {
+        let plan = &self.site.plan;
+        let of_globals = plan.scenario == Scenario::Globals && self.rng.u32(0..3) == 0;
+        let (point, stall) = if of_globals {
+            (*pick(&mut self.rng, &CrashPoint::OF_GLOBALS), false)
+        } else {
+            let point = *pick(&mut self.rng, &CrashPoint::OF_TASKS);
+            (point, plan.freeze_rate > 0)
+        };
+        let countdown = self.rng.u32(0..2);
+        let stall = stall && self.rng.bool();
+        let ambush = if stall { Ambush::Stall } else { Ambush::Crash };
+        self.site.faults.arm(ambush, index, point, countdown);
     }
 
     /// A zombie: it does nothing for a while, which may outlast its session, and then goes on.

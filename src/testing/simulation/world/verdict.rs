@@ -114,7 +114,7 @@ impl World {
         self.mirror
             .refresh(&self.site.log)
             .map_err(|error| error.to_string())?;
-        let expected = self.site.plan.scenario.check(&self.site)?;
+        let expected = self.site.plan.scenario.check(&self.site, &self.mirror)?;
         check::changelogs(&self.site, &self.mirror, &expected)?;
         match self.site.plan.scenario {
             Scenario::Folds => self.check_queries(&expected)?,
@@ -174,7 +174,8 @@ impl World {
 
     /// Every process answers with the global table's last state.
     fn check_global_table(&mut self) -> Result<(), Wrong> {
-        let (table, store) = (globals::table(&self.site)?, globals::table_store());
+        let table = globals::table(&self.site, &self.mirror);
+        let store = globals::table_store();
         for process in &mut self.processes {
             let index = process.index;
             let Some(running) = process.running() else {
