@@ -121,6 +121,14 @@ const ELSEWHERE: [(&str, &str); 30] = [
         "foreign events without their beginning",
     ),
     ("millstream_events_folded_total", "foreign events"),
+    (
+        "millstream_events_tombstones_total",
+        "a removed account: tests of tombstones",
+    ),
+    (
+        "millstream_events_tombstone_refusals_total",
+        "a removed account: tests of tombstones",
+    ),
     ("millstream_events_large_total", "an event near 16 MiB"),
     ("millstream_events_refused_total", "an event beyond 16 MiB"),
 ];

@@ -4,8 +4,8 @@
 //! read → seen before? ── yes ─▶ first reply again
 //!          │ no
 //!          ▼
-//! load → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
-//!                                        └─▶ reply, remembered; waiters after the commit
+//! load → tombstoned? → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
+//!                                                      └─▶ reply, remembered; waiters after the commit
 //! ```
 //! A step of a process has a memory of its own: nobody else can take its command id beforehand.
 
@@ -138,6 +138,7 @@ impl<A: Aggregate> CommandProcessor<A> {
     ) -> Result<Reply, BoxError> {
         let now = context.system_time();
         let known = self.aggregates.load(&at.aggregate_id)?;
+        self.meter.after_tombstone(known.as_ref());
         let Decision {
             reply,
             events,
@@ -158,6 +159,8 @@ impl<A: Aggregate> CommandProcessor<A> {
                 Vec::new()
             };
             let actor = Attribution::of(command.metadata).actor;
+            let last = HistoryKey::new(at.aggregate_id.as_str(), record.version);
+            self.meter.tombstone::<A>(&last, &record);
             let mut written = Vec::with_capacity(events.len());
             for event in events {
                 written.push(self.recorded(&event, actor.clone()));

@@ -189,6 +189,10 @@ pub struct EventSourcingMetrics {
     pub repetitions: Counter,
     /// First events above version 1.
     pub adopted_openings: Counter,
+    /// Aggregates tombstoned.
+    pub tombstones: Counter,
+    /// Commands, messages and events refused because their aggregate is tombstoned.
+    pub tombstone_refusals: Counter,
     /// Events above the size that is worth a warning.
     pub large: Counter,
     /// Events above the largest size.

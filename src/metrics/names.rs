@@ -251,6 +251,12 @@ metrics! {
     EventsAdoptedOpenings: Type::Counter, "millstream_events_adopted_openings_total",
         [Thread, Task, AggregateType],
         "First events of an aggregate above version 1, whose opening state was adopted.";
+    EventsTombstones: Type::Counter, "millstream_events_tombstones_total",
+        [Thread, Task, AggregateType],
+        "Aggregates tombstoned by an event, decided here or of another system.";
+    EventsTombstoneRefusals: Type::Counter, "millstream_events_tombstone_refusals_total",
+        [Thread, Task, AggregateType],
+        "Commands, messages and events of other systems refused because their aggregate is tombstoned.";
     EventsLarge: Type::Counter, "millstream_events_large_total",
         [Thread, Task, AggregateType],
         "Events above the size that is worth a warning.";

@@ -390,6 +390,8 @@ impl Owner {
             folded: counter(Metric::EventsFolded),
             repetitions: counter(Metric::EventsRepetitions),
             adopted_openings: counter(Metric::EventsAdoptedOpenings),
+            tombstones: counter(Metric::EventsTombstones),
+            tombstone_refusals: counter(Metric::EventsTombstoneRefusals),
             large: counter(Metric::EventsLarge),
             refused: counter(Metric::EventsRefused),
             archived: counter(Metric::EventsArchived),

@@ -298,6 +298,7 @@ impl StepAnswer {
                 aggregate_id: String::new(),
                 outcome,
                 aggregate_version: 0,
+                tombstoned_at: None,
                 event_ids: Vec::new(),
                 reason,
             },
@@ -442,5 +443,9 @@ impl<P: Process> Aggregate for Managed<P> {
 
     fn adopt(state: &mut P::State, first: &P::Event) {
         P::adopt(state, first);
+    }
+
+    fn is_tombstone(event: &P::Event) -> bool {
+        P::is_tombstone(event)
     }
 }
