@@ -143,7 +143,8 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
             };
             context.forward(Record::new(key, Effect::Stepped(step), timestamp))?;
         }
-        self.commands.remember(context, at, decision.reply)?;
+        self.commands
+            .remember(context, at, (decision.reply, false))?;
         Ok(())
     }
 

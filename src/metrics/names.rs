@@ -281,6 +281,21 @@ metrics! {
     CommandsHandled: Type::Counter, "millstream_commands_handled_total",
         [Thread, Task, AggregateType, Outcome],
         "Commands answered.";
+    ProcessStepsIssued: Type::Counter, "millstream_process_steps_issued_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes asked for.";
+    ProcessStepsReissued: Type::Counter, "millstream_process_steps_reissued_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes without an answer, asked for again under their command id.";
+    ProcessStepsGivenUp: Type::Counter, "millstream_process_steps_given_up_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes without an answer that are asked for no more, until an operator resumes them.";
+    ProcessStepsResumed: Type::Counter, "millstream_process_steps_resumed_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes that were given up and resumed by an operator.";
+    ProcessStuck: Type::Counter, "millstream_process_stuck_total",
+        [Thread, Task, AggregateType],
+        "Processes that have stopped half done, until an operator settles them.";
     ProjectionGeneration: Type::Gauge, "millstream_projection_generation",
         [Thread, Task, Projection],
         "Generation of the projection that serves; 0 while the first is built.";

@@ -9,7 +9,8 @@ use prometheus::{
 };
 
 use super::handles::{
-    EventSourcingMetrics, ProjectionMetrics, SinkMetrics, SourceMetrics, StoreMetrics,
+    EventSourcingMetrics, ProcessMetrics, ProjectionMetrics, SinkMetrics, SourceMetrics,
+    StoreMetrics,
 };
 use super::labels::{CommandOutcome, MemoryUser, SetAsideReason, TaskState};
 use super::names::{Label, Metric, TOPOLOGY_COUNTERS_MAX, Type};
@@ -403,6 +404,17 @@ impl Owner {
             commands_rejected: commands(CommandOutcome::Rejected),
             commands_conflicting: commands(CommandOutcome::Conflict),
             commands_repeated: commands(CommandOutcome::Repeated),
+        }
+    }
+
+    pub(crate) fn process(&self, aggregate_type: &str) -> ProcessMetrics {
+        let counter = |metric| self.counter(metric, &[aggregate_type]);
+        ProcessMetrics {
+            steps_issued: counter(Metric::ProcessStepsIssued),
+            steps_reissued: counter(Metric::ProcessStepsReissued),
+            steps_given_up: counter(Metric::ProcessStepsGivenUp),
+            steps_resumed: counter(Metric::ProcessStepsResumed),
+            stuck: counter(Metric::ProcessStuck),
         }
     }
 

@@ -48,11 +48,13 @@ pub use topology::{
 pub use transaction::{
     AcceptPayment, CreditRefused, Failure, Movement as TransactionMovement, MovementMade,
     MovementRefused, PaymentAccepted, PaymentRejected, PaymentRequested, REASON_BYTES_MAX,
-    RefusedMovement, RejectPayment, RequestPayment, TopupCompleted, TopupFailed, Transaction,
-    TransactionCommand, TransactionEvent, TransactionKind, TransactionRejection, TransactionStatus,
-    Transfer, TransferCompensationRefused, TransferCompleted, TransferCreditRefused,
-    TransferDebited, TransferFailed, TransferOrder, TransferRequested, TransferStep, TransferTerms,
-    WithdrawalCompleted, WithdrawalFailed,
+    RefusedMovement, RejectPayment, RequestPayment, ResumeTransfer, SettleTransfer, Settlement,
+    TopupCompleted, TopupFailed, Transaction, TransactionCommand, TransactionEvent,
+    TransactionKind, TransactionRejection, TransactionStatus, Transfer,
+    TransferCompensationRefused, TransferCompleted, TransferCreditRefused, TransferDebited,
+    TransferFailed, TransferOrder, TransferRequested, TransferResumed, TransferSettled,
+    TransferSettlementOrdered, TransferSettlementRefused, TransferStalled, TransferStep,
+    TransferTerms, WithdrawalCompleted, WithdrawalFailed,
 };
 
 /// Returns the packaged topology, for a binary to register.
