@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::{Daemon, Site, until};
 
 /// What this test does not bring about, and who does.
-const ELSEWHERE: [(&str, &str); 30] = [
+const ELSEWHERE: [(&str, &str); 37] = [
     (
         "millstream_events_archived_total",
         "no archive in this deployment: topologies/account/tests/archived_history.rs",
@@ -121,6 +121,31 @@ const ELSEWHERE: [(&str, &str); 30] = [
         "foreign events without their beginning",
     ),
     ("millstream_events_folded_total", "foreign events"),
+    (
+        "millstream_events_tombstones_total",
+        "a removed account: tests of tombstones",
+    ),
+    (
+        "millstream_events_tombstone_refusals_total",
+        "a removed account: tests of tombstones",
+    ),
+    ("millstream_process_steps_issued_total", "a transfer"),
+    (
+        "millstream_process_steps_reissued_total",
+        "a step without an answer: tests of transfers",
+    ),
+    (
+        "millstream_process_steps_given_up_total",
+        "a step without an answer: tests of transfers",
+    ),
+    (
+        "millstream_process_steps_resumed_total",
+        "a step without an answer: tests of transfers",
+    ),
+    (
+        "millstream_process_stuck_total",
+        "a suspended transfer: tests of transfers",
+    ),
     ("millstream_events_large_total", "an event near 16 MiB"),
     ("millstream_events_refused_total", "an event beyond 16 MiB"),
 ];

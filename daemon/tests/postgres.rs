@@ -121,6 +121,36 @@ impl Bank {
                 .insert(id, (balance, "ACTIVE".to_owned(), version));
         }
     }
+
+    /// Opens, closes and removes an account: its row comes, changes and goes.
+    fn remove(&mut self, daemon: &Daemon, database: &Database) {
+        let steps = [
+            (
+                "OpenAccount",
+                json!({"owner": "Eve", "currency": "EUR"}),
+                Some("ACTIVE"),
+            ),
+            (
+                "ChangeStatus",
+                json!({"newStatus": "CLOSED", "reason": "test"}),
+                Some("CLOSED"),
+            ),
+            ("RemoveAccount", json!({"reason": "test"}), None),
+        ];
+        for (version, (kind, data, status)) in (1..).zip(steps) {
+            let body = json!({"commandType": kind, "data": data});
+            let answer = daemon.command("gone", kind, &body);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            match status {
+                Some(status) => {
+                    let row = ("0.00".to_owned(), status.to_owned(), version);
+                    self.expected.insert("gone".to_owned(), row);
+                }
+                None => drop(self.expected.remove("gone")),
+            }
+            database.assert_becomes(&self.expected);
+        }
+    }
 }
 
 fn sink(daemon: &Daemon) -> Value {
@@ -172,6 +202,7 @@ fn commands_become_rows_whatever_is_killed_or_away() {
     until("it has read from the start", || {
         (sink(&daemon)["records"].as_u64().unwrap() >= before).then_some(())
     });
+    bank.remove(&daemon, &database);
     let unknown = millstream(&["rebuild-sink", &config, "postgers", &embedded]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(

@@ -84,8 +84,15 @@ fn show_state(answer: &Value) {
 fn show_diff(answer: &Value) {
     let point = |name: &str| {
         let point = answer.get(name).unwrap_or(&Value::Null);
+        let ended = match point.get("tombstoned") {
+            Some(Value::Bool(true)) => ", tombstoned",
+            _ => "",
+        };
         match point.get("timestamp") {
-            Some(time) => format!("version {} ({})", text_of(point, "version"), shown(time)),
+            Some(time) => {
+                let version = text_of(point, "version");
+                format!("version {version} ({}{ended})", shown(time))
+            }
             None => "before its first event".to_owned(),
         }
     };
@@ -160,7 +167,11 @@ fn timeline_row(entry: &Value) -> [String; 5] {
         let [field, before, after] = ["field", "before", "after"].map(|name| text_of(change, name));
         format!("{field}: {before} → {after}")
     });
-    let mut what = changes.collect::<Vec<_>>().join(", ");
+    let mut what = match entry.get("tombstoned") {
+        // What it took away is what the lines before have told.
+        Some(Value::Bool(true)) => "tombstoned".to_owned(),
+        _ => changes.collect::<Vec<_>>().join(", "),
+    };
     if let Some(reason) = entry.get("reason") {
         let gap = if what.is_empty() { "" } else { "  " };
         what = format!("{what}{gap}[{}]", shown(reason));

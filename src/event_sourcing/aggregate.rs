@@ -56,7 +56,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::command::Command;
-use super::reason::{ReasonCode, Rejection};
+use super::reason::{ReasonCode, Rejection, reasons};
 use super::upcast::Event;
 
 /// A consistency boundary: one id, one gapless sequence of events, one place that decides.
@@ -89,8 +89,22 @@ pub trait Aggregate: 'static {
         command: Self::Command,
     ) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// Applies an event. Cannot fail: what an event says has happened.
+    /// Applies an event. Cannot fail: what an event says has happened. Not asked for a
+    /// [tombstone](Self::is_tombstone), after which there is no state.
     fn apply(state: &mut Self::State, event: &Self::Event);
+
+    /// Returns whether an event is its aggregate's tombstone: it ends the aggregate for good. An event
+    /// like any other, versioned and kept, but the last: commands, messages and events of other systems
+    /// are refused `TOMBSTONED` from then on, and the id is not used again. The state and the rows of
+    /// projections are gone; the past can be read as before. No event is one unless overridden.
+    ///
+    /// An event that is out may become one later only where nothing has followed it; raise
+    /// [`STATE_VERSION`](Self::STATE_VERSION) with it. History that goes on behind a tombstone stops the
+    /// task by name.
+    #[expect(unused_variables, reason = "names for implementors")]
+    fn is_tombstone(event: &Self::Event) -> bool {
+        false
+    }
 
     /// Checks that an event of another system follows from `state`, before it is applied. Events of
     /// this system follow by construction and are not checked. Accepts everything unless
@@ -109,6 +123,18 @@ pub trait Aggregate: 'static {
     fn adopt(state: &mut Self::State, first: &Self::Event) {}
 }
 
+/// Takes an event into a state; returns whether it is the tombstone, after which the state is the
+/// default: there is none. The one way in which events add up.
+pub(super) fn take_in<A: Aggregate>(state: &mut A::State, event: &A::Event) -> bool {
+    let ends = A::is_tombstone(event);
+    if ends {
+        *state = A::State::default();
+    } else {
+        A::apply(state, event);
+    }
+    ends
+}
+
 /// Starts a scenario: the state after `events`. See [`Aggregate`] for an example.
 ///
 /// # Panics
@@ -116,62 +142,100 @@ pub trait Aggregate: 'static {
 #[must_use]
 #[track_caller]
 pub fn given<A: Aggregate>(events: impl IntoIterator<Item = A::Event>) -> Given<A> {
-    let mut state = A::State::default();
-    for event in events {
-        let follows = A::follows(&state, &event);
-        assert!(
-            follows.is_ok(),
-            "the given {event:?} does not follow: {follows:?}"
-        );
-        A::apply(&mut state, &event);
-    }
-    Given {
-        state,
+    let mut given = Given {
+        state: A::State::default(),
+        tombstoned: false,
         aggregate: PhantomData,
+    };
+    for event in events {
+        given.take(&event);
     }
+    given
 }
 
 /// A scenario that waits for a command. Made by [`given`].
 #[derive(Debug)]
 pub struct Given<A: Aggregate> {
     state: A::State,
+    tombstoned: bool,
     aggregate: PhantomData<A>,
 }
 
 impl<A: Aggregate> Given<A> {
-    /// Lets the aggregate decide a command.
+    /// Lets the aggregate decide a command; after its [tombstone](Aggregate::is_tombstone) the layer
+    /// refuses it `TOMBSTONED`.
     #[must_use = "a scenario without expectation shows nothing"]
     pub fn when(self, command: impl Into<A::Command>) -> Then<A> {
-        let outcome = A::decide(&self.state, command.into());
+        let outcome = if self.tombstoned {
+            Err(Refused::Tombstoned)
+        } else {
+            A::decide(&self.state, command.into()).map_err(Refused::Rule)
+        };
         Then {
-            state: self.state,
+            given: self,
             outcome,
         }
     }
 
-    /// Returns the state.
+    /// Returns the state; of a tombstoned aggregate the default.
     #[must_use]
     pub const fn state(&self) -> &A::State {
         &self.state
+    }
+
+    /// Returns whether the last event was the aggregate's [tombstone](Aggregate::is_tombstone).
+    #[must_use]
+    pub const fn is_tombstoned(&self) -> bool {
+        self.tombstoned
+    }
+
+    #[track_caller]
+    fn take(&mut self, event: &A::Event) {
+        assert!(
+            !self.tombstoned,
+            "{event:?} does not follow: the aggregate is tombstoned"
+        );
+        let follows = A::follows(&self.state, event);
+        assert!(follows.is_ok(), "{event:?} does not follow: {follows:?}");
+        self.tombstoned = take_in::<A>(&mut self.state, event);
+    }
+}
+
+/// Why a scenario's command was refused.
+#[derive(Debug)]
+enum Refused<R> {
+    /// By the layer: the aggregate is tombstoned.
+    Tombstoned,
+    /// By a rule.
+    Rule(R),
+}
+
+impl<R: Rejection> Refused<R> {
+    fn code(&self) -> ReasonCode {
+        match self {
+            Self::Tombstoned => reasons::TOMBSTONED,
+            Self::Rule(rejection) => rejection.code(),
+        }
     }
 }
 
 /// A scenario in which a command was decided. Made by [`Given::when`].
 #[derive(Debug)]
 pub struct Then<A: Aggregate> {
-    state: A::State,
-    outcome: Result<Vec<A::Event>, A::Rejection>,
+    given: Given<A>,
+    outcome: Result<Vec<A::Event>, Refused<A::Rejection>>,
 }
 
 impl<A: Aggregate> Then<A> {
     /// Expects exactly these events, and goes on from the state after them.
     ///
     /// # Panics
-    /// When others happened, or when one would not follow if another system had written it.
+    /// When others happened, when one would not follow if another system had written it, or when one
+    /// comes after a tombstone.
     #[track_caller]
     pub fn then(self, expected: impl IntoIterator<Item = A::Event>) -> Given<A> {
         let expected: Vec<_> = expected.into_iter().collect();
-        let mut state = self.state;
+        let mut given = self.given;
         match self.outcome {
             Ok(events) => {
                 assert!(
@@ -188,14 +252,9 @@ impl<A: Aggregate> Then<A> {
             }
         }
         for event in &expected {
-            let follows = A::follows(&state, event);
-            assert!(follows.is_ok(), "{event:?} does not follow: {follows:?}");
-            A::apply(&mut state, event);
+            given.take(event);
         }
-        Given {
-            state,
-            aggregate: PhantomData,
-        }
+        given
     }
 
     /// Expects a rejection with this code, and goes on from the unchanged state.
@@ -204,15 +263,12 @@ impl<A: Aggregate> Then<A> {
     /// When the command was accepted or rejected with another code.
     #[track_caller]
     pub fn then_rejected(self, code: ReasonCode) -> Given<A> {
-        let found = self.outcome.as_ref().map_err(Rejection::code);
+        let found = self.outcome.as_ref().map_err(Refused::code);
         assert!(
             found == Err(code),
             "expected a rejection {code}, got {:?}",
             self.outcome
         );
-        Given {
-            state: self.state,
-            aggregate: PhantomData,
-        }
+        self.given
     }
 }

@@ -447,6 +447,10 @@ pub struct Reply {
     pub outcome: Outcome,
     /// The aggregate's version after the command.
     pub aggregate_version: u64,
+    /// When the aggregate was tombstoned, by its last event; absent unless it is. Its version is
+    /// `aggregate_version`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tombstoned_at: Option<String>,
     /// The events written, in order.
     pub event_ids: Vec<String>,
     /// Why it was not accepted.
@@ -475,6 +479,7 @@ impl Reply {
                 Outcome::Rejected
             },
             aggregate_version,
+            tombstoned_at: None,
             event_ids: Vec::new(),
             reason: Some(ReplyReason {
                 code: code.as_str().into(),
@@ -597,6 +602,7 @@ mod tests {
             aggregate_id: "a".into(),
             outcome: Outcome::Accepted,
             aggregate_version: 2,
+            tombstoned_at: None,
             event_ids: vec!["evt-1".into()],
             reason: None,
         };

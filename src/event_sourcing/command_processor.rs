@@ -4,10 +4,11 @@
 //! read → seen before? ── yes ─▶ first reply again
 //!          │ no
 //!          ▼
-//! load → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
-//!                                        └─▶ reply, remembered; waiters after the commit
+//! load → tombstoned? → own? → expectedVersion? → decide ─▶ events out; history, state, snapshots, index; read model
+//!                                                      └─▶ reply, remembered; waiters after the commit
 //! ```
-//! A step of a process has a memory of its own: nobody else can take its command id beforehand.
+//! A step of a process has a memory of its own, for good: nobody else can take its command id beforehand,
+//! and whenever it is asked for again, it is not carried out again.
 
 use std::ops::Bound;
 
@@ -138,6 +139,7 @@ impl<A: Aggregate> CommandProcessor<A> {
     ) -> Result<Reply, BoxError> {
         let now = context.system_time();
         let known = self.aggregates.load(&at.aggregate_id)?;
+        self.meter.after_tombstone(known.as_ref());
         let Decision {
             reply,
             events,
@@ -158,6 +160,8 @@ impl<A: Aggregate> CommandProcessor<A> {
                 Vec::new()
             };
             let actor = Attribution::of(command.metadata).actor;
+            let last = HistoryKey::new(at.aggregate_id.as_str(), record.version);
+            self.meter.tombstone::<A>(&last, &record);
             let mut written = Vec::with_capacity(events.len());
             for event in events {
                 written.push(self.recorded(&event, actor.clone()));
@@ -173,7 +177,9 @@ impl<A: Aggregate> CommandProcessor<A> {
             let changed = Effect::Changed(record);
             context.forward(Record::new(at.aggregate_id.clone(), changed, timestamp))?;
         }
-        self.remember(context, at, reply.clone())?;
+        let step = command.process.as_ref();
+        let kept = step.is_some_and(|step| step.is_step(&command.command_type));
+        self.remember(context, at, (reply.clone(), kept))?;
         Ok(reply)
     }
 
@@ -250,17 +256,20 @@ impl<A: Aggregate> CommandProcessor<A> {
         Ok(())
     }
 
-    /// Remembers how a command ended.
+    /// Remembers how a command ended, for a while or for good.
     pub(super) fn remember(
         &self,
         context: &Context<'_, A>,
         at: CommandKey,
-        reply: Reply,
+        (reply, kept): (Reply, bool),
     ) -> Result<(), StateError> {
         self.meter.outcome(reply.outcome);
-        let decided_at = context.system_time();
-        self.commands
-            .put(at, RememberedCommand { reply, decided_at })
+        let remembered = RememberedCommand {
+            reply,
+            decided_at: context.system_time(),
+            kept,
+        };
+        self.commands.put(at, remembered)
     }
 
     /// Writes a reply, and tells those who wait for it once it is committed.
@@ -308,13 +317,13 @@ impl<A: Aggregate> CommandProcessor<A> {
         let reason = (error.code(), error.to_string());
         let reply = Reply::refusal(&at.command_id, A::TYPE, &at.aggregate_id, version, reason);
         debug_assert!(reply.outcome == Outcome::Rejected, "it was never read");
-        self.remember(context, at, reply.clone())?;
+        self.remember(context, at, (reply.clone(), false))?;
         self.reply(context, None, reply)
     }
 
     fn is_forgotten(&self, command: &RememberedCommand, now: Timestamp) -> bool {
         let retention = i64::try_from(self.memory.retention.as_millis()).unwrap_or(i64::MAX);
-        command.decided_at.saturating_add(retention) <= now
+        !command.kept && command.decided_at.saturating_add(retention) <= now
     }
 
     /// Deletes forgotten commands, a bounded number of entries per call, round and round.

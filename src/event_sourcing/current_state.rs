@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! {"origin","firstVersion","version","updatedAt","state","stateVersion"?}     absent = 1
+//! {"origin","firstVersion","version","updatedAt","tombstoned":true}            of a tombstoned aggregate
 //! ```
+//! # Invariants
+//! - The entry of a tombstoned aggregate stays: it is what keeps its id from being used again. It has no
+//!   state, and so reads whatever the state version.
 //! # Failure
 //! An entry that does not read, or of another state version, is no error here but
 //! [`CurrentState::Unreadable`]: history has what it says, and the
@@ -57,6 +61,17 @@ struct Written<'a, S> {
     state_version: u32,
 }
 
+/// What stays of a tombstoned aggregate.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended {
+    origin: Origin,
+    first_version: u64,
+    version: u64,
+    updated_at: Timestamp,
+    tombstoned: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Read<S> {
@@ -87,6 +102,17 @@ impl<A: Aggregate> Serde<CurrentState<A::State>> for CurrentStateSerde<A> {
         let CurrentState::Known(record) = entry else {
             return Err("what cannot be read cannot be written".into());
         };
+        if record.tombstoned {
+            let ended = Ended {
+                origin: record.origin,
+                first_version: record.first_version,
+                version: record.version,
+                updated_at: record.updated_at,
+                tombstoned: true,
+            };
+            serde_json::to_writer(out, &ended)?;
+            return Ok(true);
+        }
         let written = Written {
             origin: record.origin,
             first_version: record.first_version,
@@ -109,10 +135,23 @@ impl<A: Aggregate> Serde<CurrentState<A::State>> for CurrentStateSerde<A> {
                     first_version: read.first_version,
                     version: read.version,
                     updated_at: read.updated_at,
+                    tombstoned: false,
                     state: read.state,
                 })
             }
-            Ok(_) | Err(_) => CurrentState::Unreadable,
+            Ok(_) => CurrentState::Unreadable,
+            // Seldom, and so the second attempt: an entry without a state.
+            Err(_) => match serde_json::from_slice::<Ended>(bytes) {
+                Ok(ended) if ended.tombstoned => CurrentState::Known(AggregateRecord {
+                    origin: ended.origin,
+                    first_version: ended.first_version,
+                    version: ended.version,
+                    updated_at: ended.updated_at,
+                    tombstoned: true,
+                    state: A::State::default(),
+                }),
+                Ok(_) | Err(_) => CurrentState::Unreadable,
+            },
         })
     }
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::aggregate::Aggregate;
+use super::aggregate::{Aggregate, take_in};
 use super::command::{Command, CommandEnvelope, Outcome, Reply};
 use super::envelope::{Envelope, EnvelopeError, Metadata, event_id};
 use super::history::{HistoryEntry, HistoryKey, Known, Origin, Verdict};
@@ -30,11 +30,21 @@ pub struct AggregateRecord<S> {
     /// The time of its last event: the event's timestamp, or that of a predecessor where another
     /// system's clock has gone back, so that the time of an aggregate rises with its version.
     pub updated_at: Timestamp,
-    /// What the events add up to.
+    /// Whether its last event was its [tombstone](Aggregate::is_tombstone), at `updated_at`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tombstoned: bool,
+    /// What the events add up to; the default where they end with a tombstone, since there is none.
     pub state: S,
 }
 
 impl<S> AggregateRecord<S> {
+    /// Returns the record unless it is tombstoned: what a topic or a table of current states has of the
+    /// aggregate, for which `None` is Kafka's tombstone.
+    #[must_use]
+    pub fn alive(self) -> Option<Self> {
+        (!self.tombstoned).then_some(self)
+    }
+
     /// Returns the range of versions that history holds.
     #[must_use]
     pub const fn known(&self) -> Known {
@@ -101,11 +111,30 @@ pub enum DecisionError {
         /// The aggregate.
         aggregate_id: String,
     },
+    /// The aggregate goes on after the tombstone that it has decided itself.
+    #[error("event `{event_type}` of aggregate {aggregate_id} was decided after its tombstone")]
+    AfterTombstone {
+        /// The aggregate.
+        aggregate_id: String,
+        /// The event's type.
+        event_type: &'static str,
+    },
+}
+
+/// Says that an aggregate is tombstoned, by which version and when.
+fn tombstoned<A: Aggregate>(
+    aggregate_id: &str,
+    record: &AggregateRecord<A::State>,
+) -> Result<(String, String), TimeError> {
+    let at = format_timestamp(record.updated_at)?;
+    let (what, version) = (A::TYPE, record.version);
+    let message = format!("{what} {aggregate_id} was tombstoned at {at} by version {version}");
+    Ok((message, at))
 }
 
 /// Decides a command against an aggregate's record (`None`: unseen) at `now`.
 ///
-/// Ownership comes first, then `expectedVersion`, then the aggregate's own rules. The events'
+/// A tombstone comes first, then ownership, then `expectedVersion`, then the aggregate's own rules. The events'
 /// timestamp is `now`, but never below their predecessor's.
 ///
 /// # Errors
@@ -125,6 +154,12 @@ pub fn decide_command<A: Aggregate>(
             too_large: None,
         }
     };
+    if let Some(record) = record.filter(|record| record.tombstoned) {
+        let (message, at) = tombstoned::<A>(&command.aggregate_id, record)?;
+        let mut decision = refuse(reasons::TOMBSTONED, message);
+        decision.reply.tombstoned_at = Some(at);
+        return Ok(decision);
+    }
     if record.is_some_and(|record| record.origin == Origin::Foreign) {
         let message = format!(
             "{} {} is written by another system",
@@ -189,6 +224,14 @@ pub fn decide_message<A: Aggregate>(
     aggregate_id: &str,
     message: Message<A::Command>,
 ) -> Result<Result<Decision<A::State>, Refusal>, DecisionError> {
+    if let Some(record) = record.filter(|record| record.tombstoned) {
+        let (message, _) = tombstoned::<A>(aggregate_id, record)?;
+        return Ok(Err(Refusal {
+            code: reasons::TOMBSTONED,
+            message,
+            too_large: false,
+        }));
+    }
     let metadata = message_metadata(record.map(|record| record.updated_at), &message)?;
     let unseen = A::State::default();
     let state = record.map_or(&unseen, |record| &record.state);
@@ -237,8 +280,15 @@ fn append<A: Aggregate>(
     let mut state = record
         .map(|record| record.state.clone())
         .unwrap_or_default();
+    let mut ended = false;
     let mut appended = Vec::with_capacity(events.len());
     for event in events {
+        if ended {
+            return Err(DecisionError::AfterTombstone {
+                aggregate_id: cause.aggregate_id.to_owned(),
+                event_type: event.event_type(),
+            });
+        }
         version = version
             .checked_add(1)
             .ok_or_else(|| DecisionError::VersionsExhausted {
@@ -249,14 +299,16 @@ fn append<A: Aggregate>(
             Ok(event) => appended.push(event),
             Err(too_large) => return Ok(Err(too_large)),
         }
-        A::apply(&mut state, event);
+        ended = take_in::<A>(&mut state, event);
     }
+    let tombstoned_at = ended.then(|| format_timestamp(timestamp)).transpose()?;
     let reply = Reply {
         command_id: cause.id.to_owned(),
         aggregate_type: A::TYPE.into(),
         aggregate_id: cause.aggregate_id.to_owned(),
         outcome: Outcome::Accepted,
         aggregate_version: version,
+        tombstoned_at,
         event_ids: appended
             .iter()
             .map(|event| event.event_id.clone())
@@ -268,6 +320,7 @@ fn append<A: Aggregate>(
         first_version: record.map_or(1, |record| record.first_version),
         version,
         updated_at: timestamp,
+        tombstoned: ended,
         state,
     });
     Ok(Ok(Decision {
@@ -382,6 +435,14 @@ pub enum FoldError {
         /// What is wrong, for people.
         message: String,
     },
+    /// Its aggregate has ended for good.
+    #[error("{aggregate_id} was tombstoned by version {tombstone}: no event follows")]
+    Tombstoned {
+        /// The aggregate.
+        aggregate_id: String,
+        /// The tombstone's version.
+        tombstone: u64,
+    },
     /// What it says does not follow from the state before it.
     #[error("{message}")]
     Misfit {
@@ -400,8 +461,31 @@ impl FoldError {
             Self::Envelope(error) => error.code(),
             Self::Event(error) => error.code(),
             Self::TooLarge(_) => reasons::EVENT_TOO_LARGE,
+            Self::Tombstoned { .. } => reasons::TOMBSTONED,
             Self::Sequence { code, .. } | Self::Misfit { code, .. } => *code,
         }
+    }
+
+    /// Returns the dead letter's reason when `verdict` would let the event follow, now or once others
+    /// have come, and the aggregate is tombstoned.
+    #[must_use]
+    pub fn after_tombstone<S>(
+        record: Option<&AggregateRecord<S>>,
+        verdict: Verdict,
+        envelope: &Envelope<'_>,
+    ) -> Option<Self> {
+        let follows = match verdict {
+            Verdict::Apply | Verdict::AdoptOpening | Verdict::Gap { .. } => true,
+            Verdict::Repetition
+            | Verdict::Conflict
+            | Verdict::BeforeOpening { .. }
+            | Verdict::Broken => false,
+        };
+        let record = record.filter(|record| follows && record.tombstoned)?;
+        Some(Self::Tombstoned {
+            aggregate_id: envelope.aggregate_id.to_string(),
+            tombstone: record.version,
+        })
     }
 
     /// Returns the dead letter's reason when `verdict` forbids the event.
@@ -433,11 +517,15 @@ impl FoldError {
 /// Applies an event of another system that [`judge`](super::judge) let through.
 ///
 /// # Errors
-/// [`FoldError::Event`] when its data cannot be read, [`FoldError::Misfit`] when it does not follow.
+/// [`FoldError::Tombstoned`] when nothing may follow, [`FoldError::Event`] when its data cannot be read,
+/// [`FoldError::Misfit`] when it does not follow.
 pub fn fold_foreign<A: Aggregate>(
     record: Option<AggregateRecord<A::State>>,
     envelope: &Envelope<'_>,
 ) -> Result<AggregateRecord<A::State>, FoldError> {
+    if let Some(error) = FoldError::after_tombstone(record.as_ref(), Verdict::Apply, envelope) {
+        return Err(error);
+    }
     let event = A::Event::read(&envelope.event_type, envelope.schema_version, envelope.data)?;
     let mut record = record.unwrap_or_else(|| open::<A>(Origin::Foreign, envelope, &event));
     A::follows(&record.state, &event).map_err(|misfit| FoldError::Misfit {
@@ -463,6 +551,7 @@ fn open<A: Aggregate>(
         first_version: envelope.aggregate_version,
         version: envelope.aggregate_version,
         updated_at: envelope.timestamp,
+        tombstoned: false,
         state,
     }
 }
@@ -472,7 +561,7 @@ fn advance<A: Aggregate>(
     envelope: &Envelope<'_>,
     event: &A::Event,
 ) {
-    A::apply(&mut record.state, event);
+    record.tombstoned = take_in::<A>(&mut record.state, event);
     record.version = envelope.aggregate_version;
     record.updated_at = record.updated_at.max(envelope.timestamp);
 }
@@ -500,6 +589,14 @@ pub enum ReplayError {
         last: u64,
         /// The version found.
         version: u64,
+    },
+    /// The aggregate goes on after its tombstone.
+    #[error("history of {aggregate_id} goes on after its tombstone, version {tombstone}")]
+    AfterTombstone {
+        /// The aggregate.
+        aggregate_id: String,
+        /// The tombstone's version.
+        tombstone: u64,
     },
 }
 
@@ -538,6 +635,12 @@ impl<'a, A: Aggregate> ReadEntry<'a, A> {
         record: Option<AggregateRecord<A::State>>,
     ) -> Result<AggregateRecord<A::State>, ReplayError> {
         let version = self.envelope.aggregate_version;
+        if let Some(record) = record.as_ref().filter(|record| record.tombstoned) {
+            return Err(ReplayError::AfterTombstone {
+                aggregate_id: self.envelope.aggregate_id.to_string(),
+                tombstone: record.version,
+            });
+        }
         let last = record.as_ref().map(|record| record.version);
         let follows = last.is_none_or(|last| last.checked_add(1) == Some(version));
         let native_from_one = last.is_some() || self.origin == Origin::Foreign || version == 1;

@@ -115,10 +115,14 @@ impl<A: Aggregate> EventProcessor<A> {
             .load(&at.aggregate_id)
             .map_err(Failure::Task)?;
         let range = known.as_ref().map(AggregateRecord::known);
-        match self
+        let verdict = self
             .judge(range, &envelope, &at, bytes)
-            .map_err(|error| Failure::Task(error.into()))?
-        {
+            .map_err(|error| Failure::Task(error.into()))?;
+        if let Some(error) = FoldError::after_tombstone(known.as_ref(), verdict, &envelope) {
+            self.meter.count(|metrics| &metrics.tombstone_refusals);
+            return Err(error.into());
+        }
+        match verdict {
             Verdict::Repetition => {
                 self.meter.count(|metrics| &metrics.repetitions);
                 self.passed(offset, &at)?;
@@ -231,6 +235,7 @@ impl<A: Aggregate> EventProcessor<A> {
             after,
         } = folded;
         self.meter.count(|metrics| &metrics.folded);
+        self.meter.tombstone::<A>(&key, &after);
         let aggregate_id = key.aggregate_id.clone();
         let reports = self.rebuild.tells == Tells::ChangesAndEvents;
         let happened = reports.then(|| Happened {

@@ -9,13 +9,14 @@
 //! - The events are the message's, and so is their time: nobody else writes this aggregate, and nothing
 //!   is read back from a topic.
 //! # Failure
-//! A message against a rule is rejected with its code and meets the error policy of the stream's
-//! source. There is nobody to reply to.
+//! A message against a rule, or to a tombstoned aggregate, is rejected with its code and meets the error
+//! policy of the stream's source. There is nobody to reply to.
 
 use super::aggregate::Aggregate;
 use super::command_processor::CommandProcessor;
 use super::decision::{AggregateRecord, Appended, decide_message};
 use super::envelope::Metadata;
+use super::history::HistoryKey;
 use super::rebuild::Rebuild;
 use super::recorded::Happened;
 use super::stores::CommandKey;
@@ -109,6 +110,7 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
         }
         let aggregates = &self.commands.aggregates;
         let before = aggregates.load(&at.aggregate_id)?;
+        self.commands.meter.after_tombstone(before.as_ref());
         let actor = record.value.metadata.get("actorId");
         let actor = actor.and_then(|actor| actor.as_str()).map(str::to_owned);
         let decided = decide_message::<A>(before.as_ref(), &at.aggregate_id, record.value)?;
@@ -118,6 +120,8 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
         })?;
         if let Some(after) = decision.record {
             let key = at.aggregate_id.clone();
+            let last = HistoryKey::new(key.as_str(), after.version);
+            self.commands.meter.tombstone::<A>(&last, &after);
             let events = decision.events.iter();
             let written = events.map(|event| self.commands.recorded(event, actor.clone()));
             aggregates.append(before.clone(), written.collect(), after.clone())?;
@@ -139,7 +143,8 @@ impl<A: Aggregate> Processor<String, Message<A::Command>, String, Effect<A::Stat
             };
             context.forward(Record::new(key, Effect::Stepped(step), timestamp))?;
         }
-        self.commands.remember(context, at, decision.reply)?;
+        self.commands
+            .remember(context, at, (decision.reply, false))?;
         Ok(())
     }
 

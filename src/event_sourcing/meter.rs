@@ -1,6 +1,9 @@
 //! What the event-sourcing processors count, where there is somebody to count for.
 
+use super::aggregate::Aggregate;
 use super::command::Outcome;
+use super::decision::AggregateRecord;
+use super::history::HistoryKey;
 use super::limits::EventSize;
 use crate::metrics::{Counter, EventSourcingMetrics};
 
@@ -24,6 +27,29 @@ impl Meter {
             Outcome::Rejected => &metrics.commands_rejected,
             Outcome::Conflict => &metrics.commands_conflicting,
         });
+    }
+
+    /// Logs and counts the last of some events, where it is a tombstone.
+    pub(super) fn tombstone<A: Aggregate>(
+        &self,
+        last: &HistoryKey,
+        after: &AggregateRecord<A::State>,
+    ) {
+        if after.tombstoned {
+            self.count(|metrics| &metrics.tombstones);
+            let HistoryKey {
+                aggregate_id,
+                version,
+            } = last;
+            tracing::info!(aggregate = A::TYPE, aggregate_id, version, "tombstoned");
+        }
+    }
+
+    /// Counts an input that comes after the tombstone of its aggregate.
+    pub(super) fn after_tombstone<S>(&self, known: Option<&AggregateRecord<S>>) {
+        if known.is_some_and(|known| known.tombstoned) {
+            self.count(|metrics| &metrics.tombstone_refusals);
+        }
     }
 
     /// Logs and counts an event that is large.

@@ -78,7 +78,7 @@ pub use limits::{EVENT_BYTES_LARGE, EVENT_BYTES_MAX, EventSize, EventTooLarge, e
 pub use message::{Message, Step, StepEvent};
 pub use process::{
     AnswerEvent, Managed, ManagedRejection, Patience, PendingStep, Process, ProcessCommand,
-    ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, Trigger,
+    ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, StepGivenUp, Trigger,
 };
 pub use projection::{
     Projected, Projection, ProjectionPhase, ProjectionProgress, Projections, RowKey, RowValue, Rows,

@@ -89,6 +89,9 @@ pub mod reasons {
     pub const EVENT_TOO_LARGE: ReasonCode = ReasonCode::new("EVENT_TOO_LARGE");
     /// The aggregate's events are written by another system.
     pub const FOREIGN_OWNED: ReasonCode = ReasonCode::new("FOREIGN_OWNED");
+    /// The aggregate has ended for good: nothing follows its tombstone. As a reply, and as the dead letter
+    /// of a message or of another system's event.
+    pub const TOMBSTONED: ReasonCode = ReasonCode::new("TOMBSTONED");
     /// The command cannot be read: envelope, type or data.
     pub const INVALID_COMMAND: ReasonCode = ReasonCode::new("INVALID_COMMAND");
     /// A command that only a process may give, from somebody else.

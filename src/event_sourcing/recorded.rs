@@ -27,7 +27,8 @@ use crate::dsl::KStream;
 /// [`EventSourced::draw_all`](super::EventSourced::draw_all); the keys are aggregate ids.
 pub struct Drawn<A: Aggregate> {
     /// As [`EventSourced::draw`](super::EventSourced::draw) returns it: one record per event with the
-    /// aggregate after it, one per aggregate after a rebuild.
+    /// aggregate after it, one per aggregate after a rebuild. A topic of current states is drawn from
+    /// it by [`AggregateRecord::alive`].
     pub changes: KStream<String, AggregateRecord<A::State>>,
     /// Every event, in a rebuild as well. A record's timestamp is the event's, or the clock's where
     /// that of another system runs ahead.
@@ -101,8 +102,10 @@ pub struct RecordedEvent<E, S> {
     pub metadata: Option<Metadata>,
     /// The state before; `None` for the first event.
     pub before: Option<S>,
-    /// The state after.
+    /// The state after; the default when this is the tombstone, since there is none.
     pub after: S,
+    /// Whether this is the aggregate's [tombstone](Aggregate::is_tombstone).
+    pub tombstoned: bool,
     /// Who owns the aggregate.
     pub origin: Origin,
     /// Why it is handed on.
@@ -135,6 +138,7 @@ impl<E, S: Clone> RecordedEvent<E, S> {
             metadata: metadata.and_then(Result::ok),
             before,
             after: after.state.clone(),
+            tombstoned: after.tombstoned,
             origin: after.origin,
             occasion: Occasion::Rebuilt,
             process: None,
@@ -149,6 +153,7 @@ impl<E, S: Clone> RecordedEvent<E, S> {
             first_version: self.first_version,
             version: self.version,
             updated_at: self.updated_at,
+            tombstoned: self.tombstoned,
             state: self.after.clone(),
         }
     }
@@ -245,6 +250,7 @@ impl<S: Clone> Happened<S> {
             // An object, as the envelope has checked.
             metadata: metadata.and_then(Result::ok),
             before: self.before,
+            tombstoned: self.after.tombstoned,
             after: self.after.state,
             origin: self.after.origin,
             occasion: self.occasion,

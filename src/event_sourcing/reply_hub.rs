@@ -186,6 +186,7 @@ mod tests {
             aggregate_id: "a".into(),
             outcome: Outcome::Accepted,
             aggregate_version: 1,
+            tombstoned_at: None,
             event_ids: Vec::new(),
             reason: None,
         }

@@ -12,6 +12,7 @@
 //! # Invariants
 //! - What is derived from an event is written in the event's transaction.
 //! - A snapshot is of exactly its version, also when one command brings about several events.
+//! - A tombstoned aggregate keeps its entry in the current state, without a state, and gets no snapshot.
 //! # Failure
 //! A current state that does not read is folded again, from the nearest snapshot that does; snapshots
 //! that do not are replaced on the way. History that does not fold stops the task by name.
@@ -214,13 +215,13 @@ impl<A: Aggregate> Repository<A> {
         Ok(self.state.put(aggregate_id, CurrentState::Known(record))?)
     }
 
-    /// Writes the snapshot of an aggregate whose version calls for one.
+    /// Writes the snapshot of an aggregate whose version calls for one, and that has a state.
     pub(super) fn snapshot_if_due(
         &self,
         aggregate_id: &str,
         record: &AggregateRecord<A::State>,
     ) -> Result<(), BoxError> {
-        if self.is_due(record.version) {
+        if self.is_due(record.version) && !record.tombstoned {
             let key = HistoryKey::new(aggregate_id, record.version);
             self.snapshots.put(key, snapshot::encode::<A>(record)?)?;
             self.meter.count(|metrics| &metrics.snapshots);

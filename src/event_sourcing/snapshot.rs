@@ -10,6 +10,7 @@
 //! - A snapshot is what the events up to its version add up to: it is written in the transaction of
 //!   the event with that version, or by a rebuild.
 //! - Times rise with versions: an aggregate's time does ([`AggregateRecord::updated_at`]).
+//! - A tombstoned aggregate has no state, and so no snapshot at its last version.
 //! # Failure
 //! A snapshot of another format or state version, or whose state no longer reads, is passed over: a
 //! reader takes one below it, or none. It is derived and never the only copy of anything.
@@ -75,6 +76,7 @@ impl<'a> Snapshot<'a> {
             first_version: self.first_version,
             version,
             updated_at: self.time,
+            tombstoned: false,
             state: serde_json::from_slice(self.state).ok()?,
         })
     }
@@ -138,6 +140,7 @@ mod tests {
             first_version: 258,
             version: 300,
             updated_at: 1_765_281_600_000,
+            tombstoned: false,
             state: Counter { total: 7 },
         };
         let bytes = encode::<Counter>(&record).unwrap();
@@ -154,6 +157,7 @@ mod tests {
             first_version: 1,
             version: 100,
             updated_at: 0,
+            tombstoned: false,
             state: Counter { total: 7 },
         };
         let bytes = encode::<Counter>(&record).unwrap();

@@ -43,6 +43,9 @@ pub struct RememberedCommand {
     pub reply: Reply,
     /// The wall-clock time of the decision, in milliseconds; the memory ends a while after it.
     pub decided_at: Timestamp,
+    /// Whether it is remembered for good: a step of a process may be issued again at any time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 /// How far derived state was rebuilt from history. Derived itself: a reset deletes it with what it

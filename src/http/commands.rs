@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! type? ─▶ whose partition? ─▶ body ─▶ complete, check ─▶ wait for the reply ─▶ send ─▶ answer
-//!  404       307, 503         413, 400       400               503                200 … 503
+//!  404       307, 503         413, 400       400               503            200, 409, 410 … 503
 //! ```
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::producer::{CommandRecord, SendFailure, SendOutcome};
 use super::queries::path_and_query;
 use super::server::{Segments, Shared};
-use crate::event_sourcing::{CommandError, CompletedCommand, Outcome, Reply, ReplyWaiter};
+use crate::event_sourcing::{CommandError, CompletedCommand, Outcome, Reply, ReplyWaiter, reasons};
 use crate::format::topic_config::MAX_MESSAGE_BYTES;
 use crate::packaged::AggregateEndpoint;
 
@@ -211,10 +211,16 @@ async fn outcome(
 
 fn answer(reply: Reply, process: Option<String>) -> Response {
     let version = reply.aggregate_version;
+    let tombstoned_at = reply.tombstoned_at.clone();
+    let gone = reply
+        .reason
+        .as_ref()
+        .is_some_and(|reason| reason.code == reasons::TOMBSTONED.as_str());
     let status = match (reply.outcome, process) {
         (Outcome::Accepted, None) => return Json(reply).into_response(),
         (Outcome::Accepted, process) => return under_way(reply.command_id, process),
         (Outcome::Conflict, _) => StatusCode::CONFLICT,
+        (Outcome::Rejected, _) if gone => StatusCode::GONE,
         (Outcome::Rejected, _) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let (code, message) = reply.reason.map_or_else(
@@ -222,10 +228,14 @@ fn answer(reply: Reply, process: Option<String>) -> Response {
         |reason| (reason.code, reason.message),
     );
     let problem = Problem::new(status, code, message);
-    if status == StatusCode::CONFLICT {
-        return problem.at_version(version).into_response();
+    match status {
+        StatusCode::CONFLICT => problem.at_version(version).into_response(),
+        StatusCode::GONE => problem
+            .at_version(version)
+            .tombstoned_at(tombstoned_at)
+            .into_response(),
+        _ => problem.into_response(),
     }
-    problem.into_response()
 }
 
 #[derive(Serialize)]

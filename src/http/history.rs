@@ -17,8 +17,8 @@ use super::queries::{blocking, path_and_query, query_problem};
 use super::server::{Segments, Shared};
 use super::serving::Serving;
 use crate::event_sourcing::{
-    AsOf, Difference, EventPeriod, HistoryReadError, HistoryReader, Known, Page, Point,
-    TimelineEntry, Verification, format_timestamp,
+    AggregateRecord, AsOf, Difference, EventPeriod, HistoryReadError, HistoryReader, Known, Page,
+    Point, TimelineEntry, Verification, format_timestamp, reasons,
 };
 use crate::query::QueryRegistry;
 use crate::runtime::error_chain as chain;
@@ -58,6 +58,21 @@ impl Asked {
             Ok(found) => Ok(found),
             Err(error) => Err(problem(&self.serving, error, &self.path_and_query).await),
         }
+    }
+
+    /// Says that the aggregate has ended, where only its past can be asked for.
+    fn gone<S>(&self, record: &AggregateRecord<S>) -> Problem {
+        let time = format_timestamp(record.updated_at).ok();
+        let message = format!(
+            "{} `{}` was tombstoned at {} by version {}; its past can be asked for",
+            self.aggregate_type,
+            self.aggregate_id,
+            time.as_deref().unwrap_or("an unknown time"),
+            record.version,
+        );
+        Problem::new(StatusCode::GONE, reasons::TOMBSTONED.as_str(), message)
+            .at_version(record.version)
+            .tombstoned_at(time)
     }
 
     /// Says why there is no answer: there is no such aggregate, or it was not there then.
@@ -203,6 +218,7 @@ pub(super) async fn aggregate(
         .read(move |history, queries, id| history.as_of(queries, id, point))
         .await?;
     match found {
+        Some(AsOf { record, .. }) if record.tombstoned => Err(asked.gone(&record)),
         Some(AsOf { record, .. }) => Ok(answer(asked, record)),
         None => Err(asked.nothing(point.as_slice()).await),
     }

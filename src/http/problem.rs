@@ -15,6 +15,7 @@ pub(super) struct Problem {
     message: String,
     location: Option<String>,
     current_version: Option<u64>,
+    tombstoned_at: Option<String>,
 }
 
 /// The body of a [`Problem`].
@@ -25,6 +26,8 @@ struct Body<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tombstoned_at: Option<&'a str>,
 }
 
 impl Problem {
@@ -39,6 +42,15 @@ impl Problem {
             message: message.into(),
             location: None,
             current_version: None,
+            tombstoned_at: None,
+        }
+    }
+
+    /// Says when an aggregate was tombstoned.
+    pub(super) fn tombstoned_at(self, time: Option<String>) -> Self {
+        Self {
+            tombstoned_at: time,
+            ..self
         }
     }
 
@@ -90,6 +102,7 @@ impl IntoResponse for Problem {
             code: &self.code,
             message: &self.message,
             current_version: self.current_version,
+            tombstoned_at: self.tombstoned_at.as_deref(),
         };
         let mut response = (self.status, Json(body)).into_response();
         // An address that is no header value came from another process's configuration.

@@ -345,6 +345,7 @@ pub(super) const ROUTES: &[Route] = &[
             UNKNOWN,
             (408, Answer::Error),
             CONFLICT,
+            GONE,
             (413, Answer::Error),
             (422, Answer::Error),
             BROKEN,

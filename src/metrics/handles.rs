@@ -94,6 +94,12 @@ impl TaskMetrics {
         self.owner.event_sourcing(aggregate_type)
     }
 
+    /// Returns the metrics of the processes of one type.
+    #[must_use]
+    pub fn process(&self, aggregate_type: &str) -> ProcessMetrics {
+        self.owner.process(aggregate_type)
+    }
+
     /// Returns the metrics of a projection.
     #[must_use]
     pub fn projection(&self, name: &str) -> ProjectionMetrics {
@@ -189,6 +195,10 @@ pub struct EventSourcingMetrics {
     pub repetitions: Counter,
     /// First events above version 1.
     pub adopted_openings: Counter,
+    /// Aggregates tombstoned.
+    pub tombstones: Counter,
+    /// Commands, messages and events refused because their aggregate is tombstoned.
+    pub tombstone_refusals: Counter,
     /// Events above the size that is worth a warning.
     pub large: Counter,
     /// Events above the largest size.
@@ -211,6 +221,22 @@ pub struct EventSourcingMetrics {
     pub commands_conflicting: Counter,
     /// Commands answered with their first reply.
     pub commands_repeated: Counter,
+}
+
+/// Metrics of the processes of one type in a task.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProcessMetrics {
+    /// Steps asked for.
+    pub steps_issued: Counter,
+    /// Steps asked for again.
+    pub steps_reissued: Counter,
+    /// Steps asked for no more.
+    pub steps_given_up: Counter,
+    /// Steps that were given up and resumed.
+    pub steps_resumed: Counter,
+    /// Processes that have stopped half done.
+    pub stuck: Counter,
 }
 
 /// Metrics of a projection in a task.

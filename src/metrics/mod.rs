@@ -20,8 +20,8 @@ mod registry;
 mod tests;
 
 pub use handles::{
-    EventSourcingMetrics, LatencyRecorder, ProjectionMetrics, SinkMetrics, SinkThreadMetrics,
-    SourceMetrics, StoreMetrics, TaskMetrics, ThreadMetrics,
+    EventSourcingMetrics, LatencyRecorder, ProcessMetrics, ProjectionMetrics, SinkMetrics,
+    SinkThreadMetrics, SourceMetrics, StoreMetrics, TaskMetrics, ThreadMetrics,
 };
 pub use labels::{CommandOutcome, MemoryUser, SetAsideReason, TaskState};
 pub use prometheus::{Histogram, IntCounter as Counter, IntGauge as Gauge};

@@ -251,6 +251,12 @@ metrics! {
     EventsAdoptedOpenings: Type::Counter, "millstream_events_adopted_openings_total",
         [Thread, Task, AggregateType],
         "First events of an aggregate above version 1, whose opening state was adopted.";
+    EventsTombstones: Type::Counter, "millstream_events_tombstones_total",
+        [Thread, Task, AggregateType],
+        "Aggregates tombstoned by an event, decided here or of another system.";
+    EventsTombstoneRefusals: Type::Counter, "millstream_events_tombstone_refusals_total",
+        [Thread, Task, AggregateType],
+        "Commands, messages and events of other systems refused because their aggregate is tombstoned.";
     EventsLarge: Type::Counter, "millstream_events_large_total",
         [Thread, Task, AggregateType],
         "Events above the size that is worth a warning.";
@@ -275,6 +281,21 @@ metrics! {
     CommandsHandled: Type::Counter, "millstream_commands_handled_total",
         [Thread, Task, AggregateType, Outcome],
         "Commands answered.";
+    ProcessStepsIssued: Type::Counter, "millstream_process_steps_issued_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes asked for.";
+    ProcessStepsReissued: Type::Counter, "millstream_process_steps_reissued_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes without an answer, asked for again under their command id.";
+    ProcessStepsGivenUp: Type::Counter, "millstream_process_steps_given_up_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes without an answer that are asked for no more, until an operator resumes them.";
+    ProcessStepsResumed: Type::Counter, "millstream_process_steps_resumed_total",
+        [Thread, Task, AggregateType],
+        "Steps of processes that were given up and resumed by an operator.";
+    ProcessStuck: Type::Counter, "millstream_process_stuck_total",
+        [Thread, Task, AggregateType],
+        "Processes that have stopped half done, until an operator settles them.";
     ProjectionGeneration: Type::Gauge, "millstream_projection_generation",
         [Thread, Task, Projection],
         "Generation of the projection that serves; 0 while the first is built.";

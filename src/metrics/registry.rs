@@ -9,7 +9,8 @@ use prometheus::{
 };
 
 use super::handles::{
-    EventSourcingMetrics, ProjectionMetrics, SinkMetrics, SourceMetrics, StoreMetrics,
+    EventSourcingMetrics, ProcessMetrics, ProjectionMetrics, SinkMetrics, SourceMetrics,
+    StoreMetrics,
 };
 use super::labels::{CommandOutcome, MemoryUser, SetAsideReason, TaskState};
 use super::names::{Label, Metric, TOPOLOGY_COUNTERS_MAX, Type};
@@ -390,6 +391,8 @@ impl Owner {
             folded: counter(Metric::EventsFolded),
             repetitions: counter(Metric::EventsRepetitions),
             adopted_openings: counter(Metric::EventsAdoptedOpenings),
+            tombstones: counter(Metric::EventsTombstones),
+            tombstone_refusals: counter(Metric::EventsTombstoneRefusals),
             large: counter(Metric::EventsLarge),
             refused: counter(Metric::EventsRefused),
             archived: counter(Metric::EventsArchived),
@@ -401,6 +404,17 @@ impl Owner {
             commands_rejected: commands(CommandOutcome::Rejected),
             commands_conflicting: commands(CommandOutcome::Conflict),
             commands_repeated: commands(CommandOutcome::Repeated),
+        }
+    }
+
+    pub(crate) fn process(&self, aggregate_type: &str) -> ProcessMetrics {
+        let counter = |metric| self.counter(metric, &[aggregate_type]);
+        ProcessMetrics {
+            steps_issued: counter(Metric::ProcessStepsIssued),
+            steps_reissued: counter(Metric::ProcessStepsReissued),
+            steps_given_up: counter(Metric::ProcessStepsGivenUp),
+            steps_resumed: counter(Metric::ProcessStepsResumed),
+            stuck: counter(Metric::ProcessStuck),
         }
     }
 

@@ -126,5 +126,40 @@ pub(crate) fn survive_kills(site: &Site, arguments: &[&str]) {
     assert!(moved > TRANSFERS);
     let total = i64::try_from(ACCOUNTS * OPENING * 100).unwrap();
     assert_eq!(balances(&daemon).iter().sum::<i64>(), total);
+    remove_an_account(site, arguments, daemon);
+}
+
+/// Removes an account and kills the daemon: it is gone for good all the same.
+fn remove_an_account(site: &Site, arguments: &[&str], daemon: Daemon) {
+    let steps = [
+        ("OpenAccount", json!({"owner": "x", "currency": "EUR"})),
+        (
+            "ChangeStatus",
+            json!({"newStatus": "CLOSED", "reason": "test"}),
+        ),
+        ("RemoveAccount", json!({"reason": "test"})),
+    ];
+    for (kind, data) in steps {
+        let answer = daemon.command("gone", kind, &command(kind, data));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    daemon.kill();
+    let daemon = Daemon::start_ready(site, arguments);
+    let gone = daemon.get("/aggregates/Account/gone");
+    assert_eq!((gone.status, gone.code()), (410, "TOMBSTONED"), "{gone:?}");
+    assert_eq!(gone.body["currentVersion"], 3);
+    let opening = json!({"owner": "y", "currency": "EUR"});
+    let again = daemon.command("gone", "again", &command("OpenAccount", opening));
+    assert_eq!(
+        (again.status, again.code()),
+        (410, "TOMBSTONED"),
+        "{again:?}"
+    );
+    // Money for it goes back.
+    let sent = transfer(&daemon, "tx-gone", "account-0", "gone", "1.00");
+    assert_eq!(sent.status, 202, "{sent:?}");
+    assert_eq!(ended(&daemon, "tx-gone"), "FAILED");
+    let failure = state(&daemon, "Transaction/tx-gone")["failure"].take();
+    assert_eq!(failure["reasonCode"], "TOMBSTONED");
     daemon.stop();
 }

@@ -231,7 +231,7 @@ impl<A: Aggregate> AggregateHistory<A> {
     }
 
     /// Returns an aggregate as it is now; `None` without events. Reads one entry, and history only
-    /// where that entry does not read.
+    /// where that entry does not read. Of a tombstoned one the record says so, and has no state.
     ///
     /// # Errors
     /// [`HistoryReadError`].
@@ -256,7 +256,7 @@ impl<A: Aggregate> AggregateHistory<A> {
     }
 
     /// Returns an aggregate as it was at a point; `None` when it had no event then, or has no such
-    /// version.
+    /// version. From its tombstone on the record says so, and has no state.
     ///
     /// # Errors
     /// [`HistoryReadError`].
@@ -390,6 +390,7 @@ fn untyped<S: Serialize>(found: AsOf<S>) -> Result<AsOf<Value>, HistoryReadError
             first_version: record.first_version,
             version: record.version,
             updated_at: record.updated_at,
+            tombstoned: record.tombstoned,
             state: serde_json::to_value(&record.state)?,
         },
         reads,

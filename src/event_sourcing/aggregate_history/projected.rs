@@ -349,7 +349,8 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Committed<A, K, V> {
             read.apply(&mut after);
             let before = known.map(|known| known.state);
             let event = RecordedEvent::of_history(read, before, &after);
-            (self.projection.project)(id, &event, &mut Rows::new(id, &mut rows))
+            self.projection
+                .take_in(id, &event, &mut Rows::new(id, &mut rows))
                 .map_err(|error| failed(&self.projection.name, error))?;
             folded = Some(after);
             Ok(true)

@@ -45,7 +45,10 @@ pub struct TimelineEntry {
     /// `causationId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
-    /// What it changed in the state.
+    /// Whether it is the aggregate's [tombstone](Aggregate::is_tombstone).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tombstoned: bool,
+    /// What it changed in the state; a tombstone changes all of it to nothing.
     pub changes: Vec<Change>,
 }
 
@@ -61,6 +64,9 @@ pub struct DifferencePoint {
         serialize_with = "write_optional"
     )]
     pub timestamp: Option<Timestamp>,
+    /// Whether the aggregate is tombstoned there: it has no state.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tombstoned: bool,
 }
 
 #[expect(clippy::ref_option, reason = "serde's signature")]
@@ -126,10 +132,10 @@ impl<A: Aggregate> AggregateHistory<A> {
             let mut next = read.before(record.take())?;
             let before = match shown.take() {
                 Some(before) => before,
-                None => serde_json::to_value(&next.state)?,
+                None => state_of(&next)?,
             };
             read.apply(&mut next);
-            let after = serde_json::to_value(&next.state)?;
+            let after = state_of(&next)?;
             let Attribution {
                 actor,
                 actor_type,
@@ -148,6 +154,7 @@ impl<A: Aggregate> AggregateHistory<A> {
                 reason: reason.or_else(|| own_reason(envelope.data)),
                 correlation_id: envelope.correlation_id.as_ref().into(),
                 causation_id: envelope.causation_id.as_deref().map(Into::into),
+                tombstoned: next.tombstoned,
                 changes: changes(&before, &after),
             });
             (record, shown) = (Some(next), Some(after));
@@ -197,11 +204,24 @@ impl<A: Aggregate> AggregateHistory<A> {
 fn at<A: Aggregate>(
     record: Option<AggregateRecord<A::State>>,
 ) -> Result<(Value, DifferencePoint), HistoryReadError> {
-    let version = record.as_ref().map_or(0, |record| record.version);
-    let timestamp = record.as_ref().map(|record| record.updated_at);
-    let state = record.map(|record| record.state).unwrap_or_default();
-    let point = DifferencePoint { version, timestamp };
-    Ok((serde_json::to_value(&state)?, point))
+    let point = DifferencePoint {
+        version: record.as_ref().map_or(0, |record| record.version),
+        timestamp: record.as_ref().map(|record| record.updated_at),
+        tombstoned: record.as_ref().is_some_and(|record| record.tombstoned),
+    };
+    let state = match &record {
+        Some(record) => state_of(record)?,
+        None => serde_json::to_value(A::State::default())?,
+    };
+    Ok((state, point))
+}
+
+/// Returns the state as JSON: null where there is none any more.
+fn state_of<S: Serialize>(record: &AggregateRecord<S>) -> Result<Value, serde_json::Error> {
+    if record.tombstoned {
+        return Ok(Value::Null);
+    }
+    serde_json::to_value(&record.state)
 }
 
 /// As people read it: `2025-07-04T10:05:00.000Z  v2  StandAllocated  by ops-7: stand null → "A12"`.
@@ -211,6 +231,10 @@ impl std::fmt::Display for TimelineEntry {
         write!(f, "{time}  v{}  {}", self.version, self.event_type)?;
         if let Some(actor) = &self.actor {
             write!(f, "  by {actor}")?;
+        }
+        if self.tombstoned {
+            // What it took away is what the lines before have told.
+            return f.write_str(": tombstoned");
         }
         for (index, change) in self.changes.iter().enumerate() {
             let mark = if index == 0 { ": " } else { ", " };

@@ -1,4 +1,13 @@
 //! Issues the commands of pending steps, and those that stay without an answer once more.
+//!
+//! ```text
+//!          event                 no answer for reissue_after: again
+//! (none) ────────▶ issued ──┐◀──────────────┘
+//!                    ▲      │ no answer for give_up_after
+//!      event resumes │      ▼
+//!                    └── given up ──▶ told to the process
+//! answered, in whatever state: (none), or the next step
+//! ```
 
 use std::marker::PhantomData;
 use std::ops::Bound;
@@ -7,12 +16,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Process, ProcessRef, ProcessStep, StepCommand};
+use super::{Process, ProcessRef, ProcessStep, StepCommand, StepGivenUp, TRIGGER};
 use crate::clock::Timestamp;
+use crate::event_sourcing::command::CommandEnvelope;
 use crate::event_sourcing::envelope::Metadata;
 use crate::event_sourcing::recorded::{Occasion, RecordedEvent};
 use crate::event_sourcing::time::format_timestamp;
-use crate::metrics::TaskMetrics;
+use crate::metrics::{Counter, ProcessMetrics};
 use crate::processor::{
     BoxError, Init, Processor, ProcessorContext, Punctuation, PunctuationType, Record,
 };
@@ -23,9 +33,8 @@ use crate::state::StoreRef;
 pub struct Patience {
     /// How long after a command without an answer it is issued again.
     pub reissue_after: Duration,
-    /// How long after the first time it is issued no more. Must lie well below the receivers'
-    /// [command memory](crate::event_sourcing::CommandMemory): a receiver that has forgotten the
-    /// command would carry it out a second time.
+    /// How long after the first time, or after it was [resumed](super::Process::resumes), it is issued no
+    /// more.
     pub give_up_after: Duration,
     /// How often a part of the pending steps is looked through.
     pub check_interval: Duration,
@@ -59,6 +68,9 @@ pub struct PendingStep {
     pub command: Box<RawValue>,
     /// When it was issued first, in milliseconds.
     pub first_issued_at: Timestamp,
+    /// When it was last resumed after it had been given up; absent unless it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
     /// When it was issued last.
     pub issued_at: Timestamp,
     /// How often it was issued.
@@ -83,7 +95,7 @@ impl PendingStep {
         };
         if self.given_up {
             Overdue::Wait
-        } else if since(self.first_issued_at) >= patience.give_up_after {
+        } else if since(self.resumed_at.unwrap_or(self.first_issued_at)) >= patience.give_up_after {
             Overdue::GiveUp
         } else if since(self.issued_at) >= patience.reissue_after {
             Overdue::Reissue
@@ -119,7 +131,7 @@ pub(super) struct StepIssuer<P> {
     pub(super) patience: Patience,
     /// The types of aggregates that have a command topic here.
     pub(super) known: Vec<String>,
-    pub(super) metrics: Option<TaskMetrics>,
+    pub(super) metrics: Option<ProcessMetrics>,
     /// Where the look goes on.
     pub(super) checked_to: Option<String>,
     pub(super) process: PhantomData<fn() -> P>,
@@ -152,12 +164,18 @@ impl<P: Process> Processor<String, EventOf<P>, String, Issued> for StepIssuer<P>
             return Ok(());
         }
         if P::is_stuck(&event.after) && !event.before.as_ref().is_some_and(P::is_stuck) {
-            self.count("process_stuck");
+            self.count(|metrics| &metrics.stuck);
             tracing::error!(process = P::TYPE, %process_id, "a process has stopped half done");
         }
         let pending = self.pending.get(&process_id)?;
         match (P::pending(&event.after), pending) {
-            (Some(step), Some(pending)) if step.name() == pending.step => Ok(()),
+            (Some(step), Some(pending)) if step.name() == pending.step => {
+                if pending.given_up && P::resumes(&event.event) {
+                    self.resume(context, process_id, pending)
+                } else {
+                    Ok(())
+                }
+            }
             (Some(step), _) => self.issue(context, process_id, step, &event),
             (None, Some(_)) => Ok(self.pending.delete(&process_id).map(drop)?),
             (None, None) => Ok(()),
@@ -188,7 +206,7 @@ impl<P: Process> Processor<String, EventOf<P>, String, Issued> for StepIssuer<P>
         }
         for (process_id, pending, decision) in overdue {
             match decision {
-                Overdue::GiveUp => self.give_up(process_id, pending)?,
+                Overdue::GiveUp => self.give_up(context, process_id, pending)?,
                 Overdue::Reissue | Overdue::Wait => self.reissue(context, process_id, pending)?,
             }
         }
@@ -197,9 +215,9 @@ impl<P: Process> Processor<String, EventOf<P>, String, Issued> for StepIssuer<P>
 }
 
 impl<P: Process> StepIssuer<P> {
-    fn count(&self, counter: &str) {
+    fn count(&self, counter: impl FnOnce(&ProcessMetrics) -> &Counter) {
         if let Some(metrics) = &self.metrics {
-            metrics.counter(counter).inc();
+            counter(metrics).inc();
         }
     }
 
@@ -239,11 +257,12 @@ impl<P: Process> StepIssuer<P> {
             aggregate_id,
             command,
             first_issued_at: now,
+            resumed_at: None,
             issued_at: now,
             attempts: 1,
             given_up: false,
         };
-        self.count("process_steps_issued");
+        self.count(|metrics| &metrics.steps_issued);
         self.send(context, process_id, pending)
     }
 
@@ -255,7 +274,7 @@ impl<P: Process> StepIssuer<P> {
     ) -> Result<(), BoxError> {
         pending.issued_at = context.system_time();
         pending.attempts = pending.attempts.saturating_add(1);
-        self.count("process_steps_reissued");
+        self.count(|metrics| &metrics.steps_reissued);
         tracing::warn!(
             process = P::TYPE, %process_id, step = %pending.step, attempts = pending.attempts,
             "a step has no answer yet: issued again"
@@ -263,14 +282,68 @@ impl<P: Process> StepIssuer<P> {
         self.send(context, process_id, pending)
     }
 
-    fn give_up(&self, process_id: String, mut pending: PendingStep) -> Result<(), BoxError> {
-        pending.given_up = true;
-        self.count("process_steps_given_up");
-        tracing::error!(
+    /// Issues a step again that was given up.
+    fn resume(
+        &self,
+        context: &mut Context<'_>,
+        process_id: String,
+        mut pending: PendingStep,
+    ) -> Result<(), BoxError> {
+        let now = context.system_time();
+        pending.given_up = false;
+        (pending.resumed_at, pending.issued_at) = (Some(now), now);
+        pending.attempts = pending.attempts.saturating_add(1);
+        self.count(|metrics| &metrics.steps_resumed);
+        tracing::warn!(
             process = P::TYPE, %process_id, step = %pending.step, attempts = pending.attempts,
+            "a step that was given up is issued again"
+        );
+        self.send(context, process_id, pending)
+    }
+
+    /// Issues a step no more, and tells the process so.
+    fn give_up(
+        &self,
+        context: &mut Context<'_>,
+        process_id: String,
+        mut pending: PendingStep,
+    ) -> Result<(), BoxError> {
+        pending.given_up = true;
+        self.count(|metrics| &metrics.steps_given_up);
+        let PendingStep { step, attempts, .. } = &pending;
+        tracing::error!(
+            process = P::TYPE, %process_id, %step, attempts,
             "a step has no answer: issued no more"
         );
-        Ok(self.pending.put(process_id, pending)?)
+        let now = context.system_time();
+        let issued = CommandEnvelope::parse(pending.command.get().as_bytes())?;
+        let given_up = StepGivenUp {
+            step: step.clone(),
+            attempts: *attempts,
+        };
+        let command = serde_json::to_vec(&CommandWire {
+            // Given up once more after it was resumed, it has had more attempts.
+            command_id: &format!("{process_id}-{step}-given-up-{attempts}"),
+            command_type: StepGivenUp::COMMAND_TYPE,
+            aggregate_id: &process_id,
+            timestamp: format_timestamp(now)?,
+            correlation_id: issued.correlation_id(),
+            metadata: None,
+            data: &serde_json::value::to_raw_value(&given_up)?,
+        })?;
+        let told = Issued {
+            aggregate_type: P::TYPE.to_owned(),
+            command,
+        };
+        let mut record = Record::new(process_id.clone(), told, now);
+        let origin = ProcessRef {
+            process: P::TYPE.to_owned(),
+            process_id: process_id.clone(),
+            step: TRIGGER.to_owned(),
+        };
+        origin.write(&mut record.headers);
+        self.pending.put(process_id, pending)?;
+        Ok(context.forward(record)?)
     }
 
     fn send(
@@ -303,28 +376,43 @@ mod tests {
     #[test]
     fn a_step_is_issued_again_in_time_and_given_up_in_the_end() {
         let patience = Patience::default();
-        let pending = |first_issued_at, issued_at, given_up| PendingStep {
+        let pending = |first_issued_at, resumed_at, issued_at, given_up| PendingStep {
             step: "debit".into(),
             aggregate_type: "Account".into(),
             aggregate_id: "a".into(),
             command: RawValue::from_string("{}".into()).unwrap(),
             first_issued_at,
+            resumed_at,
             issued_at,
             attempts: 1,
             given_up,
         };
         let day = 24 * 60 * 60 * 1000;
-        for (first, last, given_up, now, expected) in [
-            (0, 0, false, 29_999, Overdue::Wait),
-            (0, 0, false, 30_000, Overdue::Reissue),
-            (0, 30_000, false, 59_999, Overdue::Wait),
-            (0, day - 1, false, day, Overdue::GiveUp),
-            (0, 0, true, 2 * day, Overdue::Wait),
+        let resumed = Some(5 * day);
+        for (first, resumed, last, given_up, now, expected) in [
+            (0, None, 0, false, 29_999, Overdue::Wait),
+            (0, None, 0, false, 30_000, Overdue::Reissue),
+            (0, None, 30_000, false, 59_999, Overdue::Wait),
+            (0, None, day - 1, false, day, Overdue::GiveUp),
+            (0, None, 0, true, 2 * day, Overdue::Wait),
+            // Resumed, it has its time again.
+            (
+                0,
+                resumed,
+                5 * day,
+                false,
+                5 * day + 30_000,
+                Overdue::Reissue,
+            ),
+            (0, resumed, 5 * day, false, 6 * day, Overdue::GiveUp),
             // A clock that was set back makes nothing overdue.
-            (50_000, 50_000, false, 0, Overdue::Wait),
+            (50_000, None, 50_000, false, 0, Overdue::Wait),
         ] {
-            let decided = pending(first, last, given_up).overdue(&patience, now);
-            assert_eq!(decided, expected, "{first} {last} {given_up} {now}");
+            let decided = pending(first, resumed, last, given_up).overdue(&patience, now);
+            assert_eq!(
+                decided, expected,
+                "{first} {resumed:?} {last} {given_up} {now}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::issue::{CommandWire, Issued, Patience, StepIssuer};
-use super::{AnswerEvent, Managed, Process, ProcessRef, StepAnswer};
+use super::{AnswerEvent, Managed, Process, ProcessRef, StepAnswer, TRIGGER};
 use crate::clock::Timestamp;
 use crate::dsl::{KStream, Produced, StoreBuilder, StreamsBuilder};
 use crate::event_sourcing::envelope::{Envelope, Metadata};
@@ -18,9 +18,6 @@ use crate::event_sourcing::topology::EventSourced;
 use crate::packaged::AggregateEndpoint;
 use crate::processor::{BoxError, Processor, ProcessorContext, Record};
 use crate::serde as serdes;
-
-/// The step that a [`Trigger`] names in its record's headers.
-const TRIGGER: &str = "trigger";
 
 /// Something that has happened elsewhere and concerns a process: it becomes a command of the process,
 /// which its author marks as [of processes only](crate::event_sourcing::CommandData::OF_PROCESS).
@@ -207,12 +204,13 @@ impl<P: Process> ProcessManager<P> {
     #[must_use = "read models are drawn from it"]
     pub fn draw(self, builder: &StreamsBuilder) -> Drawn<Managed<P>> {
         let name = self.aggregate.name().to_owned();
+        let own = self.aggregate.topics().commands.clone();
         let drawn = self.aggregate.draw_all(builder);
         let pending = builder.add_state_store(
             StoreBuilder::as_store(format!("{name}-pending"), serdes::string(), serdes::json())
                 .record(),
         );
-        let (patience, targets) = (self.patience, self.targets);
+        let (patience, mut targets) = (self.patience, self.targets);
         let known: Vec<String> = targets.keys().map(|known| (*known).to_owned()).collect();
         let issued = drawn.events.process(
             &format!("{name}-steps"),
@@ -221,11 +219,13 @@ impl<P: Process> ProcessManager<P> {
                 pending,
                 patience,
                 known: known.clone(),
-                metrics: setup.metrics().cloned(),
+                metrics: setup.metrics().map(|metrics| metrics.process(P::TYPE)),
                 checked_to: None,
                 process: PhantomData,
             },
         );
+        // What it gives up it tells itself.
+        targets.entry(P::TYPE).or_insert(own);
         for (aggregate_type, topic) in targets {
             issued
                 .filter(move |_, issued: &Issued| issued.aggregate_type == aggregate_type)

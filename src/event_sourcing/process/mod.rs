@@ -22,12 +22,13 @@
 //! - What is pending is a pure function of state; a rebuild issues nothing
 //!   ([`Occasion::Rebuilt`](super::Occasion)), and an answer to a step that is not pending changes nothing.
 //! - `<name>-pending` is a record store: a reset keeps what is under way.
+//! - Receivers remember steps for good ([`ProcessRef::is_step`]): whenever one is issued again, it is
+//!   carried out once.
 //! # Failure
-//! A step without an answer is issued again every [`Patience::reissue_after`], and given up (logged,
-//! counted, marked in the store) after [`Patience::give_up_after`], which lies below the receivers'
-//! command memory: a command may never be decided twice. A late answer still counts.
-//! `millstream_topology_counted_events_total` counts `process_steps_issued`, `process_steps_reissued`,
-//! `process_steps_given_up` and `process_stuck`.
+//! A step without an answer is issued again every [`Patience::reissue_after`], and given up after
+//! [`Patience::give_up_after`]: logged, counted, marked in the store, and told to the process
+//! ([`Process::given_up`]), which may have an operator resume it ([`Process::resumes`]). A late answer
+//! still counts. `millstream_process_*` counts all of this.
 
 mod issue;
 mod manager;
@@ -53,6 +54,8 @@ use crate::log::Headers;
 const PROCESS: &str = "process";
 const PROCESS_ID: &str = "processId";
 const PROCESS_STEP: &str = "processStep";
+/// What the headers of a record name as its step that tells a process something.
+const TRIGGER: &str = "trigger";
 
 /// The step of a process that a command carries out: the headers `process`, `processId` and
 /// `processStep` of its record, which its reply carries as well.
@@ -95,6 +98,13 @@ impl ProcessRef {
         ] {
             headers.push(key, Some(text.clone().into_bytes()));
         }
+    }
+
+    /// Returns whether a command of a type is a step: neither an answer nor something that a process is
+    /// told.
+    #[must_use]
+    pub fn is_step(&self, command_type: &str) -> bool {
+        self.step != TRIGGER && command_type != StepAnswer::COMMAND_TYPE
     }
 
     /// Returns the id under which a command is remembered: its own, and for one of a process together
@@ -215,9 +225,25 @@ pub trait Process: Aggregate {
     fn refused(state: &Self::State, step: Self::Step, reason: &ReplyReason) -> Vec<Self::Event>;
 
     /// Returns whether it has stopped half done, as when a compensation was refused. That is logged as an
-    /// error and counted when it happens: an operator decides. Never, unless overridden.
+    /// error and counted when it happens: an operator decides, by a command of the process that makes
+    /// another step pending. Never, unless overridden.
     fn is_stuck(state: &Self::State) -> bool {
         let _ = state;
+        false
+    }
+
+    /// Returns the events of a pending step that has had no answer for long and is issued no more. The
+    /// step stays pending, as an answer may still come. None, unless overridden.
+    #[expect(unused_variables, reason = "names for implementors")]
+    fn given_up(state: &Self::State, step: Self::Step, attempts: u32) -> Vec<Self::Event> {
+        Vec::new()
+    }
+
+    /// Returns whether an event has the pending step issued again that was given up, as when an operator
+    /// has said so. Receivers remember steps for good: one that was carried out is answered again, and not
+    /// carried out again. Never, unless overridden.
+    #[expect(unused_variables, reason = "names for implementors")]
+    fn resumes(event: &Self::Event) -> bool {
         false
     }
 }
@@ -298,6 +324,7 @@ impl StepAnswer {
                 aggregate_id: String::new(),
                 outcome,
                 aggregate_version: 0,
+                tombstoned_at: None,
                 event_ids: Vec::new(),
                 reason,
             },
@@ -317,6 +344,23 @@ impl StepAnswer {
         });
         Ok(self)
     }
+}
+
+/// A step was given up: `data` of the command `StepGivenUp`, which only the process itself gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepGivenUp {
+    /// The step.
+    pub step: String,
+    /// How often it was issued.
+    pub attempts: u32,
+}
+
+impl CommandData for StepGivenUp {
+    const OF_PROCESS: bool = true;
+}
+
+impl StepGivenUp {
+    const COMMAND_TYPE: &'static str = "StepGivenUp";
 }
 
 /// An event that a step has brought about.
@@ -352,6 +396,14 @@ pub enum ProcessCommand<C> {
     Own(C),
     /// A step was answered.
     StepAnswered(Box<StepAnswer>),
+    /// A step was given up.
+    StepGivenUp(StepGivenUp),
+}
+
+impl<C> From<StepGivenUp> for ProcessCommand<C> {
+    fn from(given_up: StepGivenUp) -> Self {
+        Self::StepGivenUp(given_up)
+    }
 }
 
 impl<C> From<StepAnswer> for ProcessCommand<C> {
@@ -362,10 +414,11 @@ impl<C> From<StepAnswer> for ProcessCommand<C> {
 
 impl<C: Command> Command for ProcessCommand<C> {
     fn read(envelope: &CommandEnvelope<'_>) -> Result<Self, CommandError> {
-        if envelope.command_type == StepAnswer::COMMAND_TYPE {
-            return Ok(<StepAnswer as CommandData>::read(envelope)?.into());
+        match envelope.command_type.as_ref() {
+            StepAnswer::COMMAND_TYPE => Ok(<StepAnswer as CommandData>::read(envelope)?.into()),
+            StepGivenUp::COMMAND_TYPE => Ok(<StepGivenUp as CommandData>::read(envelope)?.into()),
+            _ => C::read(envelope).map(Self::Own),
         }
-        C::read(envelope).map(Self::Own)
     }
 }
 
@@ -374,7 +427,7 @@ impl<C: Command> Command for ProcessCommand<C> {
 pub enum ManagedRejection<R> {
     /// A rule of its own.
     Own(R),
-    /// The answer to a step that it does not wait for.
+    /// A step that it does not wait for was answered, or given up.
     NotPending {
         /// The step.
         step: String,
@@ -399,6 +452,17 @@ impl<R: Rejection> Rejection for ManagedRejection<R> {
     }
 }
 
+/// Returns the step of a name, if it is the one that the process waits for.
+fn pending<P: Process>(
+    state: &P::State,
+    name: &str,
+) -> Result<P::Step, ManagedRejection<P::Rejection>> {
+    let step = P::pending(state).filter(|step| step.name() == name);
+    step.ok_or_else(|| ManagedRejection::NotPending {
+        step: name.to_owned(),
+    })
+}
+
 impl<P: Process> Aggregate for Managed<P> {
     const TYPE: &'static str = P::TYPE;
     type State = P::State;
@@ -411,12 +475,13 @@ impl<P: Process> Aggregate for Managed<P> {
             ProcessCommand::Own(command) => {
                 return P::decide(state, command).map_err(ManagedRejection::Own);
             }
+            ProcessCommand::StepGivenUp(StepGivenUp { step, attempts }) => {
+                let step = pending::<P>(state, &step)?;
+                return Ok(P::given_up(state, step, attempts));
+            }
             ProcessCommand::StepAnswered(answer) => answer,
         };
-        let step = P::pending(state).filter(|step| step.name() == answer.step);
-        let step = step.ok_or_else(|| ManagedRejection::NotPending {
-            step: answer.step.clone(),
-        })?;
+        let step = pending::<P>(state, &answer.step)?;
         Ok(match (answer.reply.outcome, &answer.reply.reason) {
             (Outcome::Accepted, _) => P::completed(state, step, &answer),
             (Outcome::Rejected | Outcome::Conflict, Some(reason)) => {
@@ -442,5 +507,9 @@ impl<P: Process> Aggregate for Managed<P> {
 
     fn adopt(state: &mut P::State, first: &P::Event) {
         P::adopt(state, first);
+    }
+
+    fn is_tombstone(event: &P::Event) -> bool {
+        P::is_tombstone(event)
     }
 }

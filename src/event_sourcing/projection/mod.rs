@@ -18,7 +18,8 @@
 //! - The swap is one entry of the progress store, in the transaction of the last slice. A task that is
 //!   killed goes on at the committed slice, with the rows that the slice left.
 //! - Nobody sees rows of two generations in one answer: a reader looks who serves before and after.
-//! - A row belongs to one aggregate, and is a function of that aggregate's events.
+//! - A row belongs to one aggregate, and is a function of that aggregate's events. A tombstone deletes all
+//!   rows of its aggregate, unless the projection keeps them.
 //! # Failure
 //! An event that the projection cannot be made of meets the error policy of the event's source when it is
 //! new, and stops the task by name when it comes from history.
@@ -125,6 +126,8 @@ impl<K: fmt::Debug, V> fmt::Debug for Rows<'_, K, V> {
 pub(super) trait RowStore<K, V> {
     fn get(&self, key: &K) -> Result<Option<V>, BoxError>;
     fn set(&mut self, key: K, value: Option<V>) -> Result<(), BoxError>;
+    /// Returns the keys of an aggregate's rows.
+    fn keys_of(&self, aggregate_id: &str) -> Result<Vec<K>, BoxError>;
 }
 
 impl<K: RowKey, V: RowValue> RowStore<K, V> for StoreRef<K, V> {
@@ -139,6 +142,11 @@ impl<K: RowKey, V: RowValue> RowStore<K, V> for StoreRef<K, V> {
         }
         Ok(())
     }
+
+    fn keys_of(&self, aggregate_id: &str) -> Result<Vec<K>, BoxError> {
+        let rows = self.range(K::rows_of(aggregate_id))?;
+        rows.map(|row| Ok(row?.0)).collect()
+    }
 }
 
 impl<K: RowKey, V: RowValue> RowStore<K, V> for BTreeMap<K, V> {
@@ -152,6 +160,11 @@ impl<K: RowKey, V: RowValue> RowStore<K, V> for BTreeMap<K, V> {
             None => drop(self.remove(&key)),
         }
         Ok(())
+    }
+
+    fn keys_of(&self, aggregate_id: &str) -> Result<Vec<K>, BoxError> {
+        let rows = self.range(K::rows_of(aggregate_id));
+        Ok(rows.map(|(key, _)| key.clone()).collect())
     }
 }
 
@@ -188,6 +201,25 @@ impl<'a, K: RowKey, V: RowValue> Rows<'a, K, V> {
         self.set(key, None)
     }
 
+    /// Deletes all rows of the aggregate, however many there are, in the event's transaction.
+    ///
+    /// # Errors
+    /// When the keys do not read.
+    pub fn clear(&mut self) -> Result<(), BoxError> {
+        let mut gone = self.store.keys_of(self.aggregate_id)?;
+        gone.sort_unstable();
+        for key in &gone {
+            self.store.set(key.clone(), None)?;
+        }
+        let written = std::mem::take(&mut self.written).into_iter();
+        let others: Vec<K> = written
+            .filter(|key| gone.binary_search(key).is_err())
+            .collect();
+        self.written = gone;
+        self.written.extend(others);
+        Ok(())
+    }
+
     fn set(&mut self, key: K, value: Option<V>) -> Result<(), BoxError> {
         if key.aggregate_id() != self.aggregate_id {
             let (of, here) = (key.aggregate_id(), self.aggregate_id);
@@ -222,7 +254,8 @@ pub(super) type Project<A, K, V> = dyn Fn(
 pub struct Projection<A: Aggregate, K, V> {
     pub(super) name: String,
     pub(super) version: u32,
-    pub(super) project: Arc<Project<A, K, V>>,
+    project: Arc<Project<A, K, V>>,
+    keeps_tombstoned: bool,
 }
 
 impl<A: Aggregate, K, V> Clone for Projection<A, K, V> {
@@ -231,6 +264,7 @@ impl<A: Aggregate, K, V> Clone for Projection<A, K, V> {
             name: self.name.clone(),
             version: self.version,
             project: Arc::clone(&self.project),
+            keeps_tombstoned: self.keeps_tombstoned,
         }
     }
 }
@@ -240,13 +274,16 @@ impl<A: Aggregate, K, V> fmt::Debug for Projection<A, K, V> {
         f.debug_struct("Projection")
             .field("name", &self.name)
             .field("version", &self.version)
+            .field("keeps_tombstoned", &self.keeps_tombstoned)
             .finish_non_exhaustive()
     }
 }
 
 impl<A: Aggregate, K: RowKey, V: RowValue> Projection<A, K, V> {
     /// Describes a projection by its name, which its stores carry, and by what it does with an event of
-    /// an aggregate. That must depend on the event and the aggregate's rows alone.
+    /// an aggregate. That must depend on the event and the aggregate's rows alone. With the aggregate's
+    /// [tombstone](Aggregate::is_tombstone) its rows are deleted, unless they are
+    /// [kept](Self::keep_tombstoned).
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -263,7 +300,29 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Projection<A, K, V> {
             name: name.into(),
             version: 1,
             project: Arc::new(project),
+            keeps_tombstoned: false,
         }
+    }
+
+    /// Keeps the rows of tombstoned aggregates, and makes rows of tombstones as of any other event: for a
+    /// log of what has happened. Like any other rule, it is changed with a new [version](Self::version).
+    #[must_use]
+    pub const fn keep_tombstoned(mut self) -> Self {
+        self.keeps_tombstoned = true;
+        self
+    }
+
+    /// Takes an event into the rows of its aggregate.
+    pub(super) fn take_in(
+        &self,
+        aggregate_id: &str,
+        event: &RecordedEvent<A::Event, A::State>,
+        rows: &mut Rows<'_, K, V>,
+    ) -> Result<(), BoxError> {
+        if event.tombstoned && !self.keeps_tombstoned {
+            return rows.clear();
+        }
+        (self.project)(aggregate_id, event, rows)
     }
 
     /// Sets the version of what it does; 1 unless said otherwise. Another one than the rows were made by

@@ -270,7 +270,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
     ) -> Result<Vec<K>, BoxError> {
         let mut store = self.rows(generation).clone();
         let mut rows = Rows::new(aggregate_id, &mut store);
-        (self.projection.project)(aggregate_id, event, &mut rows)?;
+        self.projection.take_in(aggregate_id, event, &mut rows)?;
         Ok(rows.written)
     }
 

@@ -1,7 +1,8 @@
 //! The account: its state, its rules, and what follows from its events.
 //!
 //! Before its first event an account has version 0, balance 0, status `ACTIVE` and the currency of
-//! its first event. Events of another system are facts: what they must do is follow from each other
+//! its first event. An account that is closed and empty can be removed: `AccountRemoved` is its tombstone,
+//! and its id is not used again. Events of another system are facts: what they must do is follow from each other
 //! (balances, statuses, currency); the rules for commands, such as no overdraft, are not theirs.
 
 use millstream::event_sourcing::Aggregate;
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::{
     AccountCommand, ChangeStatus, CreditTransfer, DebitTransfer, Movement, OpenAccount,
-    RefundTransfer, TopUp, Withdraw,
+    RefundTransfer, RemoveAccount, TopUp, Withdraw,
 };
 use crate::events::{
-    AccountCreated, AccountEvent, AccountStatusChanged, BalanceChanged, ChangeType, Status,
+    AccountCreated, AccountEvent, AccountRemoved, AccountStatusChanged, BalanceChanged, ChangeType,
+    Status,
 };
 use crate::money::{Amount, Currency};
 use crate::rejection::AccountRejection;
@@ -61,6 +63,7 @@ impl Aggregate for Account {
                 account.change(account.opened()?, leg.into(), ChangeType::Credit)
             }
             AccountCommand::ChangeStatus(command) => account.change_status(command),
+            AccountCommand::RemoveAccount(command) => account.remove(command),
             AccountCommand::Transfer(_) => Err(AccountRejection::WrongAggregate {
                 command: "Transfer",
             }),
@@ -84,7 +87,12 @@ impl Aggregate for Account {
                 account.balance = changed.new_balance.at_least_in_scale_of(changed.currency);
             }
             AccountEvent::AccountStatusChanged(changed) => account.status = changed.new_status,
+            AccountEvent::AccountRemoved(_) => {}
         }
+    }
+
+    fn is_tombstone(event: &AccountEvent) -> bool {
+        matches!(event, AccountEvent::AccountRemoved(_))
     }
 
     fn follows(account: &Self, event: &AccountEvent) -> Result<(), AccountRejection> {
@@ -101,12 +109,13 @@ impl Aggregate for Account {
                 status: account.status,
                 given: changed.previous_status,
             }),
+            AccountEvent::AccountRemoved(_) => Ok(()),
         }
     }
 
     fn adopt(account: &mut Self, first: &AccountEvent) {
         match first {
-            AccountEvent::AccountCreated(_) => {}
+            AccountEvent::AccountCreated(_) | AccountEvent::AccountRemoved(_) => {}
             AccountEvent::BalanceChanged(changed) => account.balance = changed.previous_balance,
             AccountEvent::AccountStatusChanged(changed) => account.status = changed.previous_status,
         }
@@ -196,6 +205,25 @@ impl Account {
         Ok(AccountStatusChanged {
             previous_status: self.status,
             new_status: command.new_status,
+            reason: Some(command.reason),
+        }
+        .into())
+    }
+
+    /// A closed account stays closed, and nothing but the refund of a transfer comes in: empty, it is
+    /// empty for good, but for one whose transfer is still under way. That refund has nowhere to go then,
+    /// and the transfer is suspended (`docs/processes.md`).
+    fn remove(&self, command: RemoveAccount) -> Result<AccountEvent, AccountRejection> {
+        self.opened()?;
+        if self.status != Status::Closed {
+            return Err(AccountRejection::NotClosed);
+        }
+        if self.balance != Amount::ZERO {
+            return Err(AccountRejection::NotEmpty {
+                balance: self.balance,
+            });
+        }
+        Ok(AccountRemoved {
             reason: Some(command.reason),
         }
         .into())

@@ -20,6 +20,8 @@ millstream::commands! {
         Withdraw(Withdraw),
         /// Freeze, thaw or close it.
         ChangeStatus(ChangeStatus),
+        /// Remove it for good, closed and empty as it is.
+        RemoveAccount(RemoveAccount),
         /// The first step of a transfer: money leaves. Given by the aggregate `Transaction` only.
         DebitTransfer(DebitTransfer),
         /// The second step of a transfer: money arrives. As [`DebitTransfer`](Self::DebitTransfer).
@@ -96,6 +98,15 @@ pub struct ChangeStatus {
     pub reason: String,
 }
 impl CommandData for ChangeStatus {}
+
+/// `data` of `RemoveAccount`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveAccount {
+    /// Why.
+    pub reason: String,
+}
+impl CommandData for RemoveAccount {}
 
 /// `data` of the steps of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

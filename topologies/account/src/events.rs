@@ -15,6 +15,8 @@ millstream::events! {
         BalanceChanged(BalanceChanged),
         /// It was frozen, thawed or closed.
         AccountStatusChanged(AccountStatusChanged),
+        /// It was removed for good: its tombstone.
+        AccountRemoved(AccountRemoved),
     }
 }
 
@@ -53,7 +55,12 @@ pub struct AccountCreated {
     /// Its first status.
     pub status: Status,
 }
-millstream::first_version!(AccountCreated, AccountStatusChanged, BalanceChangedV1);
+millstream::first_version!(
+    AccountCreated,
+    AccountStatusChanged,
+    AccountRemoved,
+    BalanceChangedV1,
+);
 
 /// `data` of `AccountStatusChanged` version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +70,14 @@ pub struct AccountStatusChanged {
     pub previous_status: Status,
     /// The status from now on.
     pub new_status: Status,
+    /// Why; absent in events of systems that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `data` of `AccountRemoved` version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRemoved {
     /// Why; absent in events of systems that do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -7,6 +7,7 @@
 //! replies, history, ownership, the issuing of steps) is [`millstream::event_sourcing`].
 //! # Invariants
 //! - An account's balance is the sum of the signed amounts of its events, exactly.
+//! - An account is removed only when it is closed and empty: no money goes with it.
 //! - No command brings a balance below zero, and none moves money on a frozen or closed account, but
 //!   for a refused transfer, whose money comes back.
 //! - At rest, the sum of all balances is what came in less what went out: a transfer moves all of its
@@ -26,11 +27,11 @@ mod views;
 pub use account::Account;
 pub use commands::{
     AccountCommand, ChangeStatus, CreditTransfer, DebitTransfer, Misdirected, MisdirectedPayment,
-    Movement, OpenAccount, RefundTransfer, TopUp, TransferLeg, Withdraw,
+    Movement, OpenAccount, RefundTransfer, RemoveAccount, TopUp, TransferLeg, Withdraw,
 };
 pub use events::{
-    AccountCreated, AccountEvent, AccountStatusChanged, BalanceChanged, BalanceChangedV1,
-    ChangeType, Status,
+    AccountCreated, AccountEvent, AccountRemoved, AccountStatusChanged, BalanceChanged,
+    BalanceChangedV1, ChangeType, Status,
 };
 pub use money::{Amount, AmountInput, Currency, MoneyError};
 pub use projections::{POSTGRES, tables};
@@ -47,11 +48,13 @@ pub use topology::{
 pub use transaction::{
     AcceptPayment, CreditRefused, Failure, Movement as TransactionMovement, MovementMade,
     MovementRefused, PaymentAccepted, PaymentRejected, PaymentRequested, REASON_BYTES_MAX,
-    RefusedMovement, RejectPayment, RequestPayment, TopupCompleted, TopupFailed, Transaction,
-    TransactionCommand, TransactionEvent, TransactionKind, TransactionRejection, TransactionStatus,
-    Transfer, TransferCompensationRefused, TransferCompleted, TransferCreditRefused,
-    TransferDebited, TransferFailed, TransferOrder, TransferRequested, TransferStep, TransferTerms,
-    WithdrawalCompleted, WithdrawalFailed,
+    RefusedMovement, RejectPayment, RequestPayment, ResumeTransfer, SettleTransfer, Settlement,
+    TopupCompleted, TopupFailed, Transaction, TransactionCommand, TransactionEvent,
+    TransactionKind, TransactionRejection, TransactionStatus, Transfer,
+    TransferCompensationRefused, TransferCompleted, TransferCreditRefused, TransferDebited,
+    TransferFailed, TransferOrder, TransferRequested, TransferResumed, TransferSettled,
+    TransferSettlementOrdered, TransferSettlementRefused, TransferStalled, TransferStep,
+    TransferTerms, WithdrawalCompleted, WithdrawalFailed,
 };
 
 /// Returns the packaged topology, for a binary to register.

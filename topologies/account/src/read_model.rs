@@ -180,7 +180,9 @@ impl TurnoverPart {
                 amount: changed.change_amount,
                 currency: changed.currency,
             }),
-            AccountEvent::AccountCreated(_) | AccountEvent::AccountStatusChanged(_) => None,
+            AccountEvent::AccountCreated(_)
+            | AccountEvent::AccountStatusChanged(_)
+            | AccountEvent::AccountRemoved(_) => None,
         }
     }
 }
@@ -298,8 +300,8 @@ pub struct AuditEntry {
     pub causation_id: Option<String>,
     /// The account before; null for its first event.
     pub before: Option<AccountView>,
-    /// The account after.
-    pub after: AccountView,
+    /// The account after; null when it was removed.
+    pub after: Option<AccountView>,
 }
 
 impl AuditEntry {
@@ -313,6 +315,7 @@ impl AuditEntry {
             AccountEvent::AccountCreated(_) => None,
             AccountEvent::BalanceChanged(changed) => changed.reason.clone(),
             AccountEvent::AccountStatusChanged(changed) => changed.reason.clone(),
+            AccountEvent::AccountRemoved(removed) => removed.reason.clone(),
         };
         Ok(Self {
             account_id: account_id.into(),
@@ -327,7 +330,7 @@ impl AuditEntry {
             correlation_id: event.correlation_id.clone(),
             causation_id: event.causation_id.clone(),
             before: event.before.as_ref().map(AccountView::from),
-            after: AccountView::from(&event.after),
+            after: (!event.tombstoned).then(|| AccountView::from(&event.after)),
         })
     }
 }

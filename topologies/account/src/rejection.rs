@@ -16,6 +16,10 @@ pub mod codes {
     pub const ACCOUNT_FROZEN: ReasonCode = ReasonCode::new("ACCOUNT_FROZEN");
     /// No movement and no change of status on a closed account.
     pub const ACCOUNT_CLOSED: ReasonCode = ReasonCode::new("ACCOUNT_CLOSED");
+    /// An account is removed only once it is closed.
+    pub const ACCOUNT_NOT_CLOSED: ReasonCode = ReasonCode::new("ACCOUNT_NOT_CLOSED");
+    /// An account is removed only when nothing is in it.
+    pub const ACCOUNT_NOT_EMPTY: ReasonCode = ReasonCode::new("ACCOUNT_NOT_EMPTY");
     /// The currency is not the account's.
     pub const CURRENCY_MISMATCH: ReasonCode = ReasonCode::new("CURRENCY_MISMATCH");
     /// Not a positive decimal string within the currency's scale.
@@ -64,6 +68,15 @@ pub enum AccountRejection {
     /// See [`codes::ACCOUNT_CLOSED`].
     #[error("the account is closed")]
     Closed,
+    /// See [`codes::ACCOUNT_NOT_CLOSED`].
+    #[error("the account is not closed")]
+    NotClosed,
+    /// See [`codes::ACCOUNT_NOT_EMPTY`].
+    #[error("the balance is {balance}: what is in the account would be nowhere")]
+    NotEmpty {
+        /// What there is.
+        balance: Amount,
+    },
     /// See [`codes::CURRENCY_MISMATCH`].
     #[error("the account is in {account}, not in {given}")]
     CurrencyMismatch {
@@ -149,6 +162,8 @@ impl Rejection for AccountRejection {
             Self::InsufficientFunds { .. } => codes::INSUFFICIENT_FUNDS,
             Self::Frozen => codes::ACCOUNT_FROZEN,
             Self::Closed => codes::ACCOUNT_CLOSED,
+            Self::NotClosed => codes::ACCOUNT_NOT_CLOSED,
+            Self::NotEmpty { .. } => codes::ACCOUNT_NOT_EMPTY,
             Self::CurrencyMismatch { .. } => codes::CURRENCY_MISMATCH,
             Self::NoAmount(_) | Self::NotPositive { .. } | Self::TooFine { .. } => {
                 codes::INVALID_AMOUNT

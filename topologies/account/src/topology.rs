@@ -74,7 +74,7 @@ pub struct AccountParameters {
     pub bad_events: BadEvents,
     /// How long after a step of a transfer without an answer it is asked for again. Default `30s`.
     /// Lower: a lost record holds a transfer up for less long. It is asked for no more after half of
-    /// `command_memory`.
+    /// `command_memory`, until an operator resumes it.
     pub transfer_reissue_after: DurationValue,
     /// How late a movement may be, by event time, to count in its day's turnover; after a reset,
     /// turnover is rebuilt for days as far back. Default `35d`. Higher: more state.
@@ -231,7 +231,6 @@ fn transactions(parameters: AccountParameters) -> ProcessManager<Transaction> {
         .asks(Account::TYPE, COMMANDS)
         .patience(Patience {
             reissue_after: parameters.transfer_reissue_after.0,
-            // An account that has forgotten a step would make it once more.
             give_up_after: parameters.command_memory.0 / 2,
             ..Patience::default()
         })

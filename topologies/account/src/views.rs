@@ -6,6 +6,8 @@
 //!   read a row before recognises it.
 //! - Turnover and counts are made of [`Drawn::events`](millstream::event_sourcing::Drawn) in derived stores:
 //!   a reset deletes them, and the rebuild brings every event exactly once.
+//! - A removed account has no balance and no movements, and counts in no status. What it did stays: in the
+//!   audit log, and in the turnover of its days.
 //! - A rebuild brings events account by account, so that windows see times out of order: the grace period
 //!   says how far back turnover is right after a reset, as it says how late an event may be.
 
@@ -98,7 +100,8 @@ fn audit(builder: &StreamsBuilder, projections: &Projections<Account>) -> Projec
     let audit = Projection::new(AUDIT_VIEW, |account_id, event: &AccountRecorded, rows| {
         let entry = AuditEntry::of(account_id, event)?;
         rows.put(HistoryKey::new(account_id, event.version), entry)
-    });
+    })
+    .keep_tombstoned();
     ledger(projections.draw(builder, audit), AUDIT)
 }
 
@@ -145,13 +148,14 @@ fn turnover(builder: &StreamsBuilder, events: &Events, grace: Duration) {
 }
 
 /// A table of the accounts' statuses, counted by status: an account that changes it is taken from one
-/// count and added to another.
+/// count and added to another; one that is removed is taken from its last.
 fn status_counts(builder: &StreamsBuilder, events: &Events) {
     builder.declare_topic(STATUS_COUNTS, compacted_topic());
     events
         .flat_map_values(|event| {
             let before = event.before.as_ref().map(|before| before.status);
-            (before != Some(event.after.status)).then_some(event.after.status)
+            let after = (!event.tombstoned).then_some(event.after.status);
+            (before != after).then_some(after)
         })
         .to_table(Materialized::as_store(
             "account-statuses",

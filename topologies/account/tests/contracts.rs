@@ -248,7 +248,11 @@ fn the_story_of_golden_commands_is_written_as_recorded() {
     let mut follower: Loaded = None;
     for chapter in load("golden/story.json").as_array().unwrap() {
         let name = chapter["command"].as_str().unwrap();
-        let command = load(&format!("golden/commands/{name}.json"));
+        let mut command = load(&format!("golden/commands/{name}.json"));
+        for (path, value) in chapter["edit"].as_object().into_iter().flatten() {
+            *command["value"].pointer_mut(path).unwrap() = value.clone();
+        }
+        assert_fits(&schema("command"), &command["value"]);
         let bytes = serde_json::to_vec(&command["value"]).unwrap();
         let envelope = CommandEnvelope::parse(&bytes).unwrap();
         let decision = decide_command::<Account>(loaded.as_ref(), &envelope, now).unwrap();
@@ -281,10 +285,14 @@ fn the_story_of_golden_commands_is_written_as_recorded() {
             chapter["reply"]
         );
 
-        let balance = decision.record.as_ref().map(|record| {
-            let value = Balance::of(&envelope.aggregate_id, record).unwrap();
-            let value = serde_json::to_value(value).unwrap();
-            assert_fits(&schema("read-models/billing.account.balances"), &value);
+        let balance = decision.record.clone().map(|record| {
+            // A removed account has no row: its record is Kafka's tombstone.
+            let value = record.alive().map(|record| {
+                let value = Balance::of(&envelope.aggregate_id, &record).unwrap();
+                let value = serde_json::to_value(value).unwrap();
+                assert_fits(&schema("read-models/billing.account.balances"), &value);
+                value
+            });
             json!({"key": envelope.aggregate_id, "value": value})
         });
         assert_eq!(balance.as_ref(), chapter.get("balance"), "{name}");

@@ -37,7 +37,11 @@ use serde_json::{Value, json};
 const SEEDS: u64 = 16;
 const ROUNDS: u32 = 12;
 const ACCOUNTS: u64 = 7;
-const TERMINAL: [&str; 4] = ["COMPLETED", "FAILED", "REJECTED", "REQUESTED"];
+/// Beside them, accounts that little comes to: some are closed while they are empty, and removed.
+const QUIET: u64 = 4;
+/// Who gets the money of transfers that are suspended.
+const HEIR: &str = "heir";
+const TERMINAL: [&str; 5] = ["COMPLETED", "FAILED", "REJECTED", "REQUESTED", "SETTLED"];
 
 /// `SplitMix64`.
 #[derive(Debug)]
@@ -160,8 +164,15 @@ impl World {
     }
 
     fn an_account(&mut self) -> String {
+        if self.rng.one_in(8) {
+            return self.a_quiet_account();
+        }
         // The last one is never opened.
         account(self.rng.below(ACCOUNTS + 1))
+    }
+
+    fn a_quiet_account(&mut self) -> String {
+        account(ACCOUNTS + 1 + self.rng.below(QUIET))
     }
 
     fn amount(&mut self) -> String {
@@ -169,8 +180,20 @@ impl World {
     }
 
     fn next(&mut self) -> (&'static str, String, Value) {
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0..=3 => self.movement(),
+            // Closed, then removed if nothing is in it, whatever is under way.
+            20 => {
+                let id = self.a_quiet_account();
+                let data = json!({"newStatus": "CLOSED", "reason": "test"});
+                let command = self.command(&id, "ChangeStatus", data);
+                (COMMANDS, id, command)
+            }
+            21 => {
+                let id = self.a_quiet_account();
+                let command = self.command(&id, "RemoveAccount", json!({"reason": "test"}));
+                (COMMANDS, id, command)
+            }
             4 => {
                 let id = self.an_account();
                 let status = ["ACTIVE", "FROZEN", "ACTIVE", "ACTIVE", "CLOSED"];
@@ -296,14 +319,31 @@ impl World {
         self.survive(|driver| driver.advance_wall_clock_time(Duration::from_secs(60)));
     }
 
+    /// Has the money of suspended transfers sent to the heir, as an operator does.
+    fn settle(&mut self) {
+        let now = self.driver.now_ms();
+        let suspended = self.store("transaction-state").into_iter();
+        let suspended: Vec<String> = suspended
+            .filter(|(_, record)| record["state"]["status"] == "SUSPENDED")
+            .map(|(id, _)| id)
+            .collect();
+        let mut batch = Vec::new();
+        for id in suspended {
+            let data = json!({"account": HEIR, "reason": "test"});
+            let command = self.command(&id, "SettleTransfer", data);
+            batch.push((TRANSACTION_COMMANDS, id, command, now));
+        }
+        self.write(&batch);
+        self.survive(|driver| driver.advance_wall_clock_time(Duration::from_secs(60)));
+    }
+
     fn read(&mut self, topic: &str) -> Vec<(String, Value)> {
-        let output = self
-            .driver
-            .output_topic(topic, serdes::string(), serdes::json::<Value>());
+        let value = serdes::optional(serdes::json::<Value>());
+        let output = self.driver.output_topic(topic, serdes::string(), value);
         let records = output.read_records(&mut self.driver).unwrap();
         records
             .into_iter()
-            .map(|record| (record.key, record.value))
+            .map(|record| (record.key, record.value.unwrap_or_default()))
             .collect()
     }
 
@@ -346,9 +386,15 @@ impl Ledger {
     }
 }
 
+/// Accounts that have not been removed.
+fn alive(world: &World) -> impl Iterator<Item = (String, Value)> {
+    let accounts = world.store("account-state").into_iter();
+    accounts.filter(|(_, record)| record.get("tombstoned").is_none())
+}
+
 fn check_money(world: &World, ledger: &Ledger) {
-    let balances = world.store("account-state").into_iter();
-    let balances: BTreeMap<String, Amount> = balances
+    // What was removed was empty.
+    let balances: BTreeMap<String, Amount> = alive(world)
         .map(|(id, record)| (id, amount(&record["state"], "balance")))
         .collect();
     // Each accepted command counts once, however often it was answered.
@@ -403,6 +449,10 @@ fn check_transfers(world: &World, ledger: &Ledger) {
                     "{id}"
                 );
             }
+            ("SETTLED", [first, (step, heir, settled)]) => {
+                assert_eq!((*first, *heir, *settled), (debit, HEIR, sum), "{id}");
+                assert!(step.starts_with("settle-"), "{id}: {step}");
+            }
             ("FAILED" | "REJECTED" | "REQUESTED", []) => {}
             (status, done) => panic!("{id} is {status} after {done:?}"),
         }
@@ -429,6 +479,10 @@ fn check_read_models(world: &mut World, ledger: &Ledger) {
         latest.insert(id, balance);
     }
     for (id, record) in world.store("account-state") {
+        if record["tombstoned"] == true {
+            assert_eq!(latest[id.as_str()], &Value::Null, "{id}");
+            continue;
+        }
         assert_eq!(latest[id.as_str()]["version"], record["version"], "{id}");
         let shown = amount(latest[id.as_str()], "balance");
         assert_eq!(shown, amount(&record["state"], "balance"), "{id}");
@@ -450,10 +504,13 @@ fn check_read_models(world: &mut World, ledger: &Ledger) {
         ids
     };
     let moved = expected(&mut ledger.moved().map(|(_, event)| event));
+    let there: BTreeSet<String> = alive(world).map(|(id, _)| id).collect();
+    let left = ledger.moved().filter(|(id, _)| there.contains(*id));
+    let left = expected(&mut left.map(|(_, event)| event));
     let all = expected(&mut ledger.events.iter().map(|(_, event)| event));
     assert_eq!(rows(&world.read(MOVEMENTS)), moved);
     assert_eq!(rows(&world.read(AUDIT)), all);
-    for (store, expected) in [("account-movements-1", &moved), ("account-audit-1", &all)] {
+    for (store, expected) in [("account-movements-1", &left), ("account-audit-1", &all)] {
         let entries = world
             .driver
             .store_entries(store, &serdes::bytes(), &serdes::json::<Value>())
@@ -495,7 +552,7 @@ fn check_turnover(world: &mut World, ledger: &Ledger) {
 
 fn check_statuses(world: &mut World) {
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
-    for (_, record) in world.store("account-state") {
+    for (_, record) in alive(world) {
         *expected
             .entry(text(&record["state"], "status").to_owned())
             .or_default() += 1;
@@ -508,14 +565,24 @@ fn check_statuses(world: &mut World) {
     assert_eq!(shown, expected);
 }
 
-fn run(seed: u64) -> (u64, u64) {
+/// What a run came across.
+#[derive(Debug, Default)]
+struct Seen {
+    kills: u64,
+    faults: u64,
+    removed: usize,
+    settled: usize,
+}
+
+fn run(seed: u64) -> Seen {
     let mut world = World::new(seed);
     let now = world.driver.now_ms();
     let mut batch = Vec::new();
-    for number in 0..ACCOUNTS {
+    let numbers = (0..ACCOUNTS).chain(ACCOUNTS + 1..=ACCOUNTS + QUIET);
+    let names = numbers.map(account).chain([HEIR.to_owned()]);
+    for (number, id) in names.enumerate() {
         // One of another currency, with which no transfer can be made.
         let currency = if number == 0 { "USD" } else { "EUR" };
-        let id = account(number);
         let open = json!({"owner": "ann", "currency": currency});
         let open = world.command(&id, "OpenAccount", open);
         batch.push((COMMANDS, id, open, now));
@@ -524,6 +591,7 @@ fn run(seed: u64) -> (u64, u64) {
     for _ in 0..ROUNDS {
         world.round();
     }
+    world.settle();
     let ledger = Ledger {
         events: world.read(EVENTS),
         transactions: world.read(TRANSACTION_EVENTS),
@@ -535,8 +603,18 @@ fn run(seed: u64) -> (u64, u64) {
     check_transfers(&world, &ledger);
     check_read_models(&mut world, &ledger);
     assert_eq!(world.read(DEAD_LETTERS), []);
-    let faults = world.chaos.faults.load(Ordering::Relaxed);
-    (world.kills, faults)
+    let count = |events: &[(String, Value)], kind: &str| {
+        let events = events.iter();
+        events
+            .filter(|(_, event)| event["eventType"] == kind)
+            .count()
+    };
+    Seen {
+        kills: world.kills,
+        faults: world.chaos.faults.load(Ordering::Relaxed),
+        removed: count(&ledger.events, "AccountRemoved"),
+        settled: count(&ledger.transactions, "TransferSettled"),
+    }
 }
 
 #[test]
@@ -546,24 +624,24 @@ fn money_is_neither_made_nor_lost_and_no_transfer_is_half_done() {
         Some(seed) => seed..seed + 1,
         None => 0..number("MILLSTREAM_ACCOUNT_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut kills, mut faults, count) = (0, 0, seeds.end - seeds.start);
+    let (mut all, count) = (Seen::default(), seeds.end - seeds.start);
     for seed in seeds {
         let result = catch_unwind(|| run(seed));
-        let Ok((killed, failed)) = result.map_err(|cause| {
+        let Ok(seen) = result.map_err(|cause| {
             eprintln!(
                 "seed {seed} failed; again: MILLSTREAM_ACCOUNT_SEED={seed} cargo test --release \
                  --workspace --test invariants"
             );
             resume_unwind(cause)
         });
-        kills += killed;
-        faults += failed;
+        all.kills += seen.kills;
+        all.faults += seen.faults;
+        all.removed += seen.removed;
+        all.settled += seen.settled;
     }
-    println!("{count} seeds: {kills} kills, {faults} faults");
+    println!("{count} seeds: {all:?}");
     if count >= SEEDS {
-        assert!(
-            kills > count && faults > count,
-            "{kills} kills, {faults} faults"
-        );
+        assert!(all.kills > count && all.faults > count, "{all:?}");
+        assert!(all.removed > 0, "{all:?}");
     }
 }

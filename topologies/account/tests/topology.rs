@@ -8,7 +8,7 @@ use std::time::Duration;
 use millstream::config::DurationValue;
 use millstream::event_sourcing::{Outcome, Reply};
 use millstream::prelude::*;
-use millstream_account::{AccountParameters, COMMANDS, DEAD_LETTERS, EVENTS, REPLIES};
+use millstream_account::{AccountParameters, BALANCES, COMMANDS, DEAD_LETTERS, EVENTS, REPLIES};
 use serde_json::json;
 use support::{Billing, code, foreign, movement};
 
@@ -284,4 +284,58 @@ fn history_holds_every_event_with_its_origin() {
         kept,
         [(key("account-1"), Some(1)), (key("account-9"), Some(2))]
     );
+}
+
+#[test]
+fn an_account_is_removed_only_when_it_is_closed_and_empty_and_ends_for_good() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "5.00"), ("b", "9.00")]);
+    let remove = |billing: &mut Billing, account: &str| {
+        let reply = billing.command(account, "RemoveAccount", json!({"reason": "test"}));
+        (reply.outcome, code(&reply).to_owned())
+    };
+    let refused = |code: &str| (Outcome::Rejected, code.to_owned());
+    assert_eq!(remove(&mut billing, "nobody"), refused("ACCOUNT_NOT_FOUND"));
+    assert_eq!(remove(&mut billing, "a"), refused("ACCOUNT_NOT_CLOSED"));
+    billing.status("a", "CLOSED");
+    // What is in it would be nowhere.
+    assert_eq!(remove(&mut billing, "a"), refused("ACCOUNT_NOT_EMPTY"));
+    billing.command("b", "Withdraw", movement("9.00"));
+    billing.status("b", "CLOSED");
+    billing.balances();
+    assert_eq!(
+        remove(&mut billing, "b"),
+        (Outcome::Accepted, String::new())
+    );
+    let value = serdes::optional(serdes::bytes());
+    let balances = billing
+        .driver
+        .output_topic(BALANCES, serdes::string(), value);
+    let rows = balances.read_key_values(&mut billing.driver).unwrap();
+    assert_eq!(rows, [("b".to_owned(), None)]);
+    let kept = billing.state("b");
+    assert_eq!(
+        (&kept["tombstoned"], kept.get("state")),
+        (&json!(true), None)
+    );
+
+    assert_eq!(remove(&mut billing, "b"), refused("TOMBSTONED"));
+    let top_up = billing.command("b", "TopUp", movement("1.00"));
+    assert_eq!(code(&top_up), "TOMBSTONED");
+    let failed = billing.transaction(&format!("tx-cmd-{}", billing.commands));
+    assert_eq!(failed["failure"]["reasonCode"], "TOMBSTONED");
+    // Money that is sent to it comes back.
+    billing.accounts(&[("c", "3.00")]);
+    billing.transfer("tx-1", "c", "b", "2.00");
+    let transfer = billing.transaction("tx-1");
+    assert_eq!(
+        (&transfer["status"], &transfer["failure"]["reasonCode"]),
+        (&json!("FAILED"), &json!("TOMBSTONED"))
+    );
+    assert_eq!(billing.balance("c"), "3.00");
+    // A record of another system that goes on is a dead letter.
+    billing.event(&foreign("b", 6, "0.00", "1.00", "1.00"));
+    let letters = billing.take(DEAD_LETTERS);
+    let why = letters[0].headers.last("__streams.errors.exception");
+    assert_eq!((letters.len(), why), (1, Some(&b"TOMBSTONED"[..])));
 }

@@ -370,3 +370,256 @@ fn a_step_that_is_answered_twice_is_made_once() {
     assert_eq!(billing.balance("b"), "10.00");
     assert_eq!(billing.transaction("tx-1")["status"], "COMPLETED");
 }
+
+/// Suspended: the source was removed while the transfer was under way.
+#[test]
+fn a_suspended_transfer_is_settled_once_by_an_operator_who_is_named() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("leaver", "50.00"), ("frozen", "0.00"), ("heir", "0.00")]);
+    billing.open("yen", "JPY");
+    billing.status("frozen", "FROZEN");
+    billing.suspend("tx-1", "leaver", "frozen", "30.00");
+    billing.take(TRANSACTION_EVENTS);
+    // The money has left, and is nowhere. Asked once more, the source is still gone; others refuse.
+    for (account, expected) in [
+        (json!(null), "TOMBSTONED"),
+        (json!("frozen"), "ACCOUNT_FROZEN"),
+        (json!("yen"), "CURRENCY_MISMATCH"),
+    ] {
+        let settle = json!({"account": account, "reason": "ticket 7"});
+        let reply = billing.order("tx-1", "SettleTransfer", settle);
+        assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+        let events = billing.take_json(TRANSACTION_EVENTS);
+        let expected_types = ["TransferSettlementOrdered", "TransferSettlementRefused"];
+        assert_eq!(types(&events), expected_types);
+        assert_eq!(events[1]["data"]["reasonCode"], expected);
+        assert_eq!(billing.transaction("tx-1")["status"], "SUSPENDED");
+    }
+    let reply = billing.order(
+        "tx-1",
+        "SettleTransfer",
+        json!({"account": "", "reason": "x"}),
+    );
+    assert_eq!(code(&reply), "INVALID_COMMAND");
+
+    let settle = json!({
+        "commandId": "settle", "commandType": "SettleTransfer", "aggregateId": "tx-1",
+        "timestamp": "2024-01-01T00:00:00.000Z", "metadata": {"actorId": "ops-7"},
+        "data": {"account": "heir", "reason": "ticket 7"},
+    })
+    .to_string();
+    for _ in 0..3 {
+        billing.pipe(TRANSACTION_COMMANDS, Some("tx-1"), Some(&settle));
+        billing.driver.restart(false).unwrap();
+    }
+    assert_eq!(billing.balance("heir"), "30.00");
+    assert_eq!(billing.transaction("tx-1")["status"], "SETTLED");
+    let events = billing.take_json(TRANSACTION_EVENTS);
+    assert_eq!(
+        types(&events),
+        ["TransferSettlementOrdered", "TransferSettled"]
+    );
+    let ordered = json!({"accountId": "heir", "attempt": 4, "reason": "ticket 7"});
+    assert_eq!(events[0]["data"], ordered);
+    assert_eq!(events[0]["metadata"]["actorId"], "ops-7");
+    let settled = json!({"accountId": "heir", "amount": "30.00", "currency": "EUR"});
+    assert_eq!(events[1]["data"], settled);
+    assert_eq!(billing.take(DEAD_LETTERS), []);
+}
+
+#[test]
+fn what_is_neither_suspended_nor_given_up_is_neither_settled_nor_resumed() {
+    let mut billing = Billing::new();
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    billing.transfer("done", "a", "b", "10.00");
+    billing.transfer("failed", "a", "nobody", "10.00");
+    let payment = json!({"fromAccount": "a", "toAccount": "b", "amount": "1", "reason": "x"});
+    billing.order("asked", "RequestPayment", payment);
+    for (id, expected) in [
+        ("nothing", "TRANSACTION_NOT_FOUND"),
+        ("done", "TRANSACTION_STATUS"),
+        ("failed", "TRANSACTION_STATUS"),
+        ("asked", "TRANSACTION_STATUS"),
+    ] {
+        for command_type in ["SettleTransfer", "ResumeTransfer"] {
+            let reply = billing.order(id, command_type, json!({"reason": "x"}));
+            assert_eq!(
+                (reply.outcome, code(&reply)),
+                (Outcome::Rejected, expected),
+                "{command_type} of {id}"
+            );
+        }
+    }
+    let reply = billing.order("done", "StepGivenUp", json!({}));
+    assert_eq!(code(&reply), "PROCESS_COMMAND");
+    assert_eq!(
+        (billing.balance("a"), billing.balance("b")),
+        ("40.00".into(), "10.00".into())
+    );
+}
+
+/// Lets time pass, a second after the other, until a step is issued or so much has passed.
+fn pass(driver: &mut TopologyTestDriver, seconds: u32) -> Vec<Record<String, Vec<u8>>> {
+    let commands = driver.output_topic(COMMANDS, serdes::string(), serdes::bytes());
+    for _ in 0..seconds {
+        driver
+            .advance_wall_clock_time(Duration::from_secs(1))
+            .unwrap();
+        let issued = commands.read_records(driver).unwrap();
+        if !issued.is_empty() {
+            return issued;
+        }
+    }
+    Vec::new()
+}
+
+/// Sends the transaction `tx-1` a command and returns the code that it is refused with.
+fn tell(
+    driver: &mut TopologyTestDriver,
+    id: &str,
+    kind: &str,
+    data: &Value,
+    headers: &Headers,
+) -> String {
+    let command = json!({
+        "commandId": id, "commandType": kind, "aggregateId": "tx-1",
+        "timestamp": "2024-01-01T00:00:00.000Z", "metadata": {"actorId": "ops-7"}, "data": data,
+    });
+    let (now, value) = (driver.now_ms(), command.to_string().into_bytes());
+    driver
+        .pipe_bytes(
+            TRANSACTION_COMMANDS,
+            Some(b"tx-1"),
+            Some(&value),
+            now,
+            headers,
+        )
+        .unwrap();
+    let replies = driver.output_topic("replies", serdes::string(), serdes::json::<Value>());
+    let replies = replies.read_values(driver).unwrap();
+    let reply = replies.last().unwrap();
+    reply["reason"]["code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_step_that_was_given_up_says_so_and_is_resumed_by_an_operator_under_its_id() {
+    let mut driver = unanswered(Duration::from_secs(70));
+    let none = Headers::new();
+    let order = json!({"fromAccount": "a", "toAccount": "b", "amount": "10.00", "reason": "x"});
+    let resume = json!({"reason": "ticket 7"});
+    assert_eq!(tell(&mut driver, "key", "Transfer", &order, &none), "");
+    let first = pass(&mut driver, 1);
+    // As long as it is asked for, there is nothing to resume.
+    assert_eq!(
+        tell(&mut driver, "r-1", "ResumeTransfer", &resume, &none),
+        "TRANSACTION_STATUS"
+    );
+    while !pass(&mut driver, 120).is_empty() {}
+    let state = |driver: &TopologyTestDriver| {
+        let record = driver.store_value("transaction-state", "tx-1");
+        record.unwrap().unwrap()["state"].clone()
+    };
+    let shown = state(&driver);
+    assert_eq!(
+        (&shown["status"], &shown["stalled"]),
+        (&json!("DEBITING"), &json!("debit"))
+    );
+
+    // What an operator says survives the loss of the machine, and counts once.
+    for _ in 0..2 {
+        assert_eq!(
+            tell(&mut driver, "r-2", "ResumeTransfer", &resume, &none),
+            ""
+        );
+        driver.restart(false).unwrap();
+    }
+    let again = pass(&mut driver, 1);
+    assert_eq!(again.len(), 1, "{again:?}");
+    assert_eq!(
+        (&again[0].value, &again[0].headers),
+        (&first[0].value, &first[0].headers)
+    );
+    assert_eq!(state(&driver).get("stalled"), None);
+    assert_eq!(
+        tell(&mut driver, "r-3", "ResumeTransfer", &resume, &none),
+        "TRANSACTION_STATUS"
+    );
+
+    // It has its time again, and is given up again.
+    let mut issued = 0;
+    while !pass(&mut driver, 120).is_empty() {
+        issued += 1;
+    }
+    assert!(issued >= 1);
+    assert_eq!(state(&driver)["stalled"], "debit");
+    let events = driver.output_topic(
+        TRANSACTION_EVENTS,
+        serdes::string(),
+        serdes::json::<Value>(),
+    );
+    let events = events.read_values(&mut driver).unwrap();
+    assert_eq!(
+        types(&events),
+        [
+            "TransferRequested",
+            "TransferStalled",
+            "TransferResumed",
+            "TransferStalled"
+        ]
+    );
+    assert_eq!(
+        events[2]["data"],
+        json!({"step": "debit", "reason": "ticket 7"})
+    );
+    assert_eq!(events[2]["metadata"]["actorId"], "ops-7");
+
+    // An answer that comes after all still counts.
+    let headers = first[0].headers.clone();
+    let answer = json!({
+        "step": "debit", "events": [],
+        "reply": {"commandId": "tx-1-debit", "aggregateType": "Account", "aggregateId": "a",
+            "outcome": "REJECTED", "aggregateVersion": 1, "eventIds": [],
+            "reason": {"code": "ACCOUNT_FROZEN", "message": "the account is frozen"}},
+    });
+    assert_eq!(
+        tell(&mut driver, "late", "StepAnswered", &answer, &headers),
+        ""
+    );
+    let shown = state(&driver);
+    assert_eq!(
+        (&shown["status"], shown.get("stalled")),
+        (&json!("FAILED"), None)
+    );
+    let pending = driver.store_value("transaction-pending", "tx-1");
+    assert_eq!(pending.unwrap(), None);
+}
+
+/// The memory of other commands ends; a step may be asked for again at any time.
+#[test]
+fn a_step_that_is_asked_for_again_long_after_command_memory_is_made_once() {
+    let hour = Duration::from_secs(60 * 60);
+    let mut billing = Billing::with(AccountParameters {
+        command_memory: DurationValue(hour),
+        ..AccountParameters::default()
+    });
+    billing.accounts(&[("a", "50.00"), ("b", "0.00")]);
+    billing.transfer("tx-1", "a", "b", "10.00");
+    for _ in 0..3 {
+        billing.driver.advance_wall_clock_time(hour * 24).unwrap();
+        billing.debit_beforehand("tx-1", "a", "10.00");
+        billing.driver.restart(false).unwrap();
+    }
+    assert_eq!(billing.balance("a"), "40.00");
+    // Another command under a forgotten id is a new one.
+    let top_up = json!({
+        "commandId": "key", "commandType": "TopUp", "aggregateId": "a",
+        "timestamp": "2024-01-01T00:00:00.000Z", "data": movement("1.00"),
+    });
+    billing.send(&top_up);
+    billing.driver.advance_wall_clock_time(hour * 24).unwrap();
+    billing.send(&top_up);
+    assert_eq!(billing.balance("a"), "42.00");
+}

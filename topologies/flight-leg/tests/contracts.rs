@@ -394,6 +394,7 @@ fn an_event_of_version_1_is_read_for_good() {
         first_version: 1,
         version: 1,
         updated_at: 0,
+        tombstoned: false,
         state: FlightLeg::default(),
     };
     let bytes = serde_json::to_vec(&golden["value"]).unwrap();

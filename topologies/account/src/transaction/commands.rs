@@ -20,6 +20,10 @@ millstream::commands! {
         AcceptPayment(AcceptPayment),
         /// Turn a requested payment down.
         RejectPayment(RejectPayment),
+        /// Ask for a step again that was given up. For operators.
+        ResumeTransfer(ResumeTransfer),
+        /// Send the money of a suspended transfer to an account that takes it. For operators.
+        SettleTransfer(SettleTransfer),
         /// An account was topped up or withdrawn from. Told by the account's own task only.
         MovementMade(MovementMade),
         /// An account has refused a top-up or a withdrawal. Told by the account's own task only.
@@ -72,6 +76,27 @@ pub struct RejectPayment {
     pub reason: String,
 }
 impl CommandData for RejectPayment {}
+
+/// `data` of `ResumeTransfer`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeTransfer {
+    /// Why.
+    pub reason: String,
+}
+impl CommandData for ResumeTransfer {}
+
+/// `data` of `SettleTransfer`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettleTransfer {
+    /// Who gets the money; absent: the source, asked once more.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+impl CommandData for SettleTransfer {}
 
 /// `data` of `MovementMade`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,6 +22,16 @@ millstream::events! {
         TransferCompleted(TransferCompleted),
         /// The transfer did not go through, and every account has what it had.
         TransferFailed(TransferFailed),
+        /// A step has had no answer for long, and is asked for no more.
+        TransferStalled(TransferStalled),
+        /// An operator has had the step asked for again.
+        TransferResumed(TransferResumed),
+        /// An operator has said who gets the money of a suspended transfer.
+        TransferSettlementOrdered(TransferSettlementOrdered),
+        /// That account has refused it: suspended as before.
+        TransferSettlementRefused(TransferSettlementRefused),
+        /// That account has the money.
+        TransferSettled(TransferSettled),
         /// Somebody has asked for a payment.
         PaymentRequested(PaymentRequested),
         /// The payment is carried out.
@@ -92,7 +102,8 @@ pub struct TransferDebited {
     pub currency: Option<Currency>,
 }
 
-/// Who refused, and why: `data` of `TransferCreditRefused` and `TransferCompensationRefused`.
+/// Who refused, and why: `data` of `TransferCreditRefused`, `TransferCompensationRefused` and
+/// `TransferSettlementRefused`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreditRefused {
@@ -144,6 +155,53 @@ pub struct TransferFailed {
     /// Why.
     #[serde(flatten)]
     pub failure: Failure,
+}
+
+/// `data` of `TransferStalled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferStalled {
+    /// The step.
+    pub step: String,
+    /// How often it was asked for.
+    pub attempts: u32,
+}
+
+/// `data` of `TransferResumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferResumed {
+    /// The step.
+    pub step: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `data` of `TransferSettlementOrdered`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferSettlementOrdered {
+    /// Who is to get the money.
+    pub account_id: String,
+    /// Which attempt at it this is, from 1; part of the step's name.
+    pub attempt: u32,
+    /// Why.
+    pub reason: String,
+}
+
+/// `data` of `TransferSettlementRefused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferSettlementRefused(pub CreditRefused);
+
+/// `data` of `TransferSettled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferSettled {
+    /// Who has the money.
+    pub account_id: String,
+    /// How much.
+    pub amount: Amount,
+    /// In what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
 }
 
 /// A movement of one account.
@@ -204,6 +262,11 @@ millstream::first_version!(
     TransferCompensationRefused,
     TransferCompleted,
     TransferFailed,
+    TransferStalled,
+    TransferResumed,
+    TransferSettlementOrdered,
+    TransferSettlementRefused,
+    TransferSettled,
     PaymentRequested,
     PaymentAccepted,
     PaymentRejected,

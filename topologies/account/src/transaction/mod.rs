@@ -12,7 +12,13 @@
 //!                CREDITING ── credit refused ──▶ COMPENSATING ─ given back ──┘
 //!                    │                               │ refused
 //!                    ▼                               ▼
-//!                COMPLETED                       SUSPENDED
+//!                COMPLETED                       SUSPENDED ◀──┐
+//!                                  SettleTransfer  │          │ refused
+//!                                                  ▼          │
+//!                                              SETTLING ──────┘
+//!                                                  │
+//!                                                  ▼
+//!                                               SETTLED
 //!
 //!  a top-up or withdrawal of an account: COMPLETED, or FAILED and COMPLETED later
 //! ```
@@ -21,26 +27,29 @@
 //!   transfer, and money that is under way is nowhere twice.
 //! - What was debited is credited in the currency of the debit, whatever the command left open.
 //! - A debit that was made ends in a credit of the target or of the source. The source takes its own
-//!   money back whatever its status: only a balance with more digits than can be kept refuses
-//!   (`SUSPENDED`), which no real money reaches.
+//!   money back whatever its status: only one that was removed meanwhile refuses, or a balance with more
+//!   digits than can be kept (`SUSPENDED`). An operator says then who gets the money.
+//! - A step that was given up stays pending, marked as stalled, until it is answered after all or an operator
+//!   resumes it.
 
 mod commands;
 mod events;
 mod process;
 mod rejection;
 
-use millstream::event_sourcing::Aggregate;
+use millstream::event_sourcing::{Aggregate, Process, ProcessStep};
 use serde::{Deserialize, Serialize};
 
 pub use commands::{
-    AcceptPayment, MovementMade, MovementRefused, RejectPayment, RequestPayment,
-    TransactionCommand, Transfer, TransferOrder,
+    AcceptPayment, MovementMade, MovementRefused, RejectPayment, RequestPayment, ResumeTransfer,
+    SettleTransfer, TransactionCommand, Transfer, TransferOrder,
 };
 pub use events::{
     CreditRefused, Movement, PaymentAccepted, PaymentRejected, PaymentRequested, RefusedMovement,
     TopupCompleted, TopupFailed, TransactionEvent, TransferCompensationRefused, TransferCompleted,
-    TransferCreditRefused, TransferDebited, TransferFailed, TransferRequested, TransferTerms,
-    WithdrawalCompleted, WithdrawalFailed,
+    TransferCreditRefused, TransferDebited, TransferFailed, TransferRequested, TransferResumed,
+    TransferSettled, TransferSettlementOrdered, TransferSettlementRefused, TransferStalled,
+    TransferTerms, WithdrawalCompleted, WithdrawalFailed,
 };
 pub use process::TransferStep;
 pub(crate) use process::{is_usable, process_of, refused_movement, started_by};
@@ -80,6 +89,10 @@ pub enum TransactionStatus {
     Compensating,
     /// The source could not take its money back: an operator decides.
     Suspended,
+    /// The account that an operator has named is asked to take the money.
+    Settling,
+    /// That account has the money.
+    Settled,
     /// Done.
     Completed,
     /// Not done; every account has what it had.
@@ -118,6 +131,22 @@ pub struct Transaction {
     pub reason: Option<String>,
     /// Why it did not go through.
     pub failure: Option<Failure>,
+    /// The step that was given up; `None` when the pending one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
+    /// What an operator has ordered last, once it was suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settlement: Option<Settlement>,
+}
+
+/// Who gets the money of a suspended transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settlement {
+    /// The account.
+    pub account_id: String,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
 }
 
 /// How long the reason of an order may be, in bytes. It is in the events of both accounts, too, whatever
@@ -157,6 +186,8 @@ impl Aggregate for Transaction {
                 .requested()
                 .and_then(|()| fits(&reason))
                 .map(|()| PaymentRejected { reason }.into()),
+            TransactionCommand::ResumeTransfer(resume) => transaction.resume(resume),
+            TransactionCommand::SettleTransfer(settle) => transaction.settle(settle),
             TransactionCommand::MovementMade(movement) => transaction.moved(movement),
             TransactionCommand::MovementRefused(movement) => transaction.not_moved(movement),
         }
@@ -166,7 +197,23 @@ impl Aggregate for Transaction {
     fn apply(transaction: &mut Self, event: &TransactionEvent) {
         use TransactionEvent as E;
         use TransactionStatus as S;
+        // Whatever happens next, the step is no longer given up, or another one is pending.
+        transaction.stalled = None;
         transaction.status = match event {
+            E::TransferStalled(stalled) => {
+                transaction.stalled = Some(stalled.step.clone());
+                transaction.status
+            }
+            E::TransferResumed(_) => transaction.status,
+            E::TransferSettlementOrdered(ordered) => {
+                transaction.settlement = Some(Settlement {
+                    account_id: ordered.account_id.clone(),
+                    attempt: ordered.attempt,
+                });
+                S::Settling
+            }
+            E::TransferSettlementRefused(_) => S::Suspended,
+            E::TransferSettled(_) => S::Settled,
             E::TransferRequested(TransferRequested(terms)) => {
                 transaction.begin(TransactionKind::Transfer, terms);
                 S::Debiting
@@ -222,6 +269,12 @@ impl Aggregate for Transaction {
             E::TransferCreditRefused(_) | E::TransferCompleted(_) => status == S::Crediting,
             E::TransferFailed(_) => matches!(status, S::Debiting | S::Compensating),
             E::TransferCompensationRefused(_) => status == S::Compensating,
+            E::TransferStalled(stalled) => transaction.waits_for(&stalled.step),
+            E::TransferResumed(resumed) => transaction.stalled.as_ref() == Some(&resumed.step),
+            E::TransferSettlementOrdered(ordered) => {
+                status == S::Suspended && ordered.attempt == transaction.next_attempt()
+            }
+            E::TransferSettlementRefused(_) | E::TransferSettled(_) => status == S::Settling,
             E::TopupCompleted(_) | E::TopupFailed(_) => transaction.may_be(TransactionKind::Topup),
             E::WithdrawalCompleted(_) | E::WithdrawalFailed(_) => {
                 transaction.may_be(TransactionKind::Withdrawal)
@@ -279,6 +332,50 @@ impl Transaction {
             TransactionStatus::Requested => Ok(()),
             status => Err(TransactionRejection::WrongStatus { status }),
         }
+    }
+
+    /// Has a step asked for again that was given up.
+    fn resume(&self, command: ResumeTransfer) -> Result<TransactionEvent, TransactionRejection> {
+        fits(&command.reason)?;
+        match (&self.stalled, self.status) {
+            (Some(step), _) => Ok(TransferResumed {
+                step: step.clone(),
+                reason: command.reason,
+            }
+            .into()),
+            (None, TransactionStatus::New) => Err(TransactionRejection::NotFound),
+            (None, status) => Err(TransactionRejection::NotStalled { status }),
+        }
+    }
+
+    /// Says who gets the money of a suspended transfer.
+    fn settle(&self, command: SettleTransfer) -> Result<TransactionEvent, TransactionRejection> {
+        match self.status {
+            TransactionStatus::Suspended => {}
+            TransactionStatus::New => return Err(TransactionRejection::NotFound),
+            status => return Err(TransactionRejection::WrongStatus { status }),
+        }
+        fits(&command.reason)?;
+        let account_id = command.account.or_else(|| self.from_account.clone());
+        let account_id = account_id
+            .filter(|id| is_usable(id))
+            .ok_or(TransactionRejection::NoAccount { field: "account" })?;
+        Ok(TransferSettlementOrdered {
+            account_id,
+            attempt: self.next_attempt(),
+            reason: command.reason,
+        }
+        .into())
+    }
+
+    fn next_attempt(&self) -> u32 {
+        let last = self.settlement.as_ref();
+        last.map_or(0, |settlement| settlement.attempt)
+            .saturating_add(1)
+    }
+
+    fn waits_for(&self, step: &str) -> bool {
+        Self::pending(self).is_some_and(|pending| pending.name() == step)
     }
 
     /// Returns whether an account's own movement of this kind may be recorded: once, or again after it

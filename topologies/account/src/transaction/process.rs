@@ -11,7 +11,7 @@ use millstream::prelude::BoxError;
 use super::{
     CreditRefused, Failure, MovementMade, MovementRefused, Transaction, TransactionEvent,
     TransactionStatus, TransferCompensationRefused, TransferCompleted, TransferCreditRefused,
-    TransferDebited, TransferFailed,
+    TransferDebited, TransferFailed, TransferSettled, TransferSettlementRefused, TransferStalled,
 };
 use crate::account::Account;
 use crate::commands::{AccountCommand, TopUp, TransferLeg, Withdraw};
@@ -28,15 +28,18 @@ pub enum TransferStep {
     Credit,
     /// The source takes it back.
     Compensate,
+    /// The account that an operator has named takes it, at this attempt.
+    Settle(u32),
 }
 
 impl ProcessStep for TransferStep {
     fn name(self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
-            Self::Debit => "debit",
-            Self::Credit => "credit",
-            Self::Compensate => "compensate",
-        })
+        match self {
+            Self::Debit => "debit".into(),
+            Self::Credit => "credit".into(),
+            Self::Compensate => "compensate".into(),
+            Self::Settle(attempt) => format!("settle-{attempt}").into(),
+        }
     }
 }
 
@@ -48,9 +51,14 @@ impl Process for Transaction {
             TransactionStatus::Debiting => Some(TransferStep::Debit),
             TransactionStatus::Crediting => Some(TransferStep::Credit),
             TransactionStatus::Compensating => Some(TransferStep::Compensate),
+            TransactionStatus::Settling => {
+                let settlement = transaction.settlement.as_ref();
+                settlement.map(|settlement| TransferStep::Settle(settlement.attempt))
+            }
             TransactionStatus::New
             | TransactionStatus::Requested
             | TransactionStatus::Suspended
+            | TransactionStatus::Settled
             | TransactionStatus::Completed
             | TransactionStatus::Failed
             | TransactionStatus::Rejected => None,
@@ -72,6 +80,10 @@ impl Process for Transaction {
             TransferStep::Debit => (transaction.source(), "DebitTransfer"),
             TransferStep::Credit => (transaction.target(), "CreditTransfer"),
             TransferStep::Compensate => (transaction.source(), "RefundTransfer"),
+            TransferStep::Settle(_) if transaction.settles_with() == transaction.source() => {
+                (transaction.source(), "RefundTransfer")
+            }
+            TransferStep::Settle(_) => (transaction.settles_with(), "CreditTransfer"),
         };
         StepCommand::new(Account::TYPE, account, command_type, &leg)
     }
@@ -94,6 +106,12 @@ impl Process for Transaction {
                 let failure = transaction.failure.clone().unwrap_or_default();
                 transaction.failed(true, failure).into()
             }
+            TransferStep::Settle(_) => TransferSettled {
+                account_id: transaction.settles_with(),
+                amount: transaction.sum(),
+                currency: transaction.currency,
+            }
+            .into(),
         };
         vec![event]
     }
@@ -117,12 +135,24 @@ impl Process for Transaction {
             TransferStep::Compensate => {
                 TransferCompensationRefused(refused(transaction.source())).into()
             }
+            TransferStep::Settle(_) => {
+                TransferSettlementRefused(refused(transaction.settles_with())).into()
+            }
         };
         vec![event]
     }
 
     fn is_stuck(transaction: &Self) -> bool {
         transaction.status == TransactionStatus::Suspended
+    }
+
+    fn given_up(_: &Self, step: TransferStep, attempts: u32) -> Vec<TransactionEvent> {
+        let step = step.name().into_owned();
+        vec![TransferStalled { step, attempts }.into()]
+    }
+
+    fn resumes(event: &TransactionEvent) -> bool {
+        matches!(event, TransactionEvent::TransferResumed(_))
     }
 }
 
@@ -141,6 +171,11 @@ impl Transaction {
 
     fn target(&self) -> String {
         self.to_account.clone().unwrap_or_default()
+    }
+
+    fn settles_with(&self) -> String {
+        let settlement = self.settlement.as_ref();
+        settlement.map_or_else(String::new, |settlement| settlement.account_id.clone())
     }
 
     fn sum(&self) -> Amount {
@@ -271,7 +306,7 @@ pub(crate) fn is_usable(id: &str) -> bool {
 pub(crate) fn process_of(command: &CompletedCommand) -> Option<String> {
     matches!(
         command.command_type.as_str(),
-        "Transfer" | "RequestPayment" | "AcceptPayment"
+        "Transfer" | "RequestPayment" | "AcceptPayment" | "ResumeTransfer" | "SettleTransfer"
     )
     .then(|| command.aggregate_id.clone())
 }

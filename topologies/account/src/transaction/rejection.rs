@@ -22,6 +22,12 @@ pub enum TransactionRejection {
         /// Where it stands.
         status: TransactionStatus,
     },
+    /// See [`codes::TRANSACTION_STATUS`]: no step of it was given up.
+    #[error("the transaction is {status:?}, and no step of it was given up")]
+    NotStalled {
+        /// Where it stands.
+        status: TransactionStatus,
+    },
     /// See [`codes::SAME_ACCOUNT`].
     #[error("`fromAccount` and `toAccount` are the same")]
     SameAccount,
@@ -64,7 +70,7 @@ impl Rejection for TransactionRejection {
         match self {
             Self::Exists => codes::TRANSACTION_EXISTS,
             Self::NotFound => codes::TRANSACTION_NOT_FOUND,
-            Self::WrongStatus { .. } => codes::TRANSACTION_STATUS,
+            Self::WrongStatus { .. } | Self::NotStalled { .. } => codes::TRANSACTION_STATUS,
             Self::SameAccount => codes::SAME_ACCOUNT,
             Self::NoAccount { .. } | Self::ReasonTooLong { .. } => reasons::INVALID_COMMAND,
             Self::NoAmount(_) | Self::NotPositive { .. } | Self::TooFine { .. } => {

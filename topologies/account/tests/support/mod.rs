@@ -213,3 +213,42 @@ impl Billing {
         assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
     }
 }
+
+impl Billing {
+    /// Sends an account the debit of a transfer before the process asks for it: when it does, the step has
+    /// been made, and is answered. Not before, to a process that does not wait for it yet: what carries
+    /// this step in its headers is not answered.
+    pub fn debit_beforehand(&mut self, transaction: &str, account: &str, amount: &str) {
+        let headers = Headers::new()
+            .with("process", "Transaction")
+            .with("processId", transaction)
+            .with("processStep", "trigger");
+        let step = json!({
+            "commandId": format!("{transaction}-debit"), "commandType": "DebitTransfer",
+            "aggregateId": account, "timestamp": "2024-01-01T00:00:00.000Z",
+            "correlationId": format!("corr-{transaction}"), "metadata": {"actorId": "ann"},
+            "data": {"amount": amount, "reason": "Rent", "transactionId": transaction},
+        });
+        let (now, value) = (self.driver.now_ms(), step.to_string().into_bytes());
+        let key = Some(account.as_bytes());
+        self.driver
+            .pipe_bytes(COMMANDS, key, Some(&value), now, &headers)
+            .unwrap();
+    }
+
+    /// Leaves a transfer suspended: its source was debited, and removed before the money that `to`
+    /// refuses came back.
+    pub fn suspend(&mut self, transaction: &str, from: &str, to: &str, amount: &str) {
+        self.debit_beforehand(transaction, from, amount);
+        let rest = self.balance(from);
+        if rest != "0.00" {
+            let reply = self.command(from, "Withdraw", movement(&rest));
+            assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+        }
+        self.status(from, "CLOSED");
+        let reply = self.command(from, "RemoveAccount", json!({"reason": "test"}));
+        assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+        self.transfer(transaction, from, to, amount);
+        assert_eq!(self.transaction(transaction)["status"], "SUSPENDED");
+    }
+}
