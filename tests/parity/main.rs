@@ -25,7 +25,9 @@ mod aggregations;
 mod golden;
 mod joins;
 mod page;
+mod processors;
 mod stateless;
+mod stores;
 mod stream_joins;
 mod tables;
 mod versioned;
@@ -66,6 +68,8 @@ fn all() -> impl Iterator<Item = Case> {
         stream_joins::CASES,
         versioned::CASES,
         windows::CASES,
+        processors::CASES,
+        stores::CASES,
     ]
     .concat()
     .into_iter()

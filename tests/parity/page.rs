@@ -16,10 +16,32 @@ pub(crate) const DIFFERENCES: &[(&str, &str)] = &[
         "for a record out of order Kafka Streams does not wait for the grace period, and so sends a \
          result without the partner that then comes; millstream sends the one with it alone",
     ),
+    (
+        "window_close_sliding_steps",
+        "when, not what: millstream looks for closed sliding windows and sessions each time stream time has \
+         moved by a 64th of the time they live, so that a result may leave with a later record; Kafka \
+         Streams looks once a second of wall-clock time, which this suite switches off",
+    ),
+    (
+        "window_close_session_retained",
+        "Kafka Streams merges a session that it has sent as closed with a later one, as long as the store's \
+         retention still has it, and sends its records a second time; a result on close is final in \
+         millstream",
+    ),
+    (
+        "suppress_sliding_closes_at_end",
+        "both ends belong to a sliding window, which is open while stream time is at its end and grace \
+         period; Kafka Streams' `suppress` sends it then, and once more when another record comes; \
+         millstream waits the millisecond longer, and sends each window once",
+    ),
 ];
 
 /// Cases in which millstream does not yet give what Kafka Streams gives.
-pub(crate) const MISSING: &[&str] = &[];
+pub(crate) const MISSING: &[&str] = &[
+    // A right value that is out of order must not be answered.
+    "versioned_foreign_key_join",
+    "versioned_foreign_key_left_join",
+];
 
 /// Why a case differs on purpose.
 pub(crate) fn difference(case: &str) -> Option<&'static str> {

@@ -47,6 +47,8 @@ public final class Parity {
         StreamJoinCases.addTo(suite);
         VersionedCases.addTo(suite);
         WindowCases.addTo(suite);
+        ProcessorCases.addTo(suite);
+        StoreCases.addTo(suite);
         Set<Path> written = new HashSet<>();
         for (Suite.Case each : suite.cases()) {
             Path file = directory.resolve(each.name() + ".jsonl");
