@@ -51,6 +51,31 @@ pub(crate) fn difference(case: &str) -> Option<&'static str> {
         .map(|(_, reason)| *reason)
 }
 
+/// Differences that no case can show: one record at a time goes through a test driver, on one partition,
+/// and nothing restarts.
+const BEYOND: &str = "
+## Differences that no case shows
+
+One record at a time goes through a test driver, on one partition, without a crash or a restart. Decided
+beyond that, each with its reason:
+
+| Where | Kafka Streams | millstream | Why |
+| --- | --- | --- | --- |
+| stream time of windows, joins and `suppress` | is forgotten when a task moves or restarts, so that late records are taken again | is kept with the committed offsets | a result does not depend on a restart |
+| record cache | deduplicates updates downstream, by its size and the commit interval | sends every update; `emit_per_commit` deduplicates, by the commit alone | a result does not depend on a cache's size |
+| emission on window close | looks once a second of wall-clock time | with the record that closes a window; sliding windows and sessions in steps of a 64th of the time they live | a result does not depend on the clock |
+| `suppress` | holds its buffer in memory | in a store, on disk beyond its cache | bounds of memory are no bounds of what may be held back |
+| `suppress` bounded by bytes | an estimate of the heap: topic and headers of each update as well | key, time and update as they are stored | what is bounded is what is held |
+| foreign-key join, inner | a right value's delete may pass a change of a left value that refers to it: the old result stays | such a change is answered, and ends the result | at rest the result is the join of both tables |
+| `to` with a topic extractor | takes any name, and expects the topic to exist | the topics are listed; another name is an error of the production stage | topics are created, checked and described |
+| failed timestamp extractor | ends the thread | meets the source's policy for bytes that cannot be read | one bad record need not stop a task |
+| a record that fails and is passed over | what it did before it failed stays | what it did is undone, whether it is skipped or dead-lettered | a record is atomic |
+| `max.task.idle.ms` with an end that no reader reaches (compaction) | waits for ever | ten seconds at most | a task must not hang |
+| versioned stores | drop old versions and deletes with their segments | look through the store in rounds | one RocksDB per task, which is flushed as a whole |
+| null keys and values | at any place; operators drop what they cannot use | in types that have null (`serdes::optional`), dropped likewise; another type's source cannot read one | the compiler knows |
+| wall-clock extractor | - | the same; no case, since the test driver of Kafka Streams takes the machine's clock | - |
+";
+
 const HEAD: &str = "\
 # Parity with Kafka Streams
 
@@ -103,5 +128,6 @@ pub(crate) fn render(cases: &[&str]) -> String {
             names.join(", ")
         ));
     }
+    page.push_str(BEYOND);
     page
 }
