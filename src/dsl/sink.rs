@@ -40,6 +40,10 @@ impl<K: 'static, V: 'static> Writer<K, V> {
         match choose.map(|choose| choose(&record.key, &record.value, topic.partitions)) {
             None | Some(Partitions::ByKey) => self.stage(cx, topic, record, None),
             Some(Partitions::These(chosen)) => {
+                if chosen.is_empty() {
+                    // As Kafka Streams counts it (KIP-873).
+                    cx.drop_record();
+                }
                 for partition in chosen {
                     if !(0..topic.partitions).contains(&partition) {
                         let of = topic.partitions;

@@ -136,8 +136,7 @@ fn key_values(store: &KeyValues, record: &Record<String, String>) -> Result<Stri
             show(before.map(timed))
         }
         "put-all" => {
-            store.put(key.clone(), value.clone())?;
-            store.put(format!("{key}b"), value)?;
+            store.put_all([(key.clone(), value.clone()), (format!("{key}b"), value)])?;
             String::new()
         }
         "delete" => {
