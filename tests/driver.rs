@@ -264,3 +264,67 @@ fn a_committed_position_passes_control_records_so_that_retention_never_overtakes
         .pipe(&mut driver, "k".to_owned(), "w".to_owned())
         .unwrap();
 }
+
+/// Says which partition each record was read from.
+struct WhichPartition;
+
+impl Processor<String, String, String, String> for WhichPartition {
+    fn process(
+        &mut self,
+        context: &mut ProcessorContext<'_, String, String>,
+        record: Record<String, String>,
+    ) -> Result<(), BoxError> {
+        let from = context.record_metadata().ok_or("of no record")?.partition;
+        let value = format!("{}@{from}", record.value);
+        Ok(context.forward(record.with_value(value))?)
+    }
+}
+
+#[test]
+fn a_multicast_record_is_in_each_partition_that_was_chosen_and_one_for_none_is_counted_as_dropped()
+{
+    let builder = StreamsBuilder::new();
+    let (key, value) = text();
+    let everywhere =
+        Produced::with(key.clone(), value.clone()).multicast_by(|_, value: &String, partitions| {
+            match value.as_str() {
+                "all" => Some((0..partitions).collect()),
+                "two" => Some(vec![2, 0]),
+                "none" => Some(Vec::new()),
+                _ => None,
+            }
+        });
+    builder
+        .stream("rates", Consumed::with(key.clone(), value.clone()))
+        .to("everywhere", everywhere);
+    builder
+        .stream("everywhere", Consumed::with(key.clone(), value.clone()))
+        .process("which", (), |_, ()| WhichPartition)
+        .to("seen", Produced::with(key.clone(), value.clone()));
+
+    let mut driver = TopologyTestDriver::builder()
+        .partitions(3)
+        .build(builder.build().unwrap())
+        .unwrap();
+    let rates = driver.input_topic("rates", key.clone(), value.clone());
+    let seen = driver.output_topic("seen", key, value);
+    let pipe = |driver: &mut TopologyTestDriver, value: &str| {
+        rates
+            .pipe(driver, "eur".to_owned(), value.to_owned())
+            .unwrap();
+        let mut values = seen.read_values(driver).unwrap();
+        values.sort_unstable();
+        values
+    };
+    assert_eq!(pipe(&mut driver, "all"), ["all@0", "all@1", "all@2"]);
+    assert_eq!(pipe(&mut driver, "two"), ["two@0", "two@2"]);
+    assert!(pipe(&mut driver, "none").is_empty());
+    assert_eq!(pipe(&mut driver, "by key").len(), 1);
+    let metrics = driver.metrics();
+    let dropped: u64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("millstream_records_dropped_total{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum();
+    assert_eq!(dropped, 1, "{metrics}");
+}

@@ -174,7 +174,8 @@ impl<K, V> Produced<K, V> {
     }
 
     /// Chooses any number of partitions from key, value and their number (KIP-873): the record is
-    /// written to each of them, and to none when the choice is empty. `None` falls back to the default.
+    /// written to each of them, and to none when the choice is empty, which counts it as dropped. `None` falls
+    /// back to the default.
     ///
     /// ```
     /// # use millstream::prelude::*;

@@ -41,7 +41,7 @@ impl<K: 'static, V: 'static> Writer<K, V> {
             None | Some(Partitions::ByKey) => self.stage(cx, topic, record, None),
             Some(Partitions::These(chosen)) => {
                 if chosen.is_empty() {
-                    // Meant so, and counted as Kafka Streams counts it.
+                    // As Kafka Streams counts it (KIP-873).
                     cx.drop_record();
                 }
                 for partition in chosen {

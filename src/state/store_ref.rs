@@ -96,6 +96,26 @@ impl<K: Hash + Eq + Clone + 'static, V: Clone + 'static> StoreRef<K, V> {
         self.borrow().put_ref(key, value)
     }
 
+    /// Writes every entry, in their order. They may be read from this store meanwhile. Nothing more than one
+    /// [`put`](Self::put) after the other: what a record writes is one transaction's in any case.
+    ///
+    /// ```
+    /// # use millstream::prelude::*;
+    /// # fn copy(from: &StoreRef<String, i64>, to: &StoreRef<String, i64>) -> Result<(), StateError> {
+    /// let entries: Vec<_> = from.prefix_scan(b"eu-").collect::<Result<_, _>>()?;
+    /// to.put_all(entries)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); the record in progress fails, and none of them stays.
+    pub fn put_all(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), StateError> {
+        entries
+            .into_iter()
+            .try_for_each(|(key, value)| self.put(key, value))
+    }
+
     /// See [`KeyValueStore::put_if_absent`].
     ///
     /// # Errors

@@ -220,7 +220,7 @@ fn table_table_outer_join_grouped(builder: &StreamsBuilder) {
 }
 
 /// The first character, none for `-`.
-fn foreign_key(value: &str) -> Option<Text> {
+pub(crate) fn foreign_key(value: &str) -> Option<Text> {
     let key = value.get(..1).filter(|key| *key != "-")?;
     Some(Some(key.to_owned()))
 }

@@ -24,6 +24,8 @@ cases![
     stream_of_topics,
     stream_of_pattern,
     dynamic_to,
+    partitioner in 3,
+    multicast in 3,
     child_forward,
     timestamp_extractor,
 ];
@@ -243,6 +245,25 @@ fn dynamic_to(builder: &StreamsBuilder) {
         |record| format!("out-{}", high_or_low(&record.value)),
         writes_values(),
     );
+}
+
+fn partitioner(builder: &StreamsBuilder) {
+    let by_value = |_: &Text, value: &String, partitions| {
+        let number: i32 = value.parse().unwrap_or(0);
+        (number >= 5).then_some(number % partitions)
+    };
+    values(builder).to("out", writes_values().partitioned_by(by_value));
+}
+
+/// By its value a record is partitioned by its key, or dropped, or written to several partitions.
+fn multicast(builder: &StreamsBuilder) {
+    let everywhere = |_: &Text, value: &Text, partitions| match value.as_deref() {
+        None | Some("0" | "1") => None,
+        Some("2" | "3" | "4") => Some(Vec::new()),
+        Some("5" | "6" | "7") => Some(vec![0, 2]),
+        Some(_) => Some((0..partitions).collect()),
+    };
+    nullable(builder).to("out", writes().multicast_by(everywhere));
 }
 
 /// Forwards to one child by name, every ninth value to all.

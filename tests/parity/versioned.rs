@@ -6,6 +6,7 @@ use millstream::prelude::*;
 
 use crate::aggregations::{store, writes_counts, writes_texts};
 use crate::cases;
+use crate::joins::foreign_key;
 use crate::stateless::{Text, java, nullable, writes};
 
 cases![
@@ -17,6 +18,9 @@ cases![
     versioned_stream_table_left_join,
     versioned_table_table_join,
     versioned_table_table_left_join,
+    versioned_foreign_key_join,
+    versioned_foreign_key_left_join,
+    versioned_foreign_key_join_left,
     versioned_table_group_count,
     versioned_stream_table_join_grace,
     versioned_stream_table_left_join_grace,
@@ -142,6 +146,41 @@ fn versioned_table_table_left_join(builder: &StreamsBuilder) {
         .left_join(&table, |_, left, right| left + java(&right))
         .to_stream()
         .to("out", writes_texts());
+}
+
+fn foreign_joined(left: &KTable<Text, String>, right: &KTable<Text, String>) {
+    left.join_foreign_key(
+        right,
+        |_, value| foreign_key(value),
+        |_, left, right| format!("{left}:{right}"),
+        TableJoined::as_name("fk"),
+        store("joined", serdes::string()),
+    )
+    .to_stream()
+    .to("out", writes_texts());
+}
+
+fn versioned_foreign_key_join(builder: &StreamsBuilder) {
+    foreign_joined(&versioned(builder, "in"), &versioned(builder, "table"));
+}
+
+fn versioned_foreign_key_left_join(builder: &StreamsBuilder) {
+    versioned(builder, "in")
+        .left_join_foreign_key(
+            &versioned(builder, "table"),
+            |_, value| foreign_key(value),
+            |_, left, right| format!("{left}:{}", java(&right)),
+            TableJoined::as_name("fk"),
+            store("joined", serdes::string()),
+        )
+        .to_stream()
+        .to("out", writes_texts());
+}
+
+fn versioned_foreign_key_join_left(builder: &StreamsBuilder) {
+    let consumed = Consumed::with(serdes::optional(serdes::string()), serdes::string());
+    let table = builder.table("table", consumed, store("unversioned", serdes::string()));
+    foreign_joined(&versioned(builder, "in"), &table);
 }
 
 fn versioned_table_group_count(builder: &StreamsBuilder) {

@@ -31,10 +31,21 @@ cases![
     window_close_tumbling,
     window_close_hopping,
     window_close_jump,
+    window_close_sliding,
+    window_close_sliding_steps,
+    window_close_session,
+    window_close_session_reached,
+    window_close_session_retained,
     suppress_window_closes,
     suppress_session_closes,
+    suppress_sliding_closes,
+    suppress_sliding_closes_at_end,
+    suppress_window_closes_shut_down,
     suppress_time_limit,
     suppress_time_limit_bounded,
+    suppress_time_limit_bytes,
+    suppress_time_limit_bytes_updates,
+    suppress_time_limit_shut_down,
 ];
 
 const fn ms(millis: u64) -> Duration {
@@ -313,6 +324,44 @@ fn window_close_jump(builder: &StreamsBuilder) {
     closing(builder, tumbling());
 }
 
+fn window_close_sliding(builder: &StreamsBuilder) {
+    let stream = by_key(builder)
+        .windowed_by(sliding())
+        .emit_strategy(EmitStrategy::on_window_close());
+    write(&concatenated(&stream), DIFFERENCE);
+}
+
+/// Closed windows are looked for each time stream time has moved by a 64th of what windows live.
+fn window_close_sliding_steps(builder: &StreamsBuilder) {
+    window_close_sliding(builder);
+}
+
+fn closing_sessions(builder: &StreamsBuilder, store: Materialized<String, String>) {
+    let table = by_key(builder)
+        .windowed_by(sessions())
+        .emit_strategy(EmitStrategy::on_window_close())
+        .aggregate(
+            String::new,
+            |_, value, text| text + &value,
+            |_, one, other| one + "+" + &other,
+            store,
+        );
+    write_sessions(&table);
+}
+
+fn window_close_session(builder: &StreamsBuilder) {
+    closing_sessions(builder, store("store"));
+}
+
+fn window_close_session_reached(builder: &StreamsBuilder) {
+    closing_sessions(builder, store("store"));
+}
+
+/// Kafka Streams merges a session that it has sent as closed, as long as its store still has it.
+fn window_close_session_retained(builder: &StreamsBuilder) {
+    closing_sessions(builder, store("store").with_retention(ms(10_000)));
+}
+
 fn suppress_window_closes(builder: &StreamsBuilder) {
     let table = concatenated(&by_key(builder).windowed_by(hopping()));
     let last = Suppressed::until_window_closes("final", BufferConfig::unbounded());
@@ -323,6 +372,24 @@ fn suppress_session_closes(builder: &StreamsBuilder) {
     let table = session_texts(&by_key(builder).windowed_by(sessions()));
     let last = Suppressed::until_window_closes("final", BufferConfig::unbounded());
     write_sessions(&table.suppress(last));
+}
+
+fn suppress_sliding_closes(builder: &StreamsBuilder) {
+    let table = concatenated(&by_key(builder).windowed_by(sliding()));
+    let last = Suppressed::until_window_closes("final", BufferConfig::unbounded());
+    write(&table.suppress(last), DIFFERENCE);
+}
+
+/// Both ends belong to a sliding window: at its end and grace period it is open still.
+fn suppress_sliding_closes_at_end(builder: &StreamsBuilder) {
+    suppress_sliding_closes(builder);
+}
+
+fn suppress_window_closes_shut_down(builder: &StreamsBuilder) {
+    let table = concatenated(&by_key(builder).windowed_by(hopping()));
+    let bounded = BufferConfig::max_records(9).shut_down_when_full();
+    let last = Suppressed::until_window_closes("final", bounded);
+    write(&table.suppress(last), SIZE);
 }
 
 fn calm(builder: &StreamsBuilder, suppressed: Suppressed<String>) {
@@ -350,6 +417,28 @@ fn suppress_time_limit(builder: &StreamsBuilder) {
 
 fn suppress_time_limit_bounded(builder: &StreamsBuilder) {
     let bounded = BufferConfig::max_records(2);
+    calm(
+        builder,
+        Suppressed::until_time_limit("calm", ms(5000), bounded),
+    );
+}
+
+/// Values are long, so that what either side adds to one in its buffer matters little.
+fn suppress_time_limit_bytes(builder: &StreamsBuilder) {
+    let bounded = BufferConfig::max_bytes(340);
+    calm(
+        builder,
+        Suppressed::until_time_limit("calm", ms(5000), bounded),
+    );
+}
+
+/// An update weighs what its key's old value weighs as well.
+fn suppress_time_limit_bytes_updates(builder: &StreamsBuilder) {
+    suppress_time_limit_bytes(builder);
+}
+
+fn suppress_time_limit_shut_down(builder: &StreamsBuilder) {
+    let bounded = BufferConfig::max_records(3).shut_down_when_full();
     calm(
         builder,
         Suppressed::until_time_limit("calm", ms(5000), bounded),

@@ -24,6 +24,7 @@ final class Input {
     private boolean nullKeys;
     private boolean tombstones;
     private long step = 400;
+    private long grid = 1;
 
     private Input() {}
 
@@ -71,6 +72,12 @@ final class Input {
         return this;
     }
 
+    /** All times are multiples of this. */
+    Input grid(long millis) {
+        grid = millis;
+        return this;
+    }
+
     Input pipe(String topic, String key, String value, long timestamp) {
         script.add(new Pipe(topic, key, value, timestamp, List.of()));
         return this;
@@ -114,7 +121,7 @@ final class Input {
                     headers.add(new Header("n", null));
                 }
             }
-            last = new Pipe(topic, key, value, timestamp, headers);
+            last = new Pipe(topic, key, value, timestamp / grid * grid, headers);
             steps.add(last);
         }
         steps.addAll(script);

@@ -91,7 +91,7 @@ final class JoinCases {
     }
 
     /** The first character, none for {@code -}. */
-    private static String foreignKey(String value) {
+    static String foreignKey(String value) {
         return value.startsWith("-") ? null : value.substring(0, 1);
     }
 
@@ -99,7 +99,7 @@ final class JoinCases {
         return Input.random(100).topics("in", "table").nullKeys().tombstones();
     }
 
-    private static Input foreign() {
+    static Input foreign() {
         return Input.random(160).topics("in", "table").keys("a", "b", "c").values("a1", "a2", "b1", "b2", "c1", "-")
                 .nullKeys().tombstones();
     }

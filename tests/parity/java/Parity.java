@@ -24,11 +24,12 @@ import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.TestInputTopic;
 import org.apache.kafka.streams.TestOutputTopic;
 import org.apache.kafka.streams.TopologyTestDriver;
+import org.apache.kafka.streams.errors.StreamsException;
 import org.apache.kafka.streams.test.TestRecord;
 
 /**
  * Runs every case through Kafka Streams and writes one golden file each: JSON lines, a header, then for
- * each input what comes out before the next one.
+ * each input what comes out before the next one, or {"fails": ...} where it stops the application.
  *
  * <p>Keys, values and header values are strings where they are printable ASCII, else {"hex": ...}.
  */
@@ -46,6 +47,8 @@ public final class Parity {
         StreamJoinCases.addTo(suite);
         VersionedCases.addTo(suite);
         WindowCases.addTo(suite);
+        ProcessorCases.addTo(suite);
+        StoreCases.addTo(suite);
         Set<Path> written = new HashSet<>();
         for (Suite.Case each : suite.cases()) {
             Path file = directory.resolve(each.name() + ".jsonl");
@@ -92,28 +95,56 @@ public final class Parity {
         List<String> lines = new ArrayList<>();
         lines.add("{\"case\":" + quote(each.name()) + ",\"operator\":" + quote(each.operator())
                 + ",\"seed\":" + seed.getValue() + "}");
-        try (TopologyTestDriver driver = new TopologyTestDriver(each.build().get(), config, Instant.EPOCH)) {
+        TopologyTestDriver driver = new TopologyTestDriver(each.build().get(), config, Instant.EPOCH);
+        try {
             for (Input.Step step : steps) {
-                if (step instanceof Input.Pipe pipe) {
-                    pipe(driver, pipe);
-                    lines.add(line("in", pipe.topic(), bytes(pipe.key()), bytes(pipe.value()), pipe.timestamp(),
-                            headers(pipe)));
-                } else if (step instanceof Input.Advance advance) {
-                    driver.advanceWallClockTime(Duration.ofMillis(advance.millis()));
-                    lines.add("{\"advance\":" + advance.millis() + "}");
+                lines.add(describe(step));
+                try {
+                    take(driver, step);
+                } catch (StreamsException stopped) {
+                    // No output of the failed record counts: its transaction is aborted.
+                    lines.add("{\"fails\":" + quote(stopped.getClass().getSimpleName()) + "}");
+                    break;
                 }
                 drain(driver, inputs, lines);
             }
         } finally {
+            close(driver);
             delete(state);
         }
         return lines;
     }
 
+    private static String describe(Input.Step step) {
+        if (step instanceof Input.Pipe pipe) {
+            return line("in", pipe.topic(), bytes(pipe.key()), bytes(pipe.value()), pipe.timestamp(), headers(pipe));
+        }
+        return "{\"advance\":" + ((Input.Advance) step).millis() + "}";
+    }
+
+    private static void take(TopologyTestDriver driver, Input.Step step) {
+        if (step instanceof Input.Pipe pipe) {
+            pipe(driver, pipe);
+        } else if (step instanceof Input.Advance advance) {
+            driver.advanceWallClockTime(Duration.ofMillis(advance.millis()));
+        }
+    }
+
+    /** A driver whose task has failed may fail once more when it is closed. */
+    private static void close(TopologyTestDriver driver) {
+        try {
+            driver.close();
+        } catch (StreamsException stopped) {
+            System.err.println("closed after a failure: " + stopped.getMessage());
+        }
+    }
+
     private static void pipe(TopologyTestDriver driver, Input.Pipe pipe) {
         TestInputTopic<String, String> topic =
                 driver.createInputTopic(pipe.topic(), new StringSerializer(), new StringSerializer());
-        topic.pipeInput(new TestRecord<>(pipe.key(), pipe.value(), headers(pipe), pipe.timestamp()));
+        // As an instant: only that may be negative, which a producer's record may be as well.
+        topic.pipeInput(new TestRecord<>(pipe.key(), pipe.value(), headers(pipe),
+                Instant.ofEpochMilli(pipe.timestamp())));
     }
 
     /** Outputs of one step, by topic; in order within each. */

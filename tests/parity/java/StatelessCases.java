@@ -1,4 +1,6 @@
 import java.util.List;
+import java.util.Optional;
+import java.util.Set;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import org.apache.kafka.common.serialization.Serdes;
@@ -7,6 +9,7 @@ import org.apache.kafka.streams.kstream.Branched;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Named;
+import org.apache.kafka.streams.kstream.Produced;
 import org.apache.kafka.streams.kstream.Repartitioned;
 import org.apache.kafka.streams.processor.api.ContextualFixedKeyProcessor;
 import org.apache.kafka.streams.processor.api.ContextualProcessor;
@@ -79,6 +82,12 @@ final class StatelessCases {
                                 ((String) record.value()).compareTo("3") < 0
                                         ? -1 : record.timestamp() + 7 + Math.max(partitionTime, 0) / 2))
                         .to("out"));
+        suite.add("partitioner", "StreamPartitioner (one partition)", Input.random(40).nullKeys(),
+                builder -> strings(builder).to("out", Produced.streamPartitioner(
+                        (topic, key, value, partitions) -> value.compareTo("5") < 0
+                                ? Optional.empty() : Optional.of(Set.of(value.hashCode() % 3)))));
+        suite.add("multicast", "StreamPartitioner (several partitions, none)", Input.random(60).nullKeys().tombstones(),
+                builder -> strings(builder).to("out", Produced.streamPartitioner(StatelessCases::everywhere)));
         suite.addTopology("child-forward", "ProcessorContext.forward (child)", Input.random(40), () -> new Topology()
                 .addSource("source", new StringDeserializer(), new StringDeserializer(), "in")
                 .addProcessor("router", Router::new, "source")
@@ -88,6 +97,18 @@ final class StatelessCases {
 
     static KStream<String, String> strings(StreamsBuilder builder) {
         return builder.stream("in");
+    }
+
+    /** By its value a record is partitioned by its key, or dropped, or written to several partitions. */
+    private static Optional<Set<Integer>> everywhere(String topic, String key, String value, int partitions) {
+        if (value == null || value.compareTo("2") < 0) {
+            return Optional.empty();
+        }
+        if (value.compareTo("5") < 0) {
+            return Optional.of(Set.of());
+        }
+        // The test driver has one partition, and takes any.
+        return Optional.of(value.compareTo("8") < 0 ? Set.of(0, 2) : Set.of(0, 1, 2));
     }
 
     /** Forwards a record changed in every part, then the record itself. */

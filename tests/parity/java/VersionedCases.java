@@ -7,6 +7,7 @@ import org.apache.kafka.streams.kstream.Joined;
 import org.apache.kafka.streams.kstream.KTable;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
+import org.apache.kafka.streams.kstream.TableJoined;
 import org.apache.kafka.streams.processor.api.Processor;
 import org.apache.kafka.streams.processor.api.ProcessorContext;
 import org.apache.kafka.streams.processor.api.Record;
@@ -49,6 +50,21 @@ final class VersionedCases {
                 builder -> versioned(builder, "in")
                         .leftJoin(unversioned(builder), (left, right) -> left + right)
                         .toStream().to("out"));
+        suite.add("versioned-foreign-key-join", "KTable.join (foreign key, versioned)", foreign(),
+                builder -> versioned(builder, "in")
+                        .join(versioned(builder, "table"), JoinCases::foreignKey, (left, right) -> left + ":" + right,
+                                TableJoined.as("fk"), Materialized.as("joined"))
+                        .toStream().to("out"));
+        suite.add("versioned-foreign-key-left-join", "KTable.leftJoin (foreign key, versioned)", foreign(),
+                builder -> versioned(builder, "in")
+                        .leftJoin(versioned(builder, "table"), JoinCases::foreignKey,
+                                (left, right) -> left + ":" + right, TableJoined.as("fk"), Materialized.as("joined"))
+                        .toStream().to("out"));
+        suite.add("versioned-foreign-key-join-left", "KTable.join (foreign key, versioned)", foreign(),
+                builder -> versioned(builder, "in")
+                        .join(unversioned(builder), JoinCases::foreignKey, (left, right) -> left + ":" + right,
+                                TableJoined.as("fk"), Materialized.as("joined"))
+                        .toStream().to("out"));
         suite.add("versioned-table-group-count", "KTable.groupBy (versioned)", input("in"),
                 builder -> versioned(builder, "in")
                         .groupBy((key, value) -> KeyValue.pair(value, key),
@@ -64,6 +80,10 @@ final class VersionedCases {
                 builder -> StatelessCases.strings(builder)
                         .leftJoin(versioned(builder, "table"), (key, value, found) -> key + ":" + value + found,
                                 grace()).to("out"));
+    }
+
+    private static Input foreign() {
+        return JoinCases.foreign();
     }
 
     private static Joined<String, String, String> grace() {

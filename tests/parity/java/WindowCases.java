@@ -89,24 +89,90 @@ final class WindowCases {
         closing(suite, "window-close-hopping", steady(), b -> byKey(b).windowedBy(hopping));
         closing(suite, "window-close-jump", input(), b -> byKey(b).windowedBy(tumbling));
 
+        closing(suite, "window-close-sliding", steady().grid(100), b -> byKey(b).windowedBy(sliding));
+        closing(suite, "window-close-sliding-steps", steady(), b -> byKey(b).windowedBy(sliding));
+        closingSessions(suite, "window-close-session", steady(), sessionTexts());
+        closingSessions(suite, "window-close-session-reached", reaching(), sessionTexts());
+        closingSessions(suite, "window-close-session-retained", reaching(),
+                sessionTexts().withRetention(Duration.ofMillis(10 * SECOND)));
+
         suite.add("suppress-window-closes", "KTable.suppress", input(),
                 b -> write(concatenated(byKey(b).windowedBy(hopping)).suppress(Suppressed
                         .untilWindowCloses(BufferConfig.unbounded()).withName("final")), 2 * SECOND));
         suite.add("suppress-session-closes", "KTable.suppress", input(),
                 b -> writeSessions(concatenated(byKey(b).windowedBy(sessions)).suppress(Suppressed
                         .untilWindowCloses(BufferConfig.unbounded()).withName("final"))));
-        suite.add("suppress-time-limit", "KTable.suppress", Input.random(80).tombstones(),
-                b -> b.<String, String>table("in", Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("table")
+        suite.add("suppress-sliding-closes", "KTable.suppress", input(),
+                b -> write(concatenated(byKey(b).windowedBy(sliding)).suppress(Suppressed
+                        .untilWindowCloses(BufferConfig.unbounded()).withName("final")), 900));
+        suite.add("suppress-sliding-closes-at-end", "KTable.suppress", Input.script()
+                        // Stream time 12,400: the window that ends at 10,900 has been open for its grace period.
+                        .pipe("in", "a", "0", 10_000).pipe("in", "a", "1", 10_900).pipe("in", "z", "!", 12_400)
+                        .pipe("in", "a", "2", 10_500).pipe("in", "z", "!", 12_401).pipe("in", "z", "!", 20_000),
+                b -> write(concatenated(byKey(b).windowedBy(sliding)).suppress(Suppressed
+                        .untilWindowCloses(BufferConfig.unbounded()).withName("final")), 900));
+        suite.add("suppress-window-closes-shut-down", "KTable.suppress", input(),
+                b -> write(concatenated(byKey(b).windowedBy(hopping)).suppress(Suppressed
+                        .untilWindowCloses(BufferConfig.maxRecords(9).shutDownWhenFull()).withName("final")),
+                        2 * SECOND));
+        suppress(suite, "suppress-time-limit", Input.random(80).tombstones(),
+                Suppressed.<String>untilTimeLimit(Duration.ofMillis(900), BufferConfig.unbounded()).withName("calm"));
+        suppress(suite, "suppress-time-limit-bounded", Input.random(80).tombstones(),
+                Suppressed.<String>untilTimeLimit(Duration.ofMillis(5000), BufferConfig.maxRecords(2))
+                        .withName("calm"));
+        Suppressed<String> bytes = Suppressed.<String>untilTimeLimit(Duration.ofMillis(5000),
+                BufferConfig.maxBytes(340)).withName("calm");
+        suppress(suite, "suppress-time-limit-bytes", distinct(), bytes);
+        suppress(suite, "suppress-time-limit-bytes-updates", large(80), bytes);
+        suppress(suite, "suppress-time-limit-shut-down", Input.random(80),
+                Suppressed.<String>untilTimeLimit(Duration.ofMillis(5000),
+                        BufferConfig.maxRecords(3).shutDownWhenFull()).withName("calm"));
+    }
+
+    private static void suppress(Suite suite, String name, Input input, Suppressed<String> until) {
+        suite.add(name, "KTable.suppress", input, b -> b.<String, String>table("in",
+                Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("table")
                         .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()))
-                        .suppress(Suppressed.<String>untilTimeLimit(Duration.ofMillis(900), BufferConfig.unbounded())
-                                .withName("calm"))
-                        .toStream().to("out"));
-        suite.add("suppress-time-limit-bounded", "KTable.suppress", Input.random(80).tombstones(),
-                b -> b.<String, String>table("in", Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("table")
-                        .withKeySerde(Serdes.String()).withValueSerde(Serdes.String()))
-                        .suppress(Suppressed.<String>untilTimeLimit(Duration.ofMillis(5000),
-                                BufferConfig.maxRecords(2)).withName("calm"))
-                        .toStream().to("out"));
+                .suppress(until).toStream().to("out"));
+    }
+
+    /** Values of a hundred bytes: what a buffer of either side adds to one matters little. */
+    private static Input large(int records) {
+        String[] values = new String[5];
+        for (int i = 0; i < values.length; i++) {
+            values[i] = large(Integer.toString(i));
+        }
+        return Input.random(records).values(values);
+    }
+
+    private static String large(String digit) {
+        return digit.repeat(100);
+    }
+
+    /** No key comes twice: no update has an old value. */
+    private static Input distinct() {
+        Input input = Input.script();
+        for (int i = 0; i < 40; i++) {
+            input.pipe("in", Integer.toString(10 + i), large(Integer.toString(i % 10)),
+                    10_000 + 300L * i - 700L * (i % 3));
+        }
+        return input;
+    }
+
+    /** A session that has closed, then a record in reach of it that is not late. */
+    private static Input reaching() {
+        return Input.script().pipe("in", "a", "0", 10_000).pipe("in", "a", "1", 10_300)
+                .pipe("in", "z", "!", 12_300)
+                .pipe("in", "a", "2", 10_700).pipe("in", "a", "3", 11_200)
+                .pipe("in", "z", "!", 20_000).pipe("in", "z", "!", 21_000);
+    }
+
+    private static void closingSessions(Suite suite, String name, Input input,
+            Materialized<String, String, SessionStore<Bytes, byte[]>> store) {
+        SessionWindows windows = SessionWindows.ofInactivityGapAndGrace(Duration.ofMillis(600), Duration.ofMillis(1300));
+        suite.add(name, "EmitStrategy.onWindowClose (SessionWindows)", input, b -> writeSessions(
+                byKey(b).windowedBy(windows).emitStrategy(EmitStrategy.onWindowClose()).aggregate(() -> "",
+                        (key, value, text) -> text + value, (key, one, other) -> one + "+" + other, store)));
     }
 
     /** Ends far ahead, so that everything closes. */
