@@ -13,8 +13,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
+use crate::launch::Running;
 use crate::process;
-use crate::side::Running;
+use crate::report::{Better, Figure};
 use crate::topics::{PATIENCE, retry};
 
 /// Time between two looks: what moments are exact to. A look costs the broker a request.
@@ -66,7 +67,7 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of the group `application`, which is to commit `records` of the topic `input`.
+    /// Of the group `application`, which is to commit `records` of the partitions `input`.
     pub(crate) fn of(
         log: &'a KafkaLog,
         servers: &str,
@@ -177,7 +178,29 @@ pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watch
     })
 }
 
+impl Observed {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let more = |name, value| Figure::new(name, Better::More, 0, value);
+        let less = |name, decimals, value| Figure::new(name, Better::Less, decimals, value);
+        let (whole, warm) = (self.whole, self.second_half);
+        vec![
+            more("records/s, whole run", whole.records_per_second),
+            more("records/s, warmed up", warm.records_per_second),
+            less("CPU µs per record, whole run", 2, whole.cpu_us_per_record),
+            less("CPU µs per record, warmed up", 2, warm.cpu_us_per_record),
+            less("start to first commit, s", 2, self.first_commit_seconds),
+            less("peak RSS, MiB", 0, self.peak_rss_mib),
+        ]
+    }
+}
+
 impl Watched {
+    /// Returns when the last record was committed, since the process was started.
+    pub(crate) fn last_seconds(&self) -> Result<f64> {
+        let last = self.series.last().context("nothing was committed")?;
+        Ok(last.seconds)
+    }
+
     /// Works out the figures of a run over `records`.
     pub(crate) fn figures(self, records: i64) -> Result<Observed> {
         let Self {
