@@ -60,16 +60,18 @@ const STATIC_MEMBER: Contender = streams(
     "Kafka Streams",
     &["statestore.cache.max.bytes=0", "group.instance.id=member"],
 );
+/// Static members: the second process need not wait for the session of the first to expire.
 const BOUNDED: Contender = streams(
     "Kafka Streams, 40 MiB",
     &[
+        "group.instance.id=member",
         "statestore.cache.max.bytes=0",
         "rocksdb.config.setter=KafkaStreamsSide$BoundedMemory",
     ],
 );
 const UNBOUNDED: Contender = streams(
     "Kafka Streams, its defaults",
-    &["statestore.cache.max.bytes=0"],
+    &["group.instance.id=member", "statestore.cache.max.bytes=0"],
 );
 const BOUNDED_MILLSTREAM: Contender = Contender {
     // Of which RocksDB has 40 %, for blocks, indexes, filters and memtables.

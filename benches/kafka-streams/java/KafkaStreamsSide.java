@@ -37,6 +37,7 @@ import org.rocksdb.BlockBasedTableConfig;
 import org.rocksdb.Cache;
 import org.rocksdb.LRUCache;
 import org.rocksdb.Options;
+import org.rocksdb.RocksDB;
 import org.rocksdb.WriteBufferManager;
 
 /**
@@ -232,8 +233,15 @@ public final class KafkaStreamsSide {
      */
     public static final class BoundedMemory implements RocksDBConfigSetter {
         private static final long TOTAL = 40L << 20;
-        private static final Cache CACHE = new LRUCache(TOTAL);
-        private static final WriteBufferManager MEMTABLES = new WriteBufferManager(TOTAL / 2, CACHE);
+        private static final Cache CACHE;
+        private static final WriteBufferManager MEMTABLES;
+
+        static {
+            // The settings are parsed before any store has loaded it.
+            RocksDB.loadLibrary();
+            CACHE = new LRUCache(TOTAL);
+            MEMTABLES = new WriteBufferManager(TOTAL / 2, CACHE);
+        }
 
         @Override
         public void setConfig(String store, Options options, Map<String, Object> configs) {
