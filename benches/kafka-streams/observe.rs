@@ -13,13 +13,14 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Serialize;
 
+use crate::launch::Running;
 use crate::process;
-use crate::side::Running;
-use crate::topics::{PATIENCE, retry};
+use crate::report::{Better, Figure};
+use crate::topics::{PATIENCE, partitions_of, retry};
 
 /// Time between two looks: what moments are exact to. A look costs the broker a request.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long an output must stand still behind a repartition topic to be at its end.
+/// How long an output must stand still behind a repartition topic that is worked off, to be at its end.
 const STILL: Duration = Duration::from_secs(3);
 
 /// A moment of a run.
@@ -61,12 +62,13 @@ pub(crate) struct Progress<'a> {
     group: BaseConsumer,
     input: TopicPartitionList,
     records: i64,
+    application: String,
     /// The output's partitions where it trails the input: behind a repartition topic.
     trailing: Option<Vec<TopicPartition>>,
 }
 
 impl<'a> Progress<'a> {
-    /// Of the group `application`, which is to commit `records` of the topic `input`.
+    /// Of the group `application`, which is to commit `records` of the partitions `input`.
     pub(crate) fn of(
         log: &'a KafkaLog,
         servers: &str,
@@ -90,8 +92,37 @@ impl<'a> Progress<'a> {
                 .create()?,
             input: partitions,
             records,
+            application: application.to_owned(),
             trailing,
         })
+    }
+
+    /// Returns whether the application's own topics, but for changelogs, are worked off.
+    fn is_drained(&self) -> Result<bool> {
+        let Some(output) = &self.trailing else {
+            return Ok(true);
+        };
+        let count = i32::try_from(output.len())?;
+        let is_output = |name: &str| {
+            output
+                .iter()
+                .any(|at| AsRef::<str>::as_ref(&at.topic) == name)
+        };
+        let names = retry(|| self.log.topic_names())?;
+        let internal: Vec<TopicPartition> = names
+            .iter()
+            .map(AsRef::<str>::as_ref)
+            .filter(|name| name.starts_with(&self.application) && !name.ends_with("-changelog"))
+            .filter(|name| !is_output(name))
+            .flat_map(|name| partitions_of(name, count))
+            .collect();
+        let ends = retry(|| self.log.log_ranges(&internal, Isolation::ReadUncommitted))?;
+        let committed = retry(|| self.log.group_offsets(&self.application, &internal))?;
+        Ok(ends.iter().zip(committed).all(|(range, committed)| {
+            let done = committed.map_or(range.start, |committed| committed.offset);
+            // Behind the last record lies the marker of its transaction, which need not be passed.
+            range.end - done <= 1
+        }))
     }
 
     /// Returns how many records of the input are committed.
@@ -157,7 +188,7 @@ pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watch
         }
         let input_done = committed.is_some_and(|committed| committed >= progress.records);
         let is_still = progress.trailing.is_none() || now - moved_at > STILL;
-        if input_done && is_still {
+        if input_done && is_still && progress.is_drained()? {
             break;
         }
         ensure!(
@@ -177,7 +208,29 @@ pub(crate) fn watch(side: &mut Running, progress: &Progress<'_>) -> Result<Watch
     })
 }
 
+impl Observed {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let more = |name, value| Figure::new(name, Better::More, 0, value);
+        let less = |name, decimals, value| Figure::new(name, Better::Less, decimals, value);
+        let (whole, warm) = (self.whole, self.second_half);
+        vec![
+            more("records/s, whole run", whole.records_per_second),
+            more("records/s, warmed up", warm.records_per_second),
+            less("CPU µs per record, whole run", 2, whole.cpu_us_per_record),
+            less("CPU µs per record, warmed up", 2, warm.cpu_us_per_record),
+            less("start to first commit, s", 2, self.first_commit_seconds),
+            less("peak RSS, MiB", 0, self.peak_rss_mib),
+        ]
+    }
+}
+
 impl Watched {
+    /// Returns when the last record was committed, since the process was started.
+    pub(crate) fn last_seconds(&self) -> Result<f64> {
+        let last = self.series.last().context("nothing was committed")?;
+        Ok(last.seconds)
+    }
+
     /// Works out the figures of a run over `records`.
     pub(crate) fn figures(self, records: i64) -> Result<Observed> {
         let Self {

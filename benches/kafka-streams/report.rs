@@ -7,17 +7,51 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::idle::Idle;
 use crate::latency::Latency;
-use crate::observe::Observed;
+use crate::observe::{Observed, Sample};
+use crate::recovery::Recovered;
+use crate::restore::Restored;
 use crate::verify::Written;
 
 /// What is better of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Better {
+pub(crate) enum Better {
     More,
     Less,
     /// Not compared.
     Neither,
+}
+
+/// A row of a table, as one run has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figure {
+    name: &'static str,
+    better: Better,
+    decimals: usize,
+    value: f64,
+}
+
+impl Figure {
+    pub(crate) const fn new(
+        name: &'static str,
+        better: Better,
+        decimals: usize,
+        value: f64,
+    ) -> Self {
+        Self {
+            name,
+            better,
+            decimals,
+            value,
+        }
+    }
+
+    /// A number of records, which says what was done and is not compared.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer records than 2^52")]
+    pub(crate) const fn count(name: &'static str, records: u64) -> Self {
+        Self::new(name, Better::Neither, 0, records as f64)
+    }
 }
 
 /// What a run came to.
@@ -26,6 +60,9 @@ enum Better {
 pub(crate) enum Outcome {
     Throughput(Observed),
     Latency(Latency),
+    Restored(Restored),
+    Recovered(Recovered),
+    Idle(Idle),
 }
 
 /// One run of one side, verified.
@@ -38,66 +75,39 @@ pub(crate) struct Run {
     pub(crate) written: Written,
 }
 
-type Row = (&'static str, Better, usize, fn(&Run) -> Option<f64>);
-
-fn throughput(run: &Run) -> Option<&Observed> {
-    match &run.outcome {
-        Outcome::Throughput(observed) => Some(observed),
-        Outcome::Latency(_) => None,
+impl Run {
+    /// Returns its rows, in their order: the same for all runs of a workload.
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = match &self.outcome {
+            Outcome::Throughput(observed) => observed.figures(),
+            Outcome::Latency(latency) => latency.figures(),
+            Outcome::Restored(restored) => restored.figures(),
+            Outcome::Recovered(recovered) => recovered.figures(),
+            Outcome::Idle(idle) => idle.figures(),
+        };
+        let Written {
+            output_records,
+            changelog_records,
+        } = self.written;
+        figures.push(Figure::count("output records", output_records));
+        if changelog_records > 0 {
+            figures.push(Figure::count("changelog records", changelog_records));
+        }
+        let load = self.load_before;
+        figures.push(Figure::new("load average before", Better::Neither, 1, load));
+        figures
     }
-}
 
-fn latency(run: &Run) -> Option<&Latency> {
-    match &run.outcome {
-        Outcome::Throughput(_) => None,
-        Outcome::Latency(latency) => Some(latency),
+    /// Returns what it had committed over time, where that was watched.
+    pub(crate) fn series(&self) -> &[Sample] {
+        match &self.outcome {
+            Outcome::Throughput(observed) => &observed.series,
+            Outcome::Latency(_)
+            | Outcome::Restored(_)
+            | Outcome::Recovered(_)
+            | Outcome::Idle(_) => &[],
+        }
     }
-}
-
-/// Name, what is better, decimals, value.
-const ROWS: [Row; 14] = [
-    ("records/s, whole run", Better::More, 0, |run| {
-        Some(throughput(run)?.whole.records_per_second)
-    }),
-    ("records/s, warmed up", Better::More, 0, |run| {
-        Some(throughput(run)?.second_half.records_per_second)
-    }),
-    ("CPU µs per record, whole run", Better::Less, 2, |run| {
-        Some(throughput(run)?.whole.cpu_us_per_record)
-    }),
-    ("CPU µs per record, warmed up", Better::Less, 2, |run| {
-        Some(throughput(run)?.second_half.cpu_us_per_record)
-    }),
-    ("start to first commit, s", Better::Less, 2, |run| {
-        Some(throughput(run)?.first_commit_seconds)
-    }),
-    ("p50, ms", Better::Less, 1, |run| Some(latency(run)?.p50)),
-    ("p99, ms", Better::Less, 1, |run| Some(latency(run)?.p99)),
-    ("p99.9, ms", Better::Less, 1, |run| Some(latency(run)?.p999)),
-    ("greatest, ms", Better::Less, 1, |run| {
-        Some(latency(run)?.max)
-    }),
-    ("CPU, % of a core", Better::Less, 1, |run| {
-        Some(latency(run)?.cpu_percent)
-    }),
-    ("peak RSS, MiB", Better::Less, 0, |run| match &run.outcome {
-        Outcome::Throughput(observed) => Some(observed.peak_rss_mib),
-        Outcome::Latency(latency) => Some(latency.peak_rss_mib),
-    }),
-    ("output records", Better::Neither, 0, |run| {
-        count(run.written.output_records)
-    }),
-    ("changelog records", Better::Neither, 0, |run| {
-        count(run.written.changelog_records)
-    }),
-    ("load average before", Better::Neither, 1, |run| {
-        Some(run.load_before)
-    }),
-];
-
-#[expect(clippy::cast_precision_loss, reason = "far fewer records than 2^52")]
-fn count(records: u64) -> Option<f64> {
-    (records > 0).then_some(records as f64)
 }
 
 /// Median, least, greatest.
@@ -106,6 +116,18 @@ struct Spread {
     median: f64,
     least: f64,
     greatest: f64,
+}
+
+impl Spread {
+    fn text(self, decimals: usize) -> String {
+        let [median, least, greatest] =
+            [self.median, self.least, self.greatest].map(|value| thousands(value, decimals));
+        if least == greatest {
+            median
+        } else {
+            format!("{median} ({least} to {greatest})")
+        }
+    }
 }
 
 fn spread(mut values: Vec<f64>) -> Option<Spread> {
@@ -139,14 +161,44 @@ fn thousands(value: f64, decimals: usize) -> String {
 
 /// The table of a workload's runs; the last contender is compared with the others, pair by pair.
 pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> Result<String> {
-    let of = |name: &str, pick: fn(&Run) -> Option<f64>| -> Vec<f64> {
-        let mut runs: Vec<&Run> = runs.iter().filter(|run| run.contender == name).collect();
-        runs.sort_by_key(|run| run.pair);
-        runs.into_iter().filter_map(pick).collect()
-    };
-    let Some((ours, theirs)) = contenders.split_last() else {
+    let (Some((ours, theirs)), Some(first)) = (contenders.split_last(), runs.first()) else {
         return Ok(String::new());
     };
+    let mut out = header(contenders, theirs)?;
+    for row in first.figures() {
+        let of = |contender: &str| -> Vec<f64> {
+            let mut runs: Vec<&Run> = runs.iter().filter(|it| it.contender == contender).collect();
+            runs.sort_by_key(|run| run.pair);
+            let figures = runs.into_iter().filter_map(|run| {
+                let mut figures = run.figures().into_iter();
+                figures.find(|figure| figure.name == row.name)
+            });
+            figures.map(|figure| figure.value).collect()
+        };
+        write!(out, "| {} |", row.name)?;
+        for contender in contenders {
+            match spread(of(contender)) {
+                Some(cell) => write!(out, " {} |", cell.text(row.decimals))?,
+                None => out.push_str(" |"),
+            }
+        }
+        for their in theirs {
+            let pairs = of(their).into_iter().zip(of(ours));
+            match spread(ratios(row.better, pairs)) {
+                Some(Spread {
+                    median,
+                    least,
+                    greatest,
+                }) => write!(out, " **{median:.1}×** ({least:.1} to {greatest:.1}) |")?,
+                None => out.push_str(" |"),
+            }
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn header(contenders: &[&'static str], theirs: &[&'static str]) -> Result<String> {
     let mut out = String::from("| median (least to greatest) |");
     for name in contenders {
         write!(out, " {name} |")?;
@@ -163,74 +215,57 @@ pub(crate) fn table(contenders: &[&'static str], runs: &[Run]) -> Result<String>
     out.push_str("\n| --- |");
     out.push_str(&" ---: |".repeat(contenders.len() + theirs.len()));
     out.push('\n');
-    for (name, better, decimals, pick) in ROWS {
-        let cells: Vec<Option<Spread>> = contenders
-            .iter()
-            .map(|contender| spread(of(contender, pick)))
-            .collect();
-        if cells.iter().all(Option::is_none) {
-            continue;
-        }
-        write!(out, "| {name} |")?;
-        for cell in cells {
-            let Some(cell) = cell else {
-                out.push_str(" |");
-                continue;
-            };
-            let [median, least, greatest] =
-                [cell.median, cell.least, cell.greatest].map(|value| thousands(value, decimals));
-            if least == greatest {
-                write!(out, " {median} |")?;
-            } else {
-                write!(out, " {median} ({least} to {greatest}) |")?;
-            }
-        }
-        for their in theirs {
-            let ratios = of(their, pick)
-                .into_iter()
-                .zip(of(ours, pick))
-                .map(|(theirs, ours)| match better {
-                    Better::More | Better::Neither => ours / theirs,
-                    Better::Less => theirs / ours,
-                });
-            match spread(ratios.collect()) {
-                Some(ratio) if better != Better::Neither => {
-                    let Spread {
-                        median,
-                        least,
-                        greatest,
-                    } = ratio;
-                    write!(out, " **{median:.1}×** ({least:.1} to {greatest:.1}) |")?;
-                }
-                _ => out.push_str(" |"),
-            }
-        }
-        out.push('\n');
-    }
     Ok(out)
 }
 
-/// Puts `section` into the page between the markers of `letter`; appends it where it has none.
+/// How many times better millstream was in each pair of theirs and ours; none where a figure is not
+/// compared, or nothing is divided by.
+fn ratios(better: Better, pairs: impl Iterator<Item = (f64, f64)>) -> Vec<f64> {
+    let ratio = |(theirs, ours): (f64, f64)| {
+        let (above, below) = match better {
+            Better::More => (ours, theirs),
+            Better::Less => (theirs, ours),
+            Better::Neither => return None,
+        };
+        (below > 0.0).then(|| above / below)
+    };
+    pairs.filter_map(ratio).collect()
+}
+
+/// Puts `section` into the page between the markers of `letter`. Where it has none, they go before the
+/// first section of a later letter, or to the page's end.
 pub(crate) fn write_section(page: &Path, letter: &str, section: &str) -> Result<()> {
     let text =
         std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let begin = format!("<!-- compare {letter}: written by scripts/compare -->");
+    let begin = begin_marker(letter);
     let end = format!("<!-- end of compare {letter} -->");
     let block = format!("{begin}\n{section}{end}");
+    let later = || {
+        let letters = ('A'..='Z').filter(|other| other.to_string().as_str() > letter);
+        let mut found = letters.filter_map(|other| text.find(&begin_marker(&other.to_string())));
+        found.next()
+    };
     let text = match (text.find(&begin), text.find(&end)) {
         (Some(from), Some(to)) if from < to => {
             let before = text.get(..from).unwrap_or_default();
             let after = text.get(to + end.len()..).unwrap_or_default();
             format!("{before}{block}{after}")
         }
-        _ => format!("{}\n\n{block}\n", text.trim_end()),
+        _ => match later().and_then(|at| text.split_at_checked(at)) {
+            Some((before, after)) => format!("{before}{block}\n\n{after}"),
+            None => format!("{}\n\n{block}\n", text.trim_end()),
+        },
     };
     std::fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
+fn begin_marker(letter: &str) -> String {
+    format!("<!-- compare {letter}: written by scripts/compare -->")
+}
+
 /// Appends a run with all its samples to the file at `path`, a JSON document on a line.
 pub(crate) fn append_series(path: &Path, comparison: &str, run: &Run) -> Result<()> {
-    let samples: &[_] = throughput(run).map_or(&[], |observed| &observed.series);
+    let samples = run.series();
     let line = serde_json::json!({ "comparison": comparison, "run": run, "samples": samples });
     let mut file = std::fs::OpenOptions::new()
         .create(true)

@@ -1,221 +1,24 @@
-//! The two sides as processes: how each is started, and millstream's own `main`.
+//! millstream's side: a process of its own, with the arguments of the Java program.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use millstream::clock::SystemClock;
+use millstream::log::Log;
 use millstream::log::kafka::KafkaLog;
-use millstream::metrics::Metrics;
+use millstream::metrics::{Metrics, TaskState};
 use millstream::runtime::{App, AppSpec, RuntimeConfig, TopicOverride, ensure_topics};
 use millstream::state::StateDir;
+use millstream::topology::TaskId;
+use tracing_subscriber::EnvFilter;
 
+use crate::words::Word;
 use crate::workload::Workload;
 
-/// How long a side may take to stop once its standard input has ended.
-const STOP_WITHIN: Duration = Duration::from_secs(40);
-
-/// A side with its settings.
-#[derive(Debug, Clone)]
-pub(crate) struct Contender {
-    /// In tables.
-    pub(crate) name: &'static str,
-    pub(crate) is_millstream: bool,
-    /// Over the settings that all workloads have.
-    pub(crate) settings: &'static [&'static str],
-}
-
-pub(crate) const MILLSTREAM: Contender = Contender {
-    name: "millstream",
-    is_millstream: true,
-    settings: &[],
-};
-
-/// What Kafka Streams is told for every workload; the page says why.
-pub(crate) const STREAMS_SETTINGS: [&str; 6] = [
-    "commit.interval.ms=100",
-    "producer.compression.type=lz4",
-    "producer.batch.size=131072",
-    "main.consumer.max.poll.records=5000",
-    "buffered.records.per.partition=5000",
-    "topology.optimization=all",
-];
-
-const CACHE_OFF: Contender = Contender {
-    name: "Kafka Streams, cache off",
-    is_millstream: false,
-    settings: &["statestore.cache.max.bytes=0"],
-};
-
-/// The sides of a workload; the last one is compared with all others.
-pub(crate) const fn contenders(workload: Workload) -> &'static [Contender] {
-    match workload {
-        Workload::Balances | Workload::Windowed => &[
-            CACHE_OFF,
-            Contender {
-                name: "Kafka Streams, cache 10 MB",
-                is_millstream: false,
-                settings: &["statestore.cache.max.bytes=10485760"],
-            },
-            MILLSTREAM,
-        ],
-        Workload::Stateless | Workload::Joined => &[
-            Contender {
-                name: "Kafka Streams",
-                is_millstream: false,
-                settings: &[],
-            },
-            MILLSTREAM,
-        ],
-        Workload::Latency => &[
-            CACHE_OFF,
-            Contender {
-                name: "Kafka Streams, commit 10 ms",
-                is_millstream: false,
-                settings: &["statestore.cache.max.bytes=0", "commit.interval.ms=10"],
-            },
-            MILLSTREAM,
-        ],
-    }
-}
-
-impl Contender {
-    /// Returns whether the side emits every update, and not the last of each commit only.
-    pub(crate) fn emits_every_update(&self) -> bool {
-        !self
-            .settings
-            .iter()
-            .any(|setting| setting.starts_with("statestore.cache") && !setting.ends_with("=0"))
-    }
-}
-
-/// How processes are started.
-#[derive(Debug, Clone)]
-pub(crate) struct Launch {
-    pub(crate) servers: String,
-    /// The class path of Kafka Streams' side.
-    pub(crate) class_path: String,
-    pub(crate) jvm_flags: Vec<String>,
-    /// For `taskset`; all when absent.
-    pub(crate) cpus: Option<String>,
-}
-
-/// The topics of one run of one side.
-#[derive(Debug, Clone)]
-pub(crate) struct RunTopics {
-    pub(crate) application: String,
-    pub(crate) input: String,
-    pub(crate) users: String,
-    pub(crate) output: String,
-}
-
-/// A side that runs. Dropping it kills it.
-#[derive(Debug)]
-pub(crate) struct Running {
-    child: Child,
-    pub(crate) started: Instant,
-    /// Deleted after the process has ended.
-    _state_dir: tempfile::TempDir,
-}
-
-impl Launch {
-    pub(crate) fn start(
-        &self,
-        contender: &Contender,
-        workload: Workload,
-        topics: &RunTopics,
-    ) -> Result<Running> {
-        let state_dir = tempfile::TempDir::with_prefix("millstream-compare-")?;
-        let mut line: Vec<String> = Vec::new();
-        if let Some(cpus) = &self.cpus {
-            line.extend(["taskset", "--cpu-list", cpus].map(str::to_owned));
-        }
-        if contender.is_millstream {
-            let program = std::env::current_exe()?;
-            line.extend([program.display().to_string(), "side".to_owned()]);
-        } else {
-            line.push("java".to_owned());
-            line.extend(self.jvm_flags.iter().cloned());
-            line.extend(
-                [
-                    "-Dlog4j2.level=ERROR",
-                    "-cp",
-                    &self.class_path,
-                    "KafkaStreamsSide",
-                ]
-                .map(str::to_owned),
-            );
-        }
-        line.extend([
-            workload.letter().to_owned(),
-            self.servers.clone(),
-            topics.application.clone(),
-            state_dir.path().display().to_string(),
-            topics.input.clone(),
-            topics.users.clone(),
-            topics.output.clone(),
-        ]);
-        if !contender.is_millstream {
-            let settings = STREAMS_SETTINGS.iter().chain(contender.settings);
-            line.extend(settings.map(|setting| (*setting).to_owned()));
-        }
-        let (program, arguments) = line.split_first().context("an empty command line")?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
-        Ok(Running {
-            child,
-            started: Instant::now(),
-            _state_dir: state_dir,
-        })
-    }
-}
-
-impl Running {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Fails when the process has ended by itself.
-    pub(crate) fn check(&mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("the side ended by itself: {status}");
-        }
-        Ok(())
-    }
-
-    /// Ends the process in an orderly way.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        drop(self.child.stdin.take());
-        let deadline = Instant::now() + STOP_WITHIN;
-        let status: ExitStatus = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the side does not stop within {STOP_WITHIN:?}"
-            );
-            std::thread::park_timeout(Duration::from_millis(10));
-        };
-        ensure!(status.success(), "the side failed at its end: {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A child that has been waited for is left alone by both.
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        if let Err(error) = killed {
-            tracing::warn!(%error, "a side could not be ended");
-        }
-    }
-}
+/// Time between two looks at the tasks until all of them run.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The arguments of `side`, the same as those of the Java program.
 #[derive(Debug, Clone, clap::Args)]
@@ -227,31 +30,52 @@ pub(crate) struct SideArgs {
     input: String,
     users: String,
     output: String,
+    /// Over the defaults: `memory.max=BYTES`.
+    settings: Vec<String>,
 }
 
-/// millstream's side: runs until standard input ends.
-pub(crate) fn run(args: &SideArgs) -> Result<()> {
-    let log = KafkaLog::new(&args.servers, std::collections::BTreeMap::new())?;
-    let mut config = RuntimeConfig::new(args.application.clone(), &args.state_dir);
-    let (input, users, output) = args.workload.topics();
-    let users = users.map(|users| (users, &args.users));
-    let named = [(input, &args.input), (output, &args.output)];
-    for (declared, topic) in named.into_iter().chain(users) {
-        let named = TopicOverride {
-            name: Some(topic.clone()),
-            ..TopicOverride::default()
-        };
-        config.topics.insert(declared.to_owned(), named);
+impl SideArgs {
+    fn config(&self) -> Result<RuntimeConfig> {
+        let mut config = RuntimeConfig::new(self.application.clone(), &self.state_dir);
+        let (input, users, output) = self.workload.topics();
+        let users = users.map(|users| (users, &self.users));
+        let named = [(input, &self.input), (output, &self.output)];
+        for (declared, topic) in named.into_iter().chain(users) {
+            let named = TopicOverride {
+                name: Some(topic.clone()),
+                ..TopicOverride::default()
+            };
+            config.topics.insert(declared.to_owned(), named);
+        }
+        for setting in &self.settings {
+            match setting.split_once('=') {
+                Some(("memory.max", bytes)) => config.memory_max = bytes.parse()?,
+                Some(_) | None => bail!("no setting `{setting}`"),
+            }
+        }
+        Ok(config)
     }
+}
+
+/// Runs until standard input ends.
+pub(crate) fn run(args: &SideArgs) -> Result<()> {
+    let quiet = EnvFilter::builder().with_default_directive(tracing::Level::ERROR.into());
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(quiet.from_env_lossy());
+    subscriber.init();
+    let log = KafkaLog::new(&args.servers, std::collections::BTreeMap::new())?;
+    let config = args.config()?;
     let topology = Arc::new(args.workload.topology()?);
     let topology = ensure_topics(&log, &topology, &config)?;
-    let state = StateDir::open(Path::new(&config.state_dir), || "compare".to_owned())?;
+    let state = StateDir::open(&config.state_dir, || "compare".to_owned())?;
+    let metrics = Metrics::new();
     let app = App::start(AppSpec {
         log,
         topology: Arc::new(topology),
         config: Arc::new(config),
         clock: Arc::new(SystemClock),
-        metrics: Metrics::new(),
+        metrics: metrics.clone(),
         state: Arc::new(state),
     })?;
     let waker = std::thread::current();
@@ -260,10 +84,64 @@ pub(crate) fn run(args: &SideArgs) -> Result<()> {
         waker.unpark();
         ended
     });
+    let mut teller = Teller::default();
     while !input.is_finished() && !app.is_finished() {
-        std::thread::park_timeout(Duration::from_millis(100));
+        let is_running = teller.look(&app, &metrics)?;
+        let pause = if is_running {
+            Duration::from_millis(100)
+        } else {
+            LOOK_EVERY
+        };
+        std::thread::park_timeout(pause);
     }
     app.stop();
     app.join()?;
     Ok(())
+}
+
+/// Tells the observer, once each, that a restore has begun, and that all tasks run.
+#[derive(Debug, Default)]
+struct Teller {
+    has_begun: bool,
+    is_running: bool,
+}
+
+impl Teller {
+    /// Returns whether all tasks run or have run: then nothing is left to tell.
+    fn look<L: Log>(&mut self, app: &App<L>, metrics: &Metrics) -> Result<bool> {
+        if self.is_running {
+            return Ok(true);
+        }
+        let health = app.health();
+        if !self.has_begun && health.tasks.values().any(|it| *it == TaskState::Restoring) {
+            self.has_begun = true;
+            say(Word::Restoring)?;
+        }
+        if health.ready && !health.tasks.is_empty() {
+            self.is_running = true;
+            let restored = health.tasks.keys();
+            let restored = restored.map(|id| restored_by(app, metrics, *id)).sum();
+            say(Word::Running { restored })?;
+        }
+        Ok(self.is_running)
+    }
+}
+
+/// Returns how many records a task has read from changelogs.
+fn restored_by<L: Log>(app: &App<L>, metrics: &Metrics, id: TaskId) -> u64 {
+    // Its only thread.
+    let task = metrics.task(0, &id.to_string());
+    let sub_topology = app.topology().sub_topology(id.sub_topology);
+    let stores = sub_topology.iter().flat_map(|sub| &sub.drawn.stores);
+    stores
+        .map(|store| task.store(&store.name).restored_records.get())
+        .sum()
+}
+
+fn say(word: Word) -> Result<()> {
+    use std::io::Write as _;
+
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{word}").context("nobody listens")?;
+    stdout.flush().context("nobody listens")
 }

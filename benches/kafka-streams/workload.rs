@@ -1,26 +1,32 @@
-//! The workloads: millstream's topologies, and the output that follows from the input.
+//! The workloads: what is measured, and millstream's topologies.
 //!
 //! `java/KafkaStreamsSide.java` has the same topologies for Kafka Streams; what both write is compared
-//! byte for byte with what is computed here, so a difference between them fails the run.
+//! byte for byte with what `input` computes, so a difference between them fails the run.
 #![allow(
     dead_code,
+    unused_imports,
     clippy::allow_attributes,
     reason = "each bench that includes this file uses a part of it"
 )]
 
-use std::collections::HashMap;
-use std::io::Write as _;
+// Relative to this file, whichever bench includes it.
+#[path = "foreign_key.rs"]
+pub(crate) mod foreign_key;
+#[path = "input.rs"]
+mod input;
+
 use std::time::Duration;
 
-use anyhow::Result;
 use millstream::prelude::*;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::balances::{self, Balance};
-use crate::events::{self, Events};
+use crate::balances;
+pub(crate) use input::{
+    Expected, Input, OfKey, digest_of, expected, users, version_of, write_balance,
+};
 
-/// Topics as the topologies call them; workload A has names of its own.
+/// Topics as the topologies call them; workload A has names of its own, which its other uses share.
 pub(crate) const INPUT: &str = "input";
 pub(crate) const USERS: &str = "users";
 pub(crate) const OUTPUT: &str = "output";
@@ -46,9 +52,24 @@ pub(crate) enum Workload {
     /// A new key by a repartition topic, then a left join with a table.
     #[value(name = "D", alias = "d")]
     Joined,
+    /// Two tables joined by a foreign key, and changes of both.
+    #[value(name = "E", alias = "e")]
+    ForeignKey,
     /// Latency of workload A at a fixed rate.
     #[value(name = "F", alias = "f")]
     Latency,
+    /// Restore of workload A's store from nothing.
+    #[value(name = "G", alias = "g")]
+    Restore,
+    /// `kill -9` of workload A while records come in.
+    #[value(name = "H", alias = "h")]
+    Recovery,
+    /// Workload A on a store that is much larger than its caches.
+    #[value(name = "I", alias = "i")]
+    Updates,
+    /// Workload A with many partitions and nothing to do.
+    #[value(name = "J", alias = "j")]
+    Idle,
 }
 
 impl Workload {
@@ -58,7 +79,12 @@ impl Workload {
             Self::Stateless => "B",
             Self::Windowed => "C",
             Self::Joined => "D",
+            Self::ForeignKey => "E",
             Self::Latency => "F",
+            Self::Restore => "G",
+            Self::Recovery => "H",
+            Self::Updates => "I",
+            Self::Idle => "J",
         }
     }
 
@@ -68,16 +94,40 @@ impl Workload {
             Self::Stateless => "B. Stateless: parse, filter, project",
             Self::Windowed => "C. Windowed turnover per account and minute",
             Self::Joined => "D. Repartition by user, then left join with a table of 997 users",
+            Self::ForeignKey => "E. Foreign-key join of two tables that both change",
             Self::Latency => "F. Latency of workload A at a fixed rate",
+            Self::Restore => "G. Cold restore of workload A's store",
+            Self::Recovery => "H. kill -9 of workload A while records come in",
+            Self::Updates => "I. Random updates of a store larger than its caches",
+            Self::Idle => "J. Idle, with many partitions",
         }
     }
 
-    /// Returns the store whose changelog is compared, too.
+    /// Returns the topology that it runs: several measure different things of workload A's.
+    const fn drawing(self) -> Drawing {
+        match self {
+            Self::Balances
+            | Self::Latency
+            | Self::Restore
+            | Self::Recovery
+            | Self::Updates
+            | Self::Idle => Drawing::Balances,
+            Self::Stateless => Drawing::Credits,
+            Self::Windowed => Drawing::Turnover,
+            Self::Joined => Drawing::Named,
+            Self::ForeignKey => Drawing::Owned,
+        }
+    }
+
+    /// Returns the store whose changelog is compared, too, where it begins empty.
     pub(crate) const fn store(self) -> Option<&'static str> {
         match self {
-            Self::Balances | Self::Latency => Some(balances::STORE),
+            Self::Balances | Self::Latency | Self::Idle => Some(balances::STORE),
             Self::Windowed => Some("turnover"),
+            Self::ForeignKey => Some(foreign_key::JOINED),
             Self::Stateless | Self::Joined => None,
+            // `preload` knows what it holds.
+            Self::Restore | Self::Recovery | Self::Updates => None,
         }
     }
 
@@ -86,28 +136,44 @@ impl Workload {
         !matches!(self, Self::Joined)
     }
 
-    /// Returns the repartition topic of an application, if the workload has one.
-    pub(crate) fn repartition_topic(self, application: &str) -> Option<String> {
-        (self == Self::Joined).then(|| format!("{application}-by-actor-repartition"))
+    /// Returns whether it is open how often a key comes out.
+    pub(crate) const fn only_ends_alike(self) -> bool {
+        matches!(self, Self::ForeignKey)
+    }
+
+    /// Returns whether outputs follow behind a repartition topic, after their input is committed.
+    pub(crate) const fn is_repartitioned(self) -> bool {
+        matches!(self, Self::Joined | Self::ForeignKey)
     }
 
     /// Returns the topology's names of input, users and output.
     pub(crate) const fn topics(self) -> (&'static str, Option<&'static str>, &'static str) {
-        match self {
-            Self::Balances | Self::Latency => (balances::EVENTS, None, balances::BALANCES),
-            Self::Stateless | Self::Windowed => (INPUT, None, OUTPUT),
-            Self::Joined => (INPUT, Some(USERS), OUTPUT),
+        match self.drawing() {
+            Drawing::Balances => (balances::EVENTS, None, balances::BALANCES),
+            Drawing::Credits | Drawing::Turnover => (INPUT, None, OUTPUT),
+            Drawing::Named | Drawing::Owned => (INPUT, Some(USERS), OUTPUT),
         }
     }
 
     pub(crate) fn topology(self) -> Result<Topology, TopologyErrors> {
-        match self {
-            Self::Balances | Self::Latency => balances::topology(),
-            Self::Stateless => credits(),
-            Self::Windowed => turnover(),
-            Self::Joined => named(),
+        match self.drawing() {
+            Drawing::Balances => balances::topology(),
+            Drawing::Credits => credits(),
+            Drawing::Turnover => turnover(),
+            Drawing::Named => named(),
+            Drawing::Owned => foreign_key::owned(),
         }
     }
+}
+
+/// A topology.
+#[derive(Debug, Clone, Copy)]
+enum Drawing {
+    Balances,
+    Credits,
+    Turnover,
+    Named,
+    Owned,
 }
 
 /// B's view of an event.
@@ -265,147 +331,4 @@ fn named() -> Result<Topology, TopologyErrors> {
         )
         .to(OUTPUT, Produced::with(serdes::string(), serdes::string()));
     builder.build()
-}
-
-/// The rows of D's table: key and value.
-pub(crate) fn users() -> impl Iterator<Item = (String, String)> {
-    USER_ROWS.map(|number| (format!("user_{number}"), format!("Name of {number}")))
-}
-
-/// The input: the same records for the same seed.
-#[derive(Debug)]
-pub(crate) struct Input {
-    events: Events,
-    random: fastrand::Rng,
-    records: u64,
-    written: u64,
-    start_ms: i64,
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
-    pub(crate) timestamp: i64,
-}
-
-impl Input {
-    pub(crate) fn new(records: u64, accounts: usize, seed: u64, start_ms: i64) -> Self {
-        Self {
-            events: Events::new(accounts, seed),
-            random: fastrand::Rng::with_seed(seed),
-            records,
-            written: 0,
-            start_ms,
-            key: Vec::new(),
-            value: Vec::new(),
-            timestamp: 0,
-        }
-    }
-
-    /// The start of the input's event time for an input that is written at `now_ms`.
-    pub(crate) const fn start_of(now_ms: i64) -> i64 {
-        (now_ms - SPAN_MS) / MINUTE_MS * MINUTE_MS
-    }
-
-    /// Writes the next record to `key`, `value` and `timestamp`; `false` at the end.
-    pub(crate) fn advance(&mut self) -> Result<bool> {
-        if self.written == self.records {
-            return Ok(false);
-        }
-        let event = self.events.next();
-        event.write(&mut self.random, &mut self.key, &mut self.value)?;
-        let share = i128::from(SPAN_MS) * i128::from(self.written) / i128::from(self.records);
-        self.timestamp = self.start_ms + i64::try_from(share)?;
-        self.written += 1;
-        Ok(true)
-    }
-}
-
-/// What the output has of one key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct OfKey {
-    pub(crate) records: u64,
-    /// Of all values: in their order, or of a set where the order is open.
-    pub(crate) digest: u64,
-    pub(crate) last: Vec<u8>,
-}
-
-impl OfKey {
-    pub(crate) fn add(&mut self, value: &[u8], is_ordered: bool) {
-        self.records += 1;
-        let of_value = digest(0xcbf2_9ce4_8422_2325, value);
-        if is_ordered {
-            self.digest = digest(self.digest, &of_value.to_le_bytes());
-            self.last.clear();
-            self.last.extend_from_slice(value);
-        } else {
-            self.digest = self.digest.wrapping_add(of_value);
-        }
-    }
-}
-
-/// FNV-1a from `state`.
-fn digest(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state, |state, byte| {
-        (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// By key: everything that the output must have.
-pub(crate) type Expected = HashMap<Vec<u8>, OfKey>;
-
-/// Computes the output from the input, by other code than the topologies'.
-pub(crate) fn expected(workload: Workload, mut input: Input) -> Result<Expected> {
-    let mut all = Expected::new();
-    let mut turnover: HashMap<Vec<u8>, (u64, i64)> = HashMap::new();
-    let names: HashMap<String, String> = users().collect();
-    let mut out = Vec::new();
-    while input.advance()? {
-        let event: serde_json::Value = serde_json::from_slice(&input.value)?;
-        let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str());
-        let text = |pointer: &str| text(pointer).unwrap_or_default();
-        let version = event.pointer("/aggregateVersion");
-        let version = version.and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let mut key = input.key.clone();
-        out.clear();
-        match workload {
-            Workload::Balances | Workload::Latency => {
-                // The generator keeps the account's cents itself.
-                let balance = text("/data/newBalance");
-                write!(out, r#"{{"version":{version},"balance":"{balance}"}}"#)?;
-            }
-            Workload::Stateless => {
-                if text("/data/changeType") != "CREDIT" {
-                    continue;
-                }
-                write!(
-                    out,
-                    r#"{{"transactionId":"{}","version":{version},"amount":"{}"}}"#,
-                    text("/data/transactionId"),
-                    text("/data/changeAmount")
-                )?;
-            }
-            Workload::Windowed => {
-                let window = input.timestamp / MINUTE_MS * MINUTE_MS;
-                key.extend_from_slice(&window.to_be_bytes());
-                let (count, sum) = turnover.entry(key.clone()).or_default();
-                *count += 1;
-                *sum += events::cents(text("/data/changeAmount"))?;
-                let sum = Decimal::new(*sum, 2);
-                write!(out, r#"{{"count":{count},"turnover":"{sum}"}}"#)?;
-            }
-            Workload::Joined => {
-                let account = String::from_utf8(key)?;
-                key = text("/metadata/actorId").as_bytes().to_vec();
-                let name = names.get(text("/metadata/actorId"));
-                let name = name.map(String::as_str).unwrap_or_default();
-                let amount = text("/data/signedAmount");
-                write!(out, "{account}|{version}|{amount}|{name}")?;
-            }
-        }
-        all.entry(key).or_default().add(&out, workload.is_ordered());
-    }
-    Ok(all)
-}
-
-/// Reads the version of an account out of an output record of workload A.
-pub(crate) fn version_of(value: &[u8]) -> Result<u64> {
-    Ok(serde_json::from_slice::<Balance>(value)?.version)
 }

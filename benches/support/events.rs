@@ -47,6 +47,19 @@ impl Events {
         }
     }
 
+    /// Starts with `accounts` accounts that have had one event each, a credit.
+    pub(crate) fn opened(accounts: usize, seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let opened = || Account {
+            version: 1,
+            cents: random.i64(1..=100_000),
+        };
+        Self {
+            accounts: std::iter::repeat_with(opened).take(accounts).collect(),
+            random: Rng::with_seed(seed),
+        }
+    }
+
     /// Returns the next event: any account, a credit or a covered debit.
     pub(crate) fn next(&mut self) -> Event {
         let account = self.random.usize(..self.accounts.len());

@@ -1,4 +1,9 @@
 //! What a process has used, as Linux counts it.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each bench that includes this file uses a part of it"
+)]
 
 use std::fs;
 use std::time::Duration;
@@ -29,12 +34,21 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
 
 /// Returns the largest resident set so far, in MiB.
 pub(crate) fn peak_rss_mib(pid: u32) -> Result<f64> {
+    status_mib(pid, "VmHWM:")
+}
+
+/// Returns the resident set, in MiB.
+pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
+    status_mib(pid, "VmRSS:")
+}
+
+fn status_mib(pid: u32, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.split_whitespace().next())
-        .with_context(|| format!("{path} has no VmHWM"))?;
+        .with_context(|| format!("{path} has no {field}"))?;
     Ok(kib.parse::<f64>()? / 1024.0)
 }

@@ -6,8 +6,12 @@ import java.io.UncheckedIOException;
 import java.math.BigDecimal;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Map;
 import java.util.Properties;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Function;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.utils.Bytes;
@@ -22,14 +26,24 @@ import org.apache.kafka.streams.kstream.KTable;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
 import org.apache.kafka.streams.kstream.Repartitioned;
+import org.apache.kafka.streams.kstream.TableJoined;
 import org.apache.kafka.streams.kstream.TimeWindows;
 import org.apache.kafka.streams.kstream.WindowedSerdes;
+import org.apache.kafka.streams.processor.StateRestoreListener;
 import org.apache.kafka.streams.state.KeyValueStore;
+import org.apache.kafka.streams.state.RocksDBConfigSetter;
 import org.apache.kafka.streams.state.WindowStore;
+import org.rocksdb.BlockBasedTableConfig;
+import org.rocksdb.Cache;
+import org.rocksdb.LRUCache;
+import org.rocksdb.Options;
+import org.rocksdb.RocksDB;
+import org.rocksdb.WriteBufferManager;
 
 /**
  * Kafka Streams' side of the comparison: the topologies of benches/kafka-streams/workload.rs, byte for byte the same
- * output. Runs until its standard input ends.
+ * output. Runs until its standard input ends, and says on its standard output when it begins to restore and when all
+ * tasks run, in the words of benches/kafka-streams/words.rs.
  *
  * <p>Written as one who wants it fast would: JSON by Jackson's streaming parser, which passes over what a workload does
  * not need, and no object mapper; values written by hand.
@@ -199,6 +213,88 @@ public final class KafkaStreamsSide {
                 .to(output, Produced.with(string, string));
     }
 
+    /** E: each account with its owner, whom its value names. */
+    private static void owned(StreamsBuilder builder, String input, String users, String output) {
+        Serde<String> string = Serdes.String();
+        KTable<String, String> accounts = builder.table(input, Consumed.with(string, string),
+                Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("accounts"));
+        KTable<String, String> owners = builder.table(users, Consumed.with(string, string),
+                Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("owners"));
+        Function<String, String> owner = account -> account.substring(0, account.indexOf('|'));
+        accounts.join(owners, owner, (account, name) -> account + "|" + name, TableJoined.as("by-owner"),
+                        Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("joined")
+                                .withKeySerde(string).withValueSerde(string))
+                .toStream().to(output, Produced.with(string, string));
+    }
+
+    /**
+     * 40 MiB for the blocks, indexes, filters and memtables of all stores together, as Kafka's documentation has it
+     * ("Memory Management"); half of it at most for memtables. Named by rocksdb.config.setter.
+     */
+    public static final class BoundedMemory implements RocksDBConfigSetter {
+        private static final long TOTAL = 40L << 20;
+        private static final Cache CACHE;
+        private static final WriteBufferManager MEMTABLES;
+
+        static {
+            // The settings are parsed before any store has loaded it.
+            RocksDB.loadLibrary();
+            CACHE = new LRUCache(TOTAL);
+            MEMTABLES = new WriteBufferManager(TOTAL / 2, CACHE);
+        }
+
+        @Override
+        public void setConfig(String store, Options options, Map<String, Object> configs) {
+            BlockBasedTableConfig table = (BlockBasedTableConfig) options.tableFormatConfig();
+            table.setBlockCache(CACHE);
+            table.setCacheIndexAndFilterBlocks(true);
+            table.setCacheIndexAndFilterBlocksWithHighPriority(true);
+            table.setPinTopLevelIndexAndFilter(true);
+            options.setWriteBufferManager(MEMTABLES);
+            options.setTableFormatConfig(table);
+        }
+
+        @Override
+        public void close(String store, Options options) {
+            // Cache and manager are those of all stores.
+        }
+    }
+
+    /** What the observer is told: that a restore has begun, and that all tasks run. */
+    private static final class Teller implements StateRestoreListener, KafkaStreams.StateListener {
+        private final AtomicBoolean hasBegun = new AtomicBoolean();
+        private final LongAdder restored = new LongAdder();
+
+        @Override
+        public void onRestoreStart(TopicPartition changelog, String store, long from, long to) {
+            if (from < to && !hasBegun.getAndSet(true)) {
+                say("restoring");
+            }
+        }
+
+        @Override
+        public void onBatchRestored(TopicPartition changelog, String store, long to, long records) {
+            restored.add(records);
+        }
+
+        @Override
+        public void onRestoreEnd(TopicPartition changelog, String store, long records) {
+            // Counted by batch.
+        }
+
+        @Override
+        public void onChange(KafkaStreams.State now, KafkaStreams.State before) {
+            if (now == KafkaStreams.State.RUNNING) {
+                say("running " + restored.sum());
+            }
+        }
+
+        private static void say(String word) {
+            System.out.println("side: " + word);
+            System.out.flush();
+        }
+    }
+
     private static Properties settings(String[] args) {
         Properties settings = new Properties();
         settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, args[1]);
@@ -218,10 +314,11 @@ public final class KafkaStreamsSide {
         Properties settings = settings(args);
         StreamsBuilder builder = new StreamsBuilder();
         switch (args[0]) {
-            case "A", "F" -> balances(builder, args[4], args[6]);
+            case "A", "F", "G", "H", "I", "J" -> balances(builder, args[4], args[6]);
             case "B" -> credits(builder, args[4], args[6]);
             case "C" -> turnover(builder, args[4], args[6]);
             case "D" -> named(builder, args[4], args[5], args[6]);
+            case "E" -> owned(builder, args[4], args[5], args[6]);
             default -> throw new IllegalArgumentException("no workload " + args[0]);
         }
         try (KafkaStreams streams = new KafkaStreams(builder.build(settings), settings)) {
@@ -231,6 +328,9 @@ public final class KafkaStreamsSide {
                 Runtime.getRuntime().halt(1);
                 return StreamThreadExceptionResponse.SHUTDOWN_CLIENT;
             });
+            Teller teller = new Teller();
+            streams.setGlobalStateRestoreListener(teller);
+            streams.setStateListener(teller);
             streams.start();
             while (System.in.read() >= 0) {
                 // Only the end counts.
