@@ -20,6 +20,7 @@
 
 mod changes;
 mod grouped;
+mod groups;
 mod period;
 mod projected;
 mod reader;
