@@ -147,6 +147,18 @@ fn every_path_that_is_described_answers_as_described() {
         ),
         ("/balances", "/balances", 200),
         ("/movements", "/movements?limit=1", 200),
+        ("/turnover", "/turnover?currency=EUR", 200),
+        ("/status-counts", "/status-counts?status=ACTIVE", 200),
+        (
+            "/projections/{name}",
+            "/projections/account-status-counts",
+            200,
+        ),
+        (
+            "/projections/{name}/verify",
+            "/projections/account-status-counts/verify",
+            200,
+        ),
         ("/audit", "/audit", 200),
     ] {
         let answer = daemon.get(real);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use support::{Daemon, Site, millstream, stderr, stdout, until};
 
 const BALANCES: &str = "account-balances";
+const COUNTS: &str = "account-status-counts";
 
 fn open_accounts(daemon: &Daemon, count: usize) {
     for number in 0..count {
@@ -84,7 +85,16 @@ fn a_projection_is_built_anew_while_it_serves_and_the_process_is_killed() {
         .iter()
         .map(|projection| projection["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, [BALANCES, "account-movements", "account-audit"]);
+    assert_eq!(
+        names,
+        [
+            BALANCES,
+            "account-movements",
+            "account-audit",
+            "account-turnover",
+            COUNTS
+        ]
+    );
     assert!(rests_at(&daemon, 1), "{all}");
     let events: u64 = partitions(&daemon)
         .iter()
@@ -115,12 +125,41 @@ fn a_projection_is_built_anew_while_it_serves_and_the_process_is_killed() {
         generations.iter().all(|line| line.ends_with(" 2")),
         "{generations:?}"
     );
+    counts_are_built_anew(&daemon);
     let unknown = daemon.post("/projections/nothing/rebuild", None, "");
     assert_eq!(
         (unknown.status, unknown.code()),
         (404, "UNKNOWN_PROJECTION")
     );
     daemon.stop();
+}
+
+/// What is counted over accounts is built anew by all partitions, and served meanwhile.
+fn counts_are_built_anew(daemon: &Daemon) {
+    let expected = json!([{"status": "ACTIVE", "accounts": 8}]);
+    assert_eq!(json!(rows(daemon, "/status-counts")), expected);
+    assert_eq!(rows(daemon, "/turnover?currency=EUR").len(), 8);
+    let path = format!("/projections/{COUNTS}");
+    let answer = daemon.post(&format!("{path}/rebuild"), None, "");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_valid(&answer.body);
+    until("all groups serve the new generation", || {
+        assert_eq!(json!(rows(daemon, "/status-counts")), expected);
+        let view = daemon.get(&path).body;
+        assert_valid(&view);
+        let groups = view["groups"]["partitions"].as_array().unwrap();
+        let shares = view["partitions"].as_array().unwrap();
+        let rests = |it: &Value| it["generation"] == 2 && it["phase"]["name"] == "resting";
+        (groups.len() == 3 && groups.iter().chain(shares).all(rests)).then_some(())
+    });
+    let verified = daemon.get(&format!("{path}/verify?limit=1000")).body;
+    assert_eq!(
+        verified["groups"],
+        json!({"compared": 1, "unsettled": 0}),
+        "{verified}"
+    );
+    let one = daemon.get(&format!("/stores/{COUNTS}/ACTIVE"));
+    assert_eq!(one.body["value"]["accounts"], 8, "{one:?}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::clock::SystemClock;
+use millstream::clock::{Clock, SystemClock};
+use millstream::event_sourcing::{format_timestamp, parse_timestamp};
 use millstream::log::embedded::EmbeddedLog;
 use millstream::log::kafka::KafkaLog;
 use millstream::log::{
@@ -394,4 +395,98 @@ fn a_replay_that_is_killed_on_kafka_goes_on_and_repeats_nothing() {
     assert!(killed > 0, "none was killed in the middle");
     assert_eq!(all(&log, &copy), expected);
     log.delete_topics(&[&*source, &*copy]).unwrap();
+}
+
+/// The latest values of a topic or of a file's lines, by key.
+fn table(records: impl IntoIterator<Item = (String, serde_json::Value)>) -> Vec<serde_json::Value> {
+    let latest: BTreeMap<String, serde_json::Value> = records.into_iter().collect();
+    latest.into_values().collect()
+}
+
+fn rows_of(seen: Vec<Seen>) -> Vec<serde_json::Value> {
+    table(seen.into_iter().map(|(_, key, value, ..)| {
+        let value = serde_json::from_slice(&value.unwrap()).unwrap();
+        (String::from_utf8(key.unwrap()).unwrap(), value)
+    }))
+}
+
+#[test]
+fn the_rows_of_a_projection_are_replayed_as_they_are_and_as_they_were() {
+    let site = Site::new("");
+    let daemon = Daemon::start_ready(&site, &[&site.embedded()]);
+    let served = |path: &str, by: &str| {
+        let items = daemon.get(path).body["items"].as_array().unwrap().clone();
+        table(items.into_iter().map(|row| (row[by].to_string(), row)))
+    };
+    for number in 0..6 {
+        let id = format!("account-{number}");
+        let open = json!({"commandType": "OpenAccount", "data": {"owner": "x", "currency": "EUR"}});
+        assert_eq!(
+            daemon.command(&id, &format!("open-{id}"), &open).status,
+            200
+        );
+    }
+    let opened = served("/balances", "accountId");
+    let times = opened.iter().map(|row| row["updatedAt"].as_str().unwrap());
+    let then = times
+        .map(|time| parse_timestamp(time).unwrap())
+        .max()
+        .unwrap();
+    until("time has passed", || {
+        (SystemClock.now_ms() > then).then_some(())
+    });
+    let freeze = json!({"commandType": "ChangeStatus",
+        "data": {"newStatus": "FROZEN", "reason": "test"}});
+    let frozen = daemon.command("account-0", "freeze", &freeze);
+    assert_eq!(frozen.status, 200, "{frozen:?}");
+    let rebuilt = daemon.post("/projections/account-balances/rebuild", None, "");
+    assert_eq!(rebuilt.status, 202, "{rebuilt:?}");
+    let counts = until("accounts are counted", || {
+        let counts = served("/status-counts", "status");
+        (counts.len() == 2).then_some(counts)
+    });
+    let balances = served("/balances", "accountId");
+    daemon.stop();
+
+    create(&open(&site.path("log")), "copy", 5);
+    let into = ["--projection", "account-balances", "--into", "copy"];
+    let done = replayed(&site, &into);
+    assert!(done.contains("written: 6 records"), "{done}");
+    assert_eq!(rows_of(all(&open(&site.path("log")), "copy")), balances);
+    let again = replayed(&site, &into);
+    assert!(again.contains("written: 0 records"), "{again}");
+
+    create(&open(&site.path("log")), "groups", 1);
+    let groups = ["--projection", "account-status-counts", "--into", "groups"];
+    let done = replayed(&site, &groups);
+    assert!(done.contains("written: 2 records"), "{done}");
+    assert_eq!(rows_of(all(&open(&site.path("log")), "groups")), counts);
+    let anew = replayed(
+        &site,
+        &[&groups[..], &["--anew", "--name", "anew"]].concat(),
+    );
+    assert!(anew.contains("made anew"), "{anew}");
+    assert_eq!(rows_of(all(&open(&site.path("log")), "groups")), counts);
+
+    // When the last account had just been opened, nobody was frozen.
+    let after = format_timestamp(then + 1).unwrap();
+    create(&open(&site.path("log")), "past", 1);
+    let past = [
+        "--projection",
+        "account-balances",
+        "--into",
+        "past",
+        "--to",
+        &after,
+    ];
+    replayed(&site, &past);
+    assert_eq!(rows_of(all(&open(&site.path("log")), "past")), opened);
+
+    let unknown = replay(&site, &["--projection", "nothing", "--into", "copy"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
+    assert!(
+        stderr(&unknown).contains("account-status-counts"),
+        "{}",
+        stderr(&unknown)
+    );
 }

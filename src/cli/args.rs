@@ -169,6 +169,11 @@ pub struct Verify {
     /// The aggregates' type; all, and their projections, unless given
     #[arg(value_name = "TYPE")]
     pub aggregate_type: Option<String>,
+
+    /// Be content with the partitions that this process serves; otherwise a part that was not compared is
+    /// exit code 3
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// Checks a time, which is passed on as it is.
@@ -413,6 +418,14 @@ pub struct Replay {
     /// The events of an aggregate
     #[arg(long, value_names = ["TYPE", "ID"], num_args = 2, group = "source")]
     pub aggregate: Option<Vec<String>>,
+
+    /// The rows of a projection, as they are; with `--to`, as the events before that time make them
+    #[arg(long, value_name = "NAME", group = "source", conflicts_with_all = ["from", "partitions"])]
+    pub projection: Option<String>,
+
+    /// Make the rows anew from history
+    #[arg(long, requires = "projection")]
+    pub anew: bool,
 
     /// The records of a file that `--to-file` has written
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["from", "to", "partitions"])]

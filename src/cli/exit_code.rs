@@ -10,6 +10,9 @@ pub enum ExitCode {
     Failure = 1,
     /// The command line itself is wrong; nothing was done.
     Usage = 2,
+    /// What there is to compare here is right, but a part of it is not here (`verify`, without
+    /// `--partial`).
+    Partial = 3,
     /// What a command needs now could not be reached: the cluster (`reset`), or the daemon that it asks
     /// (`inspect`).
     Unavailable = 69,
@@ -25,10 +28,11 @@ pub enum ExitCode {
 
 impl ExitCode {
     /// All exit codes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
+        Self::Partial,
         Self::Unavailable,
         Self::Bug,
         Self::StateDir,
@@ -49,6 +53,7 @@ impl ExitCode {
             Self::Success => "done, or stopped cleanly by a signal",
             Self::Failure => "failed at run time; the log says why",
             Self::Usage => "wrong command line",
+            Self::Partial => "right as far as it was compared, which is a part only",
             Self::Unavailable => "the cluster, or the daemon that is asked, could not be reached",
             Self::Bug => "a broken invariant; please report it",
             Self::StateDir => "the state directory is read-only, full or in use",

@@ -54,14 +54,18 @@ pub(super) fn rebuild(arguments: &RebuildProjection) -> Result<(), Exit> {
 }
 
 fn partitions(projection: &Value) -> Vec<[String; 7]> {
-    let partitions = list(projection, "partitions").iter();
-    partitions
-        .map(|partition| {
+    let of_aggregates = list(projection, "partitions").iter();
+    let of_aggregates = of_aggregates.map(|partition| (partition, ""));
+    let groups = projection.get("groups").into_iter();
+    let groups = groups.flat_map(|groups| list(groups, "partitions"));
+    of_aggregates
+        .chain(groups.map(|partition| (partition, " of groups")))
+        .map(|(partition, what)| {
             let phase = partition.get("phase").map(|phase| text_of(phase, "name"));
             [
                 text_of(projection, "name"),
                 text_of(projection, "aggregateType"),
-                text_of(partition, "partition"),
+                text_of(partition, "partition") + what,
                 text_of(partition, "generation"),
                 text_of(partition, "events"),
                 text_of(partition, "lagEvents"),

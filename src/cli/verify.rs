@@ -16,10 +16,10 @@ pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
             list(&types, "aggregateTypes").iter().map(shown).collect()
         }
     };
-    let mut different = Vec::new();
+    let mut found = Found::default();
     for aggregate_type in types {
         let (path, json) = (["verify", &aggregate_type], arguments.asked.json);
-        different.extend(verify_one(&daemon, &path, &aggregate_type, json)?);
+        verify_one(&daemon, &path, &aggregate_type, json, &mut found)?;
     }
     let projections = daemon.get(&["projections"], &[])?;
     for projection in list(&projections, "projections") {
@@ -33,24 +33,49 @@ pub(super) fn verify(arguments: &Verify) -> Result<(), Exit> {
             .is_none_or(|asked| *asked == of)
         {
             let (path, json) = (["projections", &name, "verify"], arguments.asked.json);
-            different.extend(verify_one(&daemon, &path, &name, json)?);
+            verify_one(&daemon, &path, &name, json, &mut found)?;
         }
     }
-    if different.is_empty() {
-        return Ok(());
+    let Found {
+        different,
+        not_compared,
+    } = found;
+    if !different.is_empty() {
+        return Err(Exit::new(ExitCode::Failure, different.join("\n")));
     }
-    let message = different.join("\n");
-    Err(Exit::new(ExitCode::Failure, message))
+    let not_compared = not_compared.join("\n");
+    match (not_compared.is_empty(), arguments.partial) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            complain(format_args!(
+                "warning: a part was compared only:\n{not_compared}"
+            ));
+            Ok(())
+        }
+        (false, false) => Err(Exit::new(
+            ExitCode::Partial,
+            format!("a part was compared only (`--partial` is content with it):\n{not_compared}"),
+        )),
+    }
 }
 
-/// Compares the aggregates of a type with their events, or the rows of a projection, page by page; returns
-/// the first difference in words.
+/// What a comparison has found, in words.
+#[derive(Debug, Default)]
+struct Found {
+    different: Vec<String>,
+    /// What nothing is known of.
+    not_compared: Vec<String>,
+}
+
+/// Compares the aggregates of a type with their events, or the rows of a projection, page by page, up to
+/// the first difference.
 fn verify_one(
     daemon: &Daemon,
     path: &[&str],
     of: &str,
     json: bool,
-) -> Result<Option<String>, Exit> {
+    found: &mut Found,
+) -> Result<(), Exit> {
     let (mut aggregates, mut events) = (0, 0);
     let mut cursor: Option<String> = None;
     loop {
@@ -64,22 +89,13 @@ fn verify_one(
             print(&answer);
         }
         if let Some(difference) = answer.get("difference") {
-            return Ok(Some(told(of, difference)));
+            found.different.push(told(of, difference));
+            return Ok(());
         }
         match answer.get("cursor") {
             Some(next) => cursor = Some(shown(next)),
             None => {
-                let missing: Vec<String> = list(&answer, "partitionsMissing")
-                    .iter()
-                    .map(shown)
-                    .collect();
-                if !missing.is_empty() {
-                    complain(format_args!(
-                        "warning: {of} of partitions {} are not compared: other processes serve \
-                         them; ask those with `--url`",
-                        missing.join(", ")
-                    ));
-                }
+                found.not_compared.extend(not_compared(of, &answer));
                 break;
             }
         }
@@ -89,7 +105,35 @@ fn verify_one(
             "{of}: {aggregates} aggregates are what their {events} events add up to"
         ));
     }
-    Ok(None)
+    Ok(())
+}
+
+/// Says what the last page of a comparison has not looked at.
+fn not_compared(of: &str, answer: &Value) -> Vec<String> {
+    let mut said = Vec::new();
+    let missing: Vec<String> = list(answer, "partitionsMissing")
+        .iter()
+        .map(shown)
+        .collect();
+    if !missing.is_empty() {
+        said.push(format!(
+            "{of} of partitions {}: other processes serve them; ask those with `--url`",
+            missing.join(", ")
+        ));
+    }
+    let Some(groups) = answer.get("groups") else {
+        return said;
+    };
+    if let Some(why) = groups.get("notCompared") {
+        said.push(format!("groups of {of}: {}", shown(why)));
+    }
+    let unsettled = groups.get("unsettled").and_then(Value::as_u64).unwrap_or(0);
+    if unsettled > 0 {
+        said.push(format!(
+            "{unsettled} groups of {of}: they changed at every look; ask again"
+        ));
+    }
+    said
 }
 
 fn told(of: &str, difference: &Value) -> String {

@@ -143,6 +143,14 @@ fn one_partition<K, V>(
     })
 }
 
+fn several_partitions<K, V>(
+    choose: impl Fn(&K, &V, i32) -> Option<Vec<i32>> + Send + Sync + 'static,
+) -> Partitioner<K, V> {
+    Arc::new(move |key, value, partitions| {
+        choose(key, value, partitions).map_or(Partitions::ByKey, Partitions::These)
+    })
+}
+
 /// How a sink writes its topic.
 pub struct Produced<K, V> {
     pub(crate) key_serde: SharedSerde<K>,
@@ -193,9 +201,7 @@ impl<K, V> Produced<K, V> {
         mut self,
         partitioner: impl Fn(&K, &V, i32) -> Option<Vec<i32>> + Send + Sync + 'static,
     ) -> Self {
-        self.partitioner = Some(Arc::new(move |key, value, partitions| {
-            partitioner(key, value, partitions).map_or(Partitions::ByKey, Partitions::These)
-        }));
+        self.partitioner = Some(several_partitions(partitioner));
         self
     }
 
@@ -394,6 +400,16 @@ impl<K, V> Repartitioned<K, V> {
         partitioner: impl Fn(&K, &V, i32) -> Option<i32> + Send + Sync + 'static,
     ) -> Self {
         self.partitioner = Some(one_partition(partitioner));
+        self
+    }
+
+    /// Chooses any number of partitions (KIP-873); see [`Produced::multicast_by`].
+    #[must_use]
+    pub fn multicast_by(
+        mut self,
+        partitioner: impl Fn(&K, &V, i32) -> Option<Vec<i32>> + Send + Sync + 'static,
+    ) -> Self {
+        self.partitioner = Some(several_partitions(partitioner));
         self
     }
 }

@@ -20,6 +20,7 @@ use crate::topology::{GraphNode, NodeKind, StoreId, TaskId};
 #[derive(Debug, Clone)]
 pub struct ProcessorSetup {
     task: TaskId,
+    partitions: i32,
     metrics: Option<TaskMetrics>,
 }
 
@@ -34,6 +35,12 @@ impl ProcessorSetup {
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.task.partition
+    }
+
+    /// Returns how many tasks, over all processes, do what this one does: one for each partition.
+    #[must_use]
+    pub const fn partitions(&self) -> i32 {
+        self.partitions
     }
 
     /// Returns the task's metrics; `None` where nobody reads them.
@@ -335,6 +342,7 @@ impl<K: Clone + 'static, V: Clone + 'static> KStream<K, V> {
             let env = assembly.env();
             let setup = ProcessorSetup {
                 task: env.task,
+                partitions: env.partitions,
                 metrics: env.metrics.clone(),
             };
             let instance = Rc::new(RefCell::new(ProcessorInstance {

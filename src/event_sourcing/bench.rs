@@ -105,6 +105,7 @@ fn assemble(
     };
     let mut env = TaskEnv {
         task: TASK,
+        partitions: 1,
         timestamp: Rc::clone(&timestamp),
         stream_time: Rc::default(),
         indexes: std::collections::BTreeMap::new(),

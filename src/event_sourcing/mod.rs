@@ -54,12 +54,13 @@ mod trim;
 mod upcast;
 
 pub use aggregate::{Aggregate, Given, Then, given};
-pub(crate) use aggregate_history::HistoryReader;
 pub use aggregate_history::{
     AggregateHistory, AsOf, Change, Deviation, Difference, DifferencePoint, EventPeriod,
-    EventsOfPeriod, HistoryReadError, PAGE_ENTRIES_MAX, Page, Point, PointError,
-    ProjectionEndpoint, ProjectionPartition, ProjectionView, Reads, TimelineEntry, Verification,
+    EventsOfPeriod, GroupsPartition, GroupsVerified, GroupsView, HistoryReadError,
+    PAGE_ENTRIES_MAX, Page, Point, PointError, ProjectionEndpoint, ProjectionPartition,
+    ProjectionView, Reads, TimelineEntry, Verification,
 };
+pub(crate) use aggregate_history::{HistoryReader, ReplayedRow, StoreEntries, StoresInLog};
 pub use archived::{ArchivedEvent, ArchivedEventsError, EventArchive, PastEvents, StoredEvent};
 pub use command::{
     Command, CommandData, CommandEnvelope, CommandError, CompletedCommand, Outcome, Reply,
@@ -81,7 +82,8 @@ pub use process::{
     ProcessManager, ProcessRef, ProcessStep, StepAnswer, StepCommand, StepGivenUp, Trigger,
 };
 pub use projection::{
-    Projected, Projection, ProjectionPhase, ProjectionProgress, Projections, RowKey, RowValue, Rows,
+    Grouped, GroupedProjection, PartKey, PartKeySerde, Projected, Projection, ProjectionPhase,
+    ProjectionProgress, Projections, RowKey, RowValue, Rows, Shares,
 };
 pub use reason::{ReasonCode, Rejection, reasons};
 pub use recorded::{CommandOutcome, Drawn, DrawnSteps, Occasion, RecordedEvent};

@@ -17,9 +17,7 @@ use super::parameters::QueryParameters;
 use super::problem::Problem;
 use super::queries::{blocking, path_and_query};
 use super::server::Shared;
-use crate::event_sourcing::{
-    HistoryReadError, ProjectionEndpoint, ProjectionPhase, ProjectionView,
-};
+use crate::event_sourcing::{HistoryReadError, ProjectionEndpoint, ProjectionView};
 
 /// How often, and how many times, it is looked whether the tasks have taken a rebuild up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -93,13 +91,9 @@ pub(super) async fn rebuild(
 fn begun(view: &ProjectionView, wanted: &BTreeMap<i32, u64>) -> bool {
     let mut partitions = view.partitions.iter();
     partitions.all(|found| {
-        let generation = match found.progress.phase {
-            ProjectionPhase::Building { generation, .. } => generation,
-            _ => found.progress.generation,
-        };
         wanted
             .get(&found.partition)
-            .is_none_or(|wanted| generation >= *wanted)
+            .is_none_or(|wanted| found.progress.newest() >= *wanted)
     })
 }
 

@@ -139,7 +139,9 @@ pub(super) async fn query_problem(
             };
             serving.not_here(task, path_and_query).await
         }
-        QueryError::Moved { .. } => Problem::not_ready(error.to_string()),
+        QueryError::Moved { .. } | QueryError::NotBuilt { .. } => {
+            Problem::not_ready(error.to_string())
+        }
         QueryError::Failed { .. } => {
             tracing::error!(error = %chain(&error), "query failed");
             Problem::internal(error.to_string())

@@ -52,6 +52,12 @@ pub enum QueryError {
     /// The store does not know the past of its keys.
     #[error("store `{0}` is not versioned: it knows the latest values only")]
     NotVersioned(String),
+    /// The first generation of a projection is still being built.
+    #[error("`{store}` is being built for the first time")]
+    NotBuilt {
+        /// What is asked for.
+        store: String,
+    },
     /// The task has moved or stopped while it was asked.
     #[error("store `{store}` has just moved: ask again")]
     Moved {
@@ -94,6 +100,23 @@ pub trait ServingStore: Send + Sync {
     /// # Errors
     /// [`QueryError`].
     fn serving(&self, handle: &ReadHandle) -> Result<(&str, u64), QueryError>;
+
+    /// Turns a key's text into its bytes, of whichever generation. `codec` is the store's.
+    ///
+    /// # Errors
+    /// When the text is no key.
+    fn parse_key(&self, codec: &dyn TextCodec, text: &str) -> Result<Vec<u8>, BoxError> {
+        codec.parse_text(text)
+    }
+
+    /// Puts a generation into a key's bytes, where they carry one.
+    fn move_key(&self, _key: &mut [u8], _generation: u64) {}
+
+    /// Returns where the keys of a generation begin, and before which key they end, where one store holds
+    /// several.
+    fn keys_of(&self, _generation: u64) -> (Vec<u8>, Option<Vec<u8>>) {
+        (Vec::new(), None)
+    }
 }
 
 /// A store that is the same everywhere.
@@ -379,22 +402,19 @@ impl QueryRegistry {
         let entry = stores
             .get(store)
             .ok_or_else(|| QueryError::UnknownStore(store.to_owned()))?;
-        let key_bytes =
-            entry
-                .spec
-                .key_codec
-                .parse_text(key)
-                .map_err(|source| QueryError::BadKey {
-                    store: store.to_owned(),
-                    text: key.to_owned(),
-                    source,
-                })?;
+        let key_bytes = of.parse_key(&*entry.spec.key_codec, key);
+        let mut key_bytes = key_bytes.map_err(|source| QueryError::BadKey {
+            store: store.to_owned(),
+            text: key.to_owned(),
+            source,
+        })?;
         let handle = entry.handle_of(store, &key_bytes)?;
         let failed = |source: BoxError| QueryError::Failed {
             store: store.to_owned(),
             source,
         };
-        let found = while_serving(of, handle, |store| {
+        let found = while_serving(of, handle, |store, generation| {
+            of.move_key(&mut key_bytes, generation);
             read(handle, store, &key_bytes).map_err(|error| QueryError::of_state(store, error))
         });
         let Some(bytes) = found? else {
@@ -412,11 +432,11 @@ impl QueryRegistry {
 pub(crate) fn while_serving<T>(
     of: &dyn ServingStore,
     handle: &ReadHandle,
-    mut read: impl FnMut(&str) -> Result<T, QueryError>,
+    mut read: impl FnMut(&str, u64) -> Result<T, QueryError>,
 ) -> Result<T, QueryError> {
     loop {
         let (store, generation) = of.serving(handle)?;
-        let found = read(store)?;
+        let found = read(store, generation)?;
         if of.serving(handle)?.1 == generation {
             return Ok(found);
         }

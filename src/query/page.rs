@@ -97,15 +97,19 @@ impl QueryRegistry {
                 Some(_) | None => Vec::new(),
             };
             let before = (page.values.len(), looked_at);
-            let last = while_serving(of, handle, |store| {
+            let last = while_serving(of, handle, |store, generation| {
                 page.values.truncate(before.0);
                 looked_at = before.1;
+                let (first, end) = of.keys_of(generation);
                 let entries = Entries {
                     handle,
                     store,
                     codec: &*codec,
+                    end,
                 };
                 let mut from = from.clone();
+                of.move_key(&mut from, generation);
+                from = from.max(first);
                 entries.collect(
                     &mut from,
                     limits,
@@ -128,6 +132,8 @@ struct Entries<'a> {
     handle: &'a ReadHandle,
     store: &'a str,
     codec: &'a dyn TextCodec,
+    /// The key before which they end.
+    end: Option<Vec<u8>>,
 }
 
 impl Entries<'_> {
@@ -144,7 +150,8 @@ impl Entries<'_> {
             source,
         };
         loop {
-            let chunk = self.handle.range(self.store, from, None, false, CHUNK);
+            let end = self.end.as_deref();
+            let chunk = self.handle.range(self.store, from, end, false, CHUNK);
             let chunk = chunk.map_err(|error| QueryError::of_state(self.store, error))?;
             let is_last = chunk.len() < CHUNK;
             for (key, stored) in chunk {

@@ -243,6 +243,8 @@ pub struct ResolvedTopic {
 pub struct TaskEnv {
     /// The task.
     pub task: TaskId,
+    /// The number of tasks of the sub-topology, over all processes.
+    pub partitions: i32,
     /// The timestamp of what is being processed, for the stores' writes.
     pub timestamp: Rc<Cell<Timestamp>>,
     /// The task's stream time, by which entries of stores expire.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millstream::event_sourcing::{
-    Aggregate, AggregateTopics, CommandData, EventSourced, HistoryKey, Outcome, Projected,
-    Projection, ProjectionEndpoint, ProjectionPhase, ProjectionProgress, ReasonCode, RecordedEvent,
-    Rejection, Reply,
+    Aggregate, AggregateTopics, CommandData, Drawn, EventSourced, Grouped, GroupedProjection,
+    HistoryKey, Outcome, Projected, Projection, ProjectionEndpoint, ProjectionPhase,
+    ProjectionProgress, ReasonCode, RecordedEvent, Rejection, Reply, Shares,
 };
 use millstream::prelude::*;
 use millstream::query::PageLimits;
@@ -89,6 +89,14 @@ pub(crate) struct Count {
     pub(crate) books: u64,
 }
 
+/// A group of the projection over shelves: how many books begin with a letter, by a rule that programs
+/// change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Letter {
+    pub(crate) letter: String,
+    pub(crate) books: i64,
+}
+
 /// A program: which projections it draws, and by which rules.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -98,6 +106,8 @@ pub(crate) struct Program {
     pub(crate) version: u32,
     /// Whether there is a row for each book, too.
     pub(crate) ledger: bool,
+    /// Whether books are counted over all shelves.
+    pub(crate) letters: bool,
     /// Has rows made wrongly, as a bug would.
     pub(crate) wrong: Arc<AtomicBool>,
 }
@@ -108,6 +118,7 @@ impl Program {
             weight: 1,
             version: 1,
             ledger: true,
+            letters: false,
             wrong: Arc::default(),
         }
     }
@@ -127,6 +138,40 @@ impl Program {
             rows.put(shelf.to_owned(), count)
         })
         .version(self.version)
+    }
+
+    /// Books over all shelves by their first letters.
+    fn draw_letters(&self, builder: &StreamsBuilder, drawn: &Drawn<Shelf>) -> ProjectionEndpoint {
+        let weight = i64::try_from(self.weight).unwrap();
+        let wrong = Arc::clone(&self.wrong);
+        let letters = GroupedProjection::<Shelf, i64, Letter>::new(
+            "letters",
+            move |_, event: &Happened, shares: &mut Shares<i64>| {
+                shares.clear();
+                for book in &event.after.0 {
+                    let letter = &book[..1];
+                    let books = shares.get(letter).copied().unwrap_or(0);
+                    shares.set(letter, books + weight);
+                }
+                Ok(())
+            },
+            Letter::default,
+            move |letter, books, sum| Letter {
+                letter: letter.to_owned(),
+                books: sum.books + books + i64::from(wrong.load(Ordering::Relaxed)),
+            },
+            |letter, books, sum| Letter {
+                letter: letter.to_owned(),
+                books: sum.books - books,
+            },
+        )
+        .version(self.version);
+        let Grouped { rows, endpoint } = drawn.projections.draw_grouped(builder, letters);
+        rows.to(
+            "letters",
+            Produced::with(serdes::string(), serdes::optional(serdes::json::<Letter>())),
+        );
+        endpoint
     }
 
     fn build(&self, slice: usize) -> (Topology, Vec<ProjectionEndpoint>) {
@@ -157,6 +202,9 @@ impl Program {
             let Projected { rows, endpoint } = drawn.projections.draw(&builder, ledger);
             rows.for_each(|_, _: Option<Value>| {});
             endpoints.push(endpoint);
+        }
+        if self.letters {
+            endpoints.push(self.draw_letters(&builder, &drawn));
         }
         (builder.build().unwrap(), endpoints)
     }
@@ -256,8 +304,11 @@ impl Library {
     }
 
     pub(crate) fn rests(&self, name: &str) -> bool {
-        let mut progress = self.progress(name).into_iter();
-        progress.all(|progress| progress.phase == ProjectionPhase::Resting)
+        let view = self.endpoint(name).view(self.driver.queries()).unwrap();
+        let rows = view.partitions.iter().map(|it| &it.progress.phase);
+        let groups = view.groups.iter().flat_map(|groups| &groups.partitions);
+        let mut phases = rows.chain(groups.map(|it| &it.phase));
+        phases.all(|phase| *phase == ProjectionPhase::Resting)
     }
 
     pub(crate) fn served(&self, name: &str) -> Served {
@@ -284,6 +335,40 @@ impl Library {
             .collect();
         counts.sort_by_key(ToString::to_string);
         counts
+    }
+
+    /// Returns the books by their first letters, as a rule counts them.
+    pub(crate) fn letters(&self, weight: i64) -> Served {
+        let mut letters: BTreeMap<&str, i64> = BTreeMap::new();
+        for book in self.shelves.values().flatten() {
+            *letters.entry(&book[..1]).or_default() += weight;
+        }
+        let letters = letters.into_iter();
+        let mut rows: Served = letters
+            .map(|(letter, books)| json!({"letter": letter, "books": books}))
+            .collect();
+        rows.sort_by_key(ToString::to_string);
+        rows
+    }
+
+    /// Returns the letters that were sent on since the last look.
+    pub(crate) fn sent_letters(&mut self) -> Vec<(String, Option<Letter>)> {
+        let value = serdes::optional(serdes::json::<Letter>());
+        let topic = self.driver.output_topic("letters", serdes::string(), value);
+        let records = topic.read_records(&mut self.driver).unwrap();
+        let records = records.into_iter();
+        records.map(|record| (record.key, record.value)).collect()
+    }
+
+    /// Lets the tasks work until a projection is at rest.
+    pub(crate) fn settle(&mut self, name: &str) {
+        for _ in 0..500 {
+            self.step();
+            if self.rests(name) {
+                return;
+            }
+        }
+        panic!("{name} is still at work: {:?}", self.progress(name));
     }
 
     /// Returns the rows that were sent on since the last look.

@@ -3,9 +3,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::print_stdout,
     reason = "a test fails by a panic, in helpers as well"
 )]
 
+mod grouped;
 mod library;
 mod rebuild;
 mod verify;

@@ -47,7 +47,7 @@ pub(super) fn write<T: Log>(
         None => starting,
     };
     writer.position = position.clone();
-    writer.keeps_partitions = source.partitions() == target.partitions;
+    writer.keeps_partitions = source.keeps_partitions() && source.partitions() == target.partitions;
     let mut trouble = None;
     let began = position.replayed;
     source.read(&position, &mut |partition, record, next| match writer.push(

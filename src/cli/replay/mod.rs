@@ -1,5 +1,5 @@
-//! `millstream replay`: records of a topic, or the events of an aggregate, once more: into another topic,
-//! another cluster or a file; and a file into a topic.
+//! `millstream replay`: records of a topic, the events of an aggregate, or the rows of a projection, once
+//! more: into another topic, another cluster or a file; and a file into a topic.
 //!
 //! # Position
 //! Reads across archive and topic ([`PastReader`]); writes through the log seam. Runs beside daemons.
@@ -7,6 +7,7 @@
 //! - Into a topic, exactly once: each batch is one transaction with the [position](position::Position)
 //!   that follows it. A replay that was killed goes on there, and one that has ended writes nothing more,
 //!   under the same name.
+//!   Rows of a projection are a table: of one that was killed, some may be there twice, by their keys.
 //! - What is replayed is fixed when it begins: up to the ends that partitions have then.
 //! - Key, value, headers and timestamp are the record's. The partition is, too, where source and target
 //!   have equally many; otherwise the key decides, as for a Kafka producer.
@@ -18,11 +19,13 @@
 mod file;
 mod into_topic;
 mod position;
+mod projection;
 mod source;
 
 use std::ops::ControlFlow;
 
 use self::position::{Position, Request};
+use self::projection::ProjectionSource;
 use self::source::{FileSource, Source, TopicSource};
 use super::load::{Loaded, load};
 use super::outcome::{Exit, print};
@@ -50,9 +53,13 @@ pub(super) fn replay(arguments: &Replay, topologies: &[&dyn PackagedTopology]) -
 
 fn from<S: Log>(log: &S, loaded: &Loaded, arguments: &Replay) -> Result<(), Exit> {
     let runtime = runtime()?;
-    let source: Box<dyn Source + '_> = match &arguments.from_file {
-        Some(file) => Box::new(FileSource::open(file)?),
-        None => Box::new(TopicSource::open(log, &runtime, loaded, arguments)?),
+    let source: Box<dyn Source + '_> = match (&arguments.from_file, &arguments.projection) {
+        (Some(file), _) => Box::new(FileSource::open(file)?),
+        (None, Some(name)) => {
+            let rows = ProjectionSource::open(log, &runtime, loaded, name, arguments)?;
+            Box::new(rows)
+        }
+        (None, None) => Box::new(TopicSource::open(log, &runtime, loaded, arguments)?),
     };
     let source = &*source;
     if let Some(file) = &arguments.to_file {
@@ -95,7 +102,7 @@ fn into_topic<T: Log>(
     let request = Request::of(&source.describe());
     let starting = Position::starting(source.spans()?);
     starting.check_size()?;
-    let same = source.partitions() == target.partitions;
+    let same = source.keeps_partitions() && source.partitions() == target.partitions;
     print(format_args!(
         "{} into {into} ({} partitions): {}",
         source.describe(),

@@ -21,7 +21,7 @@ use crate::log::{Isolation, Log, TopicName, TopicPartition};
 use crate::sink::{PastError, PastReader, SinkTopic, Span};
 
 /// How long a call to the archive may take.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Records in the order of their partitions' offsets.
 pub(super) trait Source {
@@ -31,7 +31,12 @@ pub(super) trait Source {
     /// Returns the number of partitions that the records were in.
     fn partitions(&self) -> i32;
 
-    /// Returns the topic that is read; `None` for a file.
+    /// Returns whether records stay in their partitions where the target has equally many.
+    fn keeps_partitions(&self) -> bool {
+        true
+    }
+
+    /// Returns the topic that is read; `None` for what is none.
     fn topic(&self) -> Option<&str>;
 
     /// Returns the entry of a [`Position`] that records of a partition move.
@@ -62,18 +67,21 @@ impl<'a, L: Log> TopicSource<'a, L> {
         loaded: &Loaded,
         arguments: &Replay,
     ) -> Result<Self, Exit> {
-        let (declared, key): (String, Option<Vec<u8>>) =
-            match (&arguments.topic, arguments.aggregate.as_deref()) {
-                (Some(topic), _) => (topic.clone(), None),
-                (None, Some([aggregate_type, id])) => (
-                    events_topic(loaded, aggregate_type)?,
-                    Some(id.clone().into_bytes()),
-                ),
-                (None, _) => {
-                    let message = "error: say what: `--topic`, `--aggregate` or `--from-file`";
-                    return Err(Exit::new(ExitCode::Usage, message));
-                }
-            };
+        let (declared, key): (String, Option<Vec<u8>>) = match (
+            &arguments.topic,
+            arguments.aggregate.as_deref(),
+        ) {
+            (Some(topic), _) => (topic.clone(), None),
+            (None, Some([aggregate_type, id])) => (
+                events_topic(loaded, aggregate_type)?,
+                Some(id.clone().into_bytes()),
+            ),
+            (None, _) => {
+                let message =
+                    "error: say what: `--topic`, `--aggregate`, `--projection` or `--from-file`";
+                return Err(Exit::new(ExitCode::Usage, message));
+            }
+        };
         let topic = find(log, loaded.config.topic_name(&declared))?;
         let mut sinks = loaded.sinks.iter().map(|configured| &configured.sink);
         let past = sinks.find_map(|sink| {

@@ -54,6 +54,7 @@ impl TestTask {
         }
         let mut env = TaskEnv {
             task,
+            partitions: PARTITIONS,
             timestamp: Rc::clone(&timestamp),
             stream_time: Rc::default(),
             indexes: BTreeMap::new(),

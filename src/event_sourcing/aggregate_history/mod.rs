@@ -19,9 +19,12 @@
 //! error by name, never left out.
 
 mod changes;
+mod grouped;
+mod groups;
 mod period;
 mod projected;
 mod reader;
+mod replayed;
 mod timeline;
 mod verify;
 
@@ -37,9 +40,12 @@ use serde_json::value::RawValue;
 pub use changes::Change;
 pub use period::{EventPeriod, EventsOfPeriod};
 pub(super) use projected::ProjectionStores;
-pub use projected::{ProjectionEndpoint, ProjectionPartition, ProjectionView};
+pub use projected::{
+    GroupsPartition, GroupsView, ProjectionEndpoint, ProjectionPartition, ProjectionView,
+};
+pub(crate) use replayed::{ReplayedRow, StoreEntries, StoresInLog};
 pub use timeline::{Difference, DifferencePoint, TimelineEntry};
-pub use verify::{Deviation, Verification};
+pub use verify::{Deviation, GroupsVerified, Verification};
 
 use self::reader::Reader;
 use super::aggregate::Aggregate;

@@ -9,17 +9,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::changes::changes;
+use super::grouped::CommittedGroups;
 use super::reader::Reader;
+use super::replayed::{ReplayedRow, StoreEntries, StoresInLog, each_event, while_serving};
 use super::verify::{Deviation, Verification, begin, compare_each, next_aggregate};
 use super::{HistoryReadError, StoreNames, failed, state_failed};
+use crate::clock::Timestamp;
 use crate::event_sourcing::aggregate::Aggregate;
 use crate::event_sourcing::decision::AggregateRecord;
 use crate::event_sourcing::projection::{
-    Projection, ProjectionControl, ProjectionPhase, ProjectionProgress, RowKey, RowValue, Rows,
-    slot,
+    GroupedProjection, Projection, ProjectionControl, ProjectionPhase, ProjectionProgress, RowKey,
+    RowValue, Rows, slot,
 };
 use crate::event_sourcing::recorded::RecordedEvent;
 use crate::format::value;
+use crate::processor::BoxError;
 use crate::query::{QueryError, QueryRegistry, ServingStore};
 use crate::serde::Serde;
 use crate::state::ReadHandle;
@@ -62,6 +66,32 @@ pub struct ProjectionPartition {
     pub lag_events: u64,
 }
 
+/// The groups of a [grouped projection](crate::event_sourcing::GroupedProjection) in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupsPartition {
+    /// The partition of the groups.
+    pub partition: i32,
+    /// The generation that serves; 0 before the first.
+    pub generation: u64,
+    /// The version of the rules that its rows are made by.
+    pub version: u32,
+    /// What goes on beside: `Publishing`, `Clearing`, or nothing.
+    pub phase: ProjectionPhase,
+}
+
+/// The groups of a grouped projection, as far as they are served here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupsView {
+    /// The partitions served here.
+    pub partitions: Vec<GroupsPartition>,
+    /// The others.
+    pub partitions_missing: Vec<i32>,
+}
+
 /// A projection, as far as it is served here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,6 +107,10 @@ pub struct ProjectionView {
     pub partitions: Vec<ProjectionPartition>,
     /// The others.
     pub partitions_missing: Vec<i32>,
+    /// Where rows are of groups: which generation of them serves. `partitions` say then how far the
+    /// aggregates' shares are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupsView>,
 }
 
 impl ProjectionEndpoint {
@@ -90,6 +124,14 @@ impl ProjectionEndpoint {
             projection,
             control,
         }))
+    }
+
+    pub(in crate::event_sourcing) fn grouped<A: Aggregate, C: RowValue, T: RowValue>(
+        of: StoreNames,
+        projection: GroupedProjection<A, C, T>,
+        control: ProjectionControl,
+    ) -> Self {
+        Self(Arc::new(CommittedGroups::new(of, projection, control)))
     }
 
     /// Returns the projection's name.
@@ -117,22 +159,9 @@ impl ProjectionEndpoint {
         queries: &QueryRegistry,
     ) -> Result<BTreeMap<i32, u64>, HistoryReadError> {
         let view = self.view(queries)?;
-        let mut asked = BTreeMap::new();
-        for ProjectionPartition {
-            partition,
-            progress,
-            ..
-        } in view.partitions
-        {
-            let generation = match progress.phase {
-                ProjectionPhase::Building { generation, .. } => generation,
-                _ => {
-                    let next = progress.generation.saturating_add(1);
-                    self.0.request(partition, next);
-                    next
-                }
-            };
-            asked.insert(partition, generation);
+        let asked = self.0.wanted(&view);
+        for (partition, generation) in &asked {
+            self.0.request(*partition, *generation);
         }
         Ok(asked)
     }
@@ -151,6 +180,23 @@ impl ProjectionEndpoint {
         self.0.verify(queries, cursor, limit)
     }
 
+    /// Returns the rows that serve, read from the log.
+    pub(crate) fn latest_rows(
+        &self,
+        log: &mut dyn StoresInLog,
+    ) -> Result<Vec<ReplayedRow>, BoxError> {
+        self.0.latest_rows(log)
+    }
+
+    /// Returns the rows that the events of before a time make, read from the log.
+    pub(crate) fn rows_anew(
+        &self,
+        log: &mut dyn StoresInLog,
+        before: Option<Timestamp>,
+    ) -> Result<Vec<ReplayedRow>, BoxError> {
+        self.0.rows_anew(log, before)
+    }
+
     /// Returns a way to the rows of the generation that serves, which differs from task to task.
     #[must_use]
     pub fn serving(&self) -> Arc<dyn ServingStore> {
@@ -159,9 +205,15 @@ impl ProjectionEndpoint {
 }
 
 /// [`ProjectionEndpoint`] without its types.
-trait ProjectionReader: ServingStore {
+pub(super) trait ProjectionReader: ServingStore {
     fn name(&self) -> &str;
     fn view(&self, queries: &QueryRegistry) -> Result<ProjectionView, HistoryReadError>;
+    /// By partition, the generation that is built or is to be.
+    fn wanted(&self, view: &ProjectionView) -> BTreeMap<i32, u64> {
+        let partitions = view.partitions.iter();
+        let next = partitions.map(|found| (found.partition, found.progress.under_way_or_next()));
+        next.collect()
+    }
     fn request(&self, partition: i32, generation: u64);
     fn verify(
         &self,
@@ -169,6 +221,14 @@ trait ProjectionReader: ServingStore {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Verification, HistoryReadError>;
+    /// The rows that serve, as changelogs have them.
+    fn latest_rows(&self, log: &mut dyn StoresInLog) -> Result<Vec<ReplayedRow>, BoxError>;
+    /// The rows that the events of before a time make.
+    fn rows_anew(
+        &self,
+        log: &mut dyn StoresInLog,
+        before: Option<Timestamp>,
+    ) -> Result<Vec<ReplayedRow>, BoxError>;
 }
 
 struct Committed<A: Aggregate, K, V> {
@@ -223,6 +283,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
             version: self.projection.version,
             partitions,
             partitions_missing: handles.missing(),
+            groups: None,
         })
     }
 
@@ -242,14 +303,79 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
             &handles,
             from,
             limit,
-            |handle, last| self.next_aggregate(handle, last),
-            |handle, id| {
+            |_, handle, last| self.next_aggregate(handle, last),
+            |_, handle, id| {
                 let mut events = 0;
                 let difference = self.compare(handle, id, &mut events)?;
                 Ok((difference, events))
             },
         )
     }
+
+    fn latest_rows(&self, log: &mut dyn StoresInLog) -> Result<Vec<ReplayedRow>, BoxError> {
+        let mut rows = Vec::new();
+        for partition in 0..log.partitions(&self.stores.progress)? {
+            let serving = |entries: &StoreEntries| {
+                let progress = progress_in(entries, &self.projection.name)?;
+                Ok((
+                    progress.generation,
+                    self.slot(progress.generation).to_owned(),
+                ))
+            };
+            let (_, found) = while_serving(log, &self.stores.progress, partition, serving)?;
+            for (key, (timestamp, value)) in found {
+                let key = K::Serde::default().deserialize(Some(&key))?;
+                rows.push(ReplayedRow {
+                    partition,
+                    key: key.text(),
+                    value,
+                    timestamp,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    fn rows_anew(
+        &self,
+        log: &mut dyn StoresInLog,
+        before: Option<Timestamp>,
+    ) -> Result<Vec<ReplayedRow>, BoxError> {
+        let mut rows = Vec::new();
+        for partition in 0..log.partitions(&self.stores.of.history)? {
+            let history = log.entries(&self.stores.of.history, partition)?;
+            let (mut made, mut times) = (RowMap::<K, V>::new(), BTreeMap::new());
+            each_event::<A>(
+                history,
+                &self.stores.of.archive,
+                before,
+                &mut |id, event| {
+                    let mut rows = Rows::new(id, &mut made);
+                    self.projection.take_in(id, event, &mut rows)?;
+                    for key in rows.into_written() {
+                        times.insert(key, event.updated_at);
+                    }
+                    Ok(())
+                },
+            )?;
+            for (key, value) in made {
+                rows.push(ReplayedRow {
+                    partition,
+                    key: key.text(),
+                    value: serde_json::to_vec(&value)?,
+                    timestamp: times.get(&key).copied().unwrap_or_default(),
+                });
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Returns a partition's progress out of its entries.
+fn progress_in(entries: &StoreEntries, name: &str) -> Result<ProjectionProgress, BoxError> {
+    let entry = entries.get(name.as_bytes());
+    let progress = entry.map(|(_, plain)| serde_json::from_slice(plain));
+    Ok(progress.transpose()?.unwrap_or_default())
 }
 
 type RowMap<K, V> = BTreeMap<K, V>;
@@ -405,20 +531,9 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Committed<A, K, V> {
             store: store.to_owned(),
             aggregate_id: id.to_owned(),
             version,
-            row: Some(self.shown(store, key)?),
+            row: Some(key.text()),
             problem,
             changes: changes(&json(by_events)?, &json(found)?),
         }))
-    }
-
-    /// Returns a row's key as queries show it.
-    fn shown(&self, store: &str, key: &K) -> Result<String, HistoryReadError> {
-        use crate::serde::TextCodec as _;
-        let bytes = self.encode(store, key)?;
-        let shown = K::Serde::default().to_json(&bytes);
-        Ok(match shown.map_err(|error| failed(store, error))? {
-            Value::String(text) => text,
-            other => other.to_string(),
-        })
     }
 }

@@ -44,6 +44,23 @@ pub struct Verification {
     pub partitions_compared: Vec<i32>,
     /// The partitions that are not served here.
     pub partitions_missing: Vec<i32>,
+    /// What has come of comparing groups; in the last look at a grouped projection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupsVerified>,
+}
+
+/// How far the groups of a grouped projection are what the shares of all aggregates add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupsVerified {
+    /// Groups that were compared.
+    pub compared: u64,
+    /// Groups that changed at every look, so that nothing is known of them.
+    pub unsettled: u64,
+    /// Why nothing was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_compared: Option<String>,
 }
 
 /// Something derived that is not what the events add up to.
@@ -53,7 +70,8 @@ pub struct Verification {
 pub struct Deviation {
     /// The store.
     pub store: String,
-    /// The aggregate.
+    /// The aggregate; empty where the row is of a group.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub aggregate_id: String,
     /// The version.
     pub version: u64,
@@ -86,8 +104,8 @@ impl<A: Aggregate> AggregateHistory<A> {
             &handles,
             from,
             limit,
-            |handle, last| next_aggregate(handle, &self.stores.history, last),
-            |handle, id| {
+            |_, handle, last| next_aggregate(handle, &self.stores.history, last),
+            |_, handle, id| {
                 let mut reader = Reader::on(handle.clone(), &self.stores, id);
                 let difference = self.compare(&mut reader, handle, id)?;
                 Ok((difference, reader.reads.events))
@@ -195,8 +213,8 @@ pub(super) fn compare_each(
     handles: &StoreHandles,
     (first, mut after): (i32, Option<String>),
     limit: usize,
-    next: impl Fn(&ReadHandle, Option<&str>) -> Result<Option<String>, HistoryReadError>,
-    compare: impl Fn(&ReadHandle, &str) -> Result<(Option<Deviation>, u64), HistoryReadError>,
+    next: impl Fn(i32, &ReadHandle, Option<&str>) -> Result<Option<String>, HistoryReadError>,
+    compare: impl Fn(i32, &ReadHandle, &str) -> Result<(Option<Deviation>, u64), HistoryReadError>,
 ) -> Result<Verification, HistoryReadError> {
     let limit = u64::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(u64::MAX);
     let mut found = Verification {
@@ -206,15 +224,16 @@ pub(super) fn compare_each(
         cursor: None,
         partitions_compared: handles.served.keys().copied().collect(),
         partitions_missing: handles.missing(),
+        groups: None,
     };
     for (partition, handle) in handles.served.range(first..) {
         let mut last = after.take().filter(|_| *partition == first);
-        while let Some(id) = next(handle, last.as_deref())? {
+        while let Some(id) = next(*partition, handle, last.as_deref())? {
             if found.aggregates >= limit || found.events >= EVENTS_MAX {
                 found.cursor = Some(format!("{partition}@{}", last.unwrap_or_default()));
                 return Ok(found);
             }
-            let (difference, events) = compare(handle, &id)?;
+            let (difference, events) = compare(*partition, handle, &id)?;
             found.aggregates += 1;
             found.events += events;
             if difference.is_some() {

@@ -23,11 +23,13 @@
 //! # Failure
 //! An event that the projection cannot be made of meets the error policy of the event's source when it is
 //! new, and stops the task by name when it comes from history.
-//! # Limits
-//! What is counted over aggregates is drawn from the changed rows, as a table: it follows a rebuild by
-//! differences, and is itself built anew by a reset only.
+//!
+//! What is counted over aggregates is a [`GroupedProjection`].
 
 mod control;
+mod grouped;
+mod part_key;
+mod past;
 mod processor;
 mod progress;
 
@@ -43,9 +45,15 @@ use ::serde::Serialize;
 use ::serde::de::DeserializeOwned;
 
 pub(crate) use control::ProjectionControl;
+pub(super) use grouped::{
+    GenerationEntry, GenerationKey, GroupedStore, Serving, Standing, Total, TotalSerde,
+};
+pub use grouped::{Grouped, GroupedProjection, Shares};
+pub use part_key::{PartKey, PartKeySerde};
 pub(super) use progress::slot;
 pub use progress::{ProjectionPhase, ProjectionProgress};
 
+use self::past::Past;
 use self::processor::ProjectionProcessor;
 use super::aggregate::Aggregate;
 use super::aggregate_history::{ProjectionEndpoint, ProjectionStores, StoreNames};
@@ -61,8 +69,8 @@ use crate::state::StoreRef;
 
 /// The key of a projection's row, which names the aggregate that the row belongs to.
 ///
-/// Implemented for `String`, one row for each aggregate under its id, and for [`HistoryKey`], any number
-/// of rows, such as one for each event.
+/// Implemented for `String`, one row for each aggregate under its id; for [`HistoryKey`], any number of
+/// rows, such as one for each event; and for [`PartKey`], rows by name.
 pub trait RowKey: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync + 'static {
     /// How the key is stored. Its bytes keep the order of aggregates' ids.
     type Serde: Serde<Self> + TextCodec + Default;
@@ -72,6 +80,9 @@ pub trait RowKey: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync + 'static {
 
     /// Returns the first and last key that rows of an aggregate can have.
     fn rows_of(aggregate_id: &str) -> RangeInclusive<Self>;
+
+    /// Returns the key as queries take it.
+    fn text(&self) -> String;
 }
 
 impl RowKey for String {
@@ -83,6 +94,10 @@ impl RowKey for String {
 
     fn rows_of(aggregate_id: &str) -> RangeInclusive<Self> {
         aggregate_id.to_owned()..=aggregate_id.to_owned()
+    }
+
+    fn text(&self) -> String {
+        self.clone()
     }
 }
 
@@ -97,7 +112,32 @@ impl RowKey for HistoryKey {
         let (first, last) = history_range(aggregate_id, 0);
         first..=last
     }
+
+    fn text(&self) -> String {
+        format!("{}@{}", self.aggregate_id, self.version)
+    }
 }
+
+impl RowKey for PartKey {
+    type Serde = PartKeySerde;
+
+    fn aggregate_id(&self) -> &str {
+        &self.aggregate_id
+    }
+
+    fn rows_of(aggregate_id: &str) -> RangeInclusive<Self> {
+        // No text is behind it: it begins with the last character there is, and is as long as any name.
+        let last = char::MAX.to_string().repeat(PART_NAME_CHARS_MAX);
+        Self::new(aggregate_id, "")..=Self::new(aggregate_id, last)
+    }
+
+    fn text(&self) -> String {
+        format!("{}@{}", self.aggregate_id, self.part)
+    }
+}
+
+/// How much of a name of a row orders it among those of its aggregate.
+const PART_NAME_CHARS_MAX: usize = 64;
 
 /// A value of a projection: JSON over HTTP and in its store.
 pub trait RowValue:
@@ -220,6 +260,11 @@ impl<'a, K: RowKey, V: RowValue> Rows<'a, K, V> {
         Ok(())
     }
 
+    /// Returns the keys that were written.
+    pub(super) fn into_written(self) -> Vec<K> {
+        self.written
+    }
+
     fn set(&mut self, key: K, value: Option<V>) -> Result<(), BoxError> {
         if key.aggregate_id() != self.aggregate_id {
             let (of, here) = (key.aggregate_id(), self.aggregate_id);
@@ -313,7 +358,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Projection<A, K, V> {
     }
 
     /// Takes an event into the rows of its aggregate.
-    pub(super) fn take_in(
+    pub(in crate::event_sourcing) fn take_in(
         &self,
         aggregate_id: &str,
         event: &RecordedEvent<A::Event, A::State>,
@@ -434,13 +479,15 @@ impl<A: Aggregate> Projections<A> {
                     ProjectionProcessor {
                         metrics: metrics.map(|metrics| metrics.projection(&projection.name)),
                         projection: projection.clone(),
-                        history,
-                        archive: archive.clone(),
-                        snapshots,
+                        past: Past {
+                            history,
+                            archive: archive.clone(),
+                            snapshots,
+                            limits,
+                        },
                         progress,
                         slots: [even, odd],
                         control: control.clone(),
-                        limits,
                         partition: setup.partition(),
                         published_to: None,
                         at_work: None,

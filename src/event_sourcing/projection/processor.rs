@@ -8,14 +8,9 @@
 use std::ops::Bound;
 
 use super::super::aggregate::Aggregate;
-use super::super::archived::{EventArchive, StoredEvent};
-use super::super::decision::{AggregateRecord, ReadEntry, replay};
-use super::super::history::{HistoryKey, history_range};
-use super::super::rebuild::SliceLimits;
-use super::super::recorded::{Occasion, RecordedEvent};
-use super::super::repository::events;
-use super::super::snapshot::Snapshot;
+use super::super::recorded::Occasion;
 use super::super::stores::RebuildPosition;
+use super::past::{Event, Past, has_passed};
 use super::progress::slot;
 use super::{
     Projection, ProjectionControl, ProjectionPhase, ProjectionProgress, RowKey, RowValue, Rows,
@@ -28,20 +23,16 @@ use crate::processor::{
 use crate::state::StoreRef;
 
 /// How often a task looks whether a rebuild is asked for.
-const WATCH: std::time::Duration = std::time::Duration::from_millis(250);
+pub(super) const WATCH: std::time::Duration = std::time::Duration::from_millis(250);
 /// Between two slices: records come in between.
-const BETWEEN_SLICES: std::time::Duration = std::time::Duration::from_millis(10);
+pub(super) const BETWEEN_SLICES: std::time::Duration = std::time::Duration::from_millis(10);
 
 pub(super) struct ProjectionProcessor<A: Aggregate, K, V> {
     pub(super) projection: Projection<A, K, V>,
-    pub(super) history: StoreRef<HistoryKey, StoredEvent>,
-    /// Where events are that have left history.
-    pub(super) archive: EventArchive,
-    pub(super) snapshots: StoreRef<HistoryKey, Vec<u8>>,
+    pub(super) past: Past,
     pub(super) progress: StoreRef<String, ProjectionProgress>,
     pub(super) slots: [StoreRef<K, V>; 2],
     pub(super) control: ProjectionControl,
-    pub(super) limits: SliceLimits,
     pub(super) metrics: Option<ProjectionMetrics>,
     pub(super) partition: i32,
     /// The last row that was compared while differences are sent on. Not durable: a task that is
@@ -52,7 +43,6 @@ pub(super) struct ProjectionProcessor<A: Aggregate, K, V> {
 }
 
 type Context<'a, K, V> = ProcessorContext<'a, K, Option<V>>;
-type Event<A> = RecordedEvent<<A as Aggregate>::Event, <A as Aggregate>::State>;
 
 /// What a slice has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,15 +72,6 @@ impl From<Build> for ProjectionPhase {
             position: build.position,
             events: build.events,
         }
-    }
-}
-
-impl Build {
-    /// Returns whether history has passed the place of an event.
-    fn has_passed(&self, aggregate_id: &str, version: u64) -> bool {
-        self.position.as_ref().is_some_and(|position| {
-            (aggregate_id, version) <= (position.aggregate_id.as_str(), position.version)
-        })
     }
 }
 
@@ -153,7 +134,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Processor<String, Event<A>, K, Option
             Vec::new()
         };
         if let Some(mut build) = building(&progress)
-            && build.has_passed(aggregate_id, event.version)
+            && has_passed(build.position.as_ref(), aggregate_id, event.version)
         {
             self.apply(build.generation, aggregate_id, event)?;
             build.events = build.events.saturating_add(1);
@@ -250,7 +231,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
             return Ok(());
         };
         let total = match progress.phase {
-            ProjectionPhase::Building { .. } => self.history.approximate_count()?,
+            ProjectionPhase::Building { .. } => self.past.history.approximate_count()?,
             _ => progress.events,
         };
         let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -281,7 +262,8 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
         progress: &mut ProjectionProgress,
     ) -> Result<Slice, BoxError> {
         let slice = match &progress.phase {
-            ProjectionPhase::Resting => return Ok(Slice::Done),
+            // Its partitions swap by themselves, and wait for nobody.
+            ProjectionPhase::Resting | ProjectionPhase::Awaiting { .. } => return Ok(Slice::Done),
             ProjectionPhase::Building {
                 generation,
                 version,
@@ -327,7 +309,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
     /// Deletes rows that a build left which was started over.
     fn empty(&self, generation: u64) -> Result<Slice, BoxError> {
         let rows = self.rows(generation);
-        let mut left = self.limits.entries;
+        let mut left = self.past.limits.entries;
         for found in rows.all() {
             if left == 0 {
                 return Ok(Slice::Full);
@@ -345,42 +327,14 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
         mut build: Build,
         progress: &mut ProjectionProgress,
     ) -> Result<Slice, BoxError> {
-        let start = match &build.position {
-            Some(position) => Bound::Excluded(HistoryKey::new(
-                position.aggregate_id.as_str(),
-                position.version,
-            )),
-            None => Bound::Unbounded,
-        };
-        let mut current = match &build.position {
-            Some(position) => self.folded(&position.aggregate_id, position.version)?,
-            None => None,
-        };
-        let slice = (start, Bound::Unbounded);
-        let slice = events(&self.history, &self.archive, slice, self.limits)?;
-        let bytes: usize = slice.iter().map(|(_, entry)| entry.event.len()).sum();
-        let is_full = slice.len() >= self.limits.entries || bytes >= self.limits.bytes;
-        let mut at = build.position.take();
-        for (key, entry) in slice {
-            let follows = at
-                .as_ref()
-                .is_some_and(|at| at.aggregate_id == key.aggregate_id);
-            let known = current.take().filter(|_| follows);
-            let read = ReadEntry::<A>::parse(&key, &entry)?;
-            let mut after = read.before(known.clone())?;
-            read.apply(&mut after);
-            let before = known.map(|known| known.state);
-            let event = RecordedEvent::of_history(read, before, &after);
-            self.apply(build.generation, &key.aggregate_id, &event)?;
-            build.events = build.events.saturating_add(1);
-            current = Some(after);
-            at = Some(RebuildPosition {
-                aggregate_id: key.aggregate_id,
-                version: key.version,
-            });
-        }
-        if is_full {
-            build.position = at;
+        let read = self
+            .past
+            .slice::<A>(build.position.as_ref(), |aggregate_id, event| {
+                self.apply(build.generation, aggregate_id, event).map(drop)
+            })?;
+        build.events = build.events.saturating_add(read.events);
+        if read.is_full {
+            build.position = read.position;
             progress.phase = build.into();
             return Ok(Slice::Full);
         }
@@ -398,39 +352,6 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
         Ok(Slice::Next)
     }
 
-    /// Returns an aggregate as it was at a version, from the nearest snapshot that reads.
-    fn folded(
-        &self,
-        aggregate_id: &str,
-        version: u64,
-    ) -> Result<Option<AggregateRecord<A::State>>, BoxError> {
-        let (first, _) = history_range(aggregate_id, 0);
-        let last = HistoryKey::new(aggregate_id, version);
-        let mut record = None;
-        for found in self.snapshots.reverse_range(first.clone()..=last.clone())? {
-            let (key, bytes) = found?;
-            record = Snapshot::decode(&bytes).and_then(|read| read.record::<A>(key.version));
-            if record.is_some() {
-                break;
-            }
-        }
-        let from = record.as_ref().map_or(
-            Bound::Included(first),
-            |record: &AggregateRecord<A::State>| {
-                Bound::Excluded(HistoryKey::new(aggregate_id, record.version))
-            },
-        );
-        let all = SliceLimits {
-            entries: usize::MAX,
-            bytes: usize::MAX,
-        };
-        let range = (from, Bound::Included(last));
-        for (key, entry) in events(&self.history, &self.archive, range, all)? {
-            record = Some(replay::<A>(record, &key, &entry)?);
-        }
-        Ok(record)
-    }
-
     /// Sends on the rows in which the new generation differs from the old one.
     fn publish(
         &mut self,
@@ -444,7 +365,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
             .take()
             .map_or(Bound::Unbounded, Bound::Excluded);
         let now = context.system_time();
-        let mut left = self.limits.entries;
+        let mut left = self.past.limits.entries;
         for found in new.range((from, Bound::Unbounded))? {
             let (key, row) = found?;
             if old.get(&key)?.as_ref() != Some(&row) {
@@ -464,7 +385,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionProcessor<A, K, V> {
         let new = self.rows(generation);
         let old = self.rows(generation + 1);
         let now = context.system_time();
-        let mut left = self.limits.entries;
+        let mut left = self.past.limits.entries;
         for found in old.all() {
             if left == 0 {
                 return Ok(Slice::Full);

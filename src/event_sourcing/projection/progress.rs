@@ -49,6 +49,12 @@ pub enum ProjectionPhase {
         /// How many events are in.
         events: u64,
     },
+    /// Of a [grouped projection](super::GroupedProjection): the next generation is complete here, and is
+    /// kept up to date beside the one that serves until it is complete everywhere.
+    Awaiting {
+        /// It.
+        generation: u64,
+    },
     /// The new generation serves; the rows in which it differs are sent on.
     Publishing,
     /// The rows of the old generation are deleted.
@@ -73,6 +79,28 @@ impl ProjectionProgress {
                 events: 0,
             },
             ..self
+        }
+    }
+
+    /// Returns the newest generation that there is, or that is being built.
+    #[must_use]
+    pub const fn newest(&self) -> u64 {
+        match self.phase {
+            ProjectionPhase::Building { generation, .. }
+            | ProjectionPhase::Awaiting { generation } => generation,
+            ProjectionPhase::Resting | ProjectionPhase::Publishing | ProjectionPhase::Clearing => {
+                self.generation
+            }
+        }
+    }
+
+    /// Returns the generation that is being built, or the one that comes next.
+    pub(in crate::event_sourcing) const fn under_way_or_next(&self) -> u64 {
+        let newest = self.newest();
+        if newest > self.generation {
+            newest
+        } else {
+            newest.saturating_add(1)
         }
     }
 

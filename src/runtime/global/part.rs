@@ -102,6 +102,7 @@ impl Part {
         }
         let mut env = TaskEnv {
             task: id,
+            partitions: 1,
             timestamp: Rc::clone(&timestamp),
             topics: BTreeMap::new(),
             backends,

@@ -190,7 +190,8 @@ fn build_chain(
     globals: &GlobalStores,
     meters: &TaskMeters,
 ) -> Result<(TaskTopology, TaskContext), Fault> {
-    let sub = sub_topology(topology, id).drawn;
+    let sub = sub_topology(topology, id);
+    let (sub, partitions) = (sub.drawn, sub.topics.tasks);
     let fault = |source| Fault::State { task: id, source };
     let timestamp = Rc::new(Cell::new(now));
     let stream_time = SharedStreamTime::default();
@@ -204,6 +205,7 @@ fn build_chain(
     }
     let mut env = TaskEnv {
         task: id,
+        partitions,
         timestamp: Rc::clone(&timestamp),
         stream_time: Rc::clone(&stream_time),
         indexes,

@@ -37,7 +37,6 @@ pub use money::{Amount, AmountInput, Currency, MoneyError};
 pub use projections::{POSTGRES, tables};
 pub use read_model::{
     AccountView, AuditEntry, Balance, MovementEntry, StatusCount, Turnover, TurnoverPart,
-    TurnoverSum,
 };
 pub use rejection::{AccountRejection, codes};
 pub use topology::{

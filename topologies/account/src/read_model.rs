@@ -4,8 +4,8 @@
 //! | --- | --- | --- | --- |
 //! | `billing.account.balances` | account | [`Balance`] | projection `account-balances`, by account |
 //! | `billing.account.movements` | account | [`MovementEntry`] | projection `account-movements`, by account and version |
-//! | `billing.account.turnover` | `<account>@<day>` | [`Turnover`] | `account-turnover`, a window for each day |
-//! | `billing.account.status-counts` | status | [`StatusCount`] | `account-status-counts`, by status |
+//! | `billing.account.turnover` | `<account>@<day>` | [`Turnover`] | projection `account-turnover`, by account and day |
+//! | `billing.account.status-counts` | status | [`StatusCount`] | projection `account-status-counts`, by status |
 //! | `billing.account.audit` | account | [`AuditEntry`] | projection `account-audit`, by account and version |
 
 use millstream::event_sourcing::{
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::events::{AccountEvent, ChangeType, Status};
-use crate::money::{Amount, Currency};
+use crate::money::{Amount, Currency, MoneyError};
 
 /// An event of an account with the state around it.
 pub(crate) type AccountRecorded = RecordedEvent<AccountEvent, Account>;
@@ -119,45 +119,6 @@ impl MovementEntry {
     }
 }
 
-/// What moved on an account in a day: a value of the store `account-turnover`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TurnoverSum {
-    /// In what.
-    pub currency: Option<Currency>,
-    /// What came; null when the sum has more digits than can be kept exactly.
-    pub credits: Option<Amount>,
-    /// What went; positive, or null as above.
-    pub debits: Option<Amount>,
-    /// How often money came or went.
-    pub movements: u64,
-}
-
-impl TurnoverSum {
-    /// Returns the sum of nothing.
-    #[must_use]
-    pub fn nothing() -> Self {
-        Self {
-            credits: Some(Amount::ZERO),
-            debits: Some(Amount::ZERO),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a movement.
-    #[must_use]
-    pub fn plus(mut self, movement: &TurnoverPart) -> Self {
-        let side = match movement.change_type {
-            ChangeType::Credit => &mut self.credits,
-            ChangeType::Debit => &mut self.debits,
-        };
-        *side = side.and_then(|sum| sum.plus(movement.amount).ok());
-        self.currency = Some(movement.currency);
-        self.movements = self.movements.saturating_add(1);
-        self
-    }
-}
-
 /// What an event adds to a day's turnover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -208,43 +169,74 @@ pub struct Turnover {
 }
 
 impl Turnover {
-    /// Returns the row of a day that begins at `start`.
+    /// Returns the row of a day that begins at `start`, and on which nothing has moved.
     ///
     /// # Errors
     /// [`TimeError::Range`] when the day is off the calendar.
-    pub fn of(account_id: &str, start: i64, sum: &TurnoverSum) -> Result<Self, TimeError> {
-        let text = |amount: Option<Amount>| amount.map(|amount| written(amount, sum.currency));
-        let net = sum.credits.zip(sum.debits);
-        let net = net.and_then(|(credits, debits)| credits.minus(debits).ok());
+    pub fn of_nothing(account_id: &str, start: i64) -> Result<Self, TimeError> {
+        let zero = || Some(Amount::ZERO.to_string());
         Ok(Self {
             account_id: account_id.to_owned(),
             day: format_timestamp(start)?.chars().take(DAY_TEXT).collect(),
-            currency: sum.currency,
-            credits: text(sum.credits),
-            debits: text(sum.debits),
-            net: text(net),
-            movements: sum.movements,
+            currency: None,
+            credits: zero(),
+            debits: zero(),
+            net: zero(),
+            movements: 0,
         })
     }
 
-    /// Returns the record's key.
-    #[must_use]
-    pub fn key(&self) -> String {
-        format!("{}@{}", self.account_id, self.day)
+    /// Adds a movement.
+    ///
+    /// # Errors
+    /// When the row's own amounts do not read.
+    pub fn plus(mut self, movement: &TurnoverPart) -> Result<Self, MoneyError> {
+        let read = |text: Option<String>| text.map(|text| text.parse::<Amount>()).transpose();
+        let (mut credits, mut debits) = (read(self.credits)?, read(self.debits)?);
+        let side = match movement.change_type {
+            ChangeType::Credit => &mut credits,
+            ChangeType::Debit => &mut debits,
+        };
+        *side = side.and_then(|sum| sum.plus(movement.amount).ok());
+        let net = credits.zip(debits);
+        let net = net.and_then(|(credits, debits)| credits.minus(debits).ok());
+        let text =
+            |amount: Option<Amount>| amount.map(|amount| amount.written_in(movement.currency));
+        (self.credits, self.debits, self.net) = (text(credits), text(debits), text(net));
+        self.currency = Some(movement.currency);
+        self.movements = self.movements.saturating_add(1);
+        Ok(self)
     }
+}
+
+/// Returns the key of a day's record.
+#[must_use]
+pub(crate) fn turnover_key(account_id: &str, day: &str) -> String {
+    format!("{account_id}@{day}")
 }
 
 /// The length of `2025-12-09`.
 const DAY_TEXT: usize = 10;
 
 /// A value of `billing.account.status-counts`, keyed by the status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusCount {
     /// The status, as on the wire.
     pub status: String,
     /// How many accounts have it.
     pub accounts: i64,
+}
+
+impl StatusCount {
+    /// Counts accounts more, or fewer.
+    #[must_use]
+    pub fn plus(self, status: &str, accounts: i64) -> Self {
+        Self {
+            status: status.to_owned(),
+            accounts: self.accounts.saturating_add(accounts),
+        }
+    }
 }
 
 /// An account at one version, as the audit log shows it.

@@ -1,35 +1,32 @@
 //! Draws the read models from the events of all accounts.
 //!
 //! # Invariants
-//! - Balances, movements and audit log are [projections](millstream::event_sourcing::Projections): they can
-//!   be built anew while they serve. Rows of events are keyed by account and version, so that whoever has
-//!   read a row before recognises it.
-//! - Turnover and counts are made of [`Drawn::events`](millstream::event_sourcing::Drawn) in derived stores:
-//!   a reset deletes them, and the rebuild brings every event exactly once.
+//! - All of them are [projections](millstream::event_sourcing::Projections): they can be built anew while
+//!   they serve. Rows of events are keyed by account and version, so that whoever has read a row before
+//!   recognises it.
 //! - A removed account has no balance and no movements, and counts in no status. What it did stays: in the
 //!   audit log, and in the turnover of its days.
-//! - A rebuild brings events account by account, so that windows see times out of order: the grace period
-//!   says how far back turnover is right after a reset, as it says how late an event may be.
+//! - The windows of turnover are days of one account, and closed by its time alone: a rebuild, which brings
+//!   events account by account, comes to the same sums.
 
 use std::time::Duration;
 
 use millstream::event_sourcing::{
-    Drawn, HistoryKey, Projected, Projection, ProjectionEndpoint, Projections, compacted_topic,
-    expiring_topic,
+    Drawn, Grouped, GroupedProjection, HistoryKey, PartKey, Projected, Projection,
+    ProjectionEndpoint, Projections, Rows, Shares, compacted_topic, expiring_topic,
 };
 use millstream::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::account::Account;
-use crate::events::Status;
 use crate::read_model::{
     AccountRecorded, AuditEntry, Balance, MovementEntry, StatusCount, Turnover, TurnoverPart,
-    TurnoverSum,
+    turnover_key,
 };
 use crate::topology::{AUDIT, BALANCES, MOVEMENTS, STATUS_COUNTS, TURNOVER};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How long the audit log's topic keeps its records; its store keeps them for good.
 const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -39,22 +36,24 @@ pub(crate) const BALANCES_VIEW: &str = "account-balances";
 pub(crate) const MOVEMENTS_VIEW: &str = "account-movements";
 /// The projection of the audit log.
 pub(crate) const AUDIT_VIEW: &str = "account-audit";
+/// The projection of turnover per account and day.
+pub(crate) const TURNOVER_VIEW: &str = "account-turnover";
+/// The projection of counts per status.
+pub(crate) const STATUS_COUNTS_VIEW: &str = "account-status-counts";
 
-type Events = KStream<String, AccountRecorded>;
-
-/// Draws all read models; returns those that can be built anew while they serve.
+/// Draws all read models.
 pub(crate) fn draw(
     builder: &StreamsBuilder,
     accounts: &Drawn<Account>,
     turnover_grace: Duration,
-) -> [ProjectionEndpoint; 3] {
-    turnover(builder, &accounts.events, turnover_grace);
-    status_counts(builder, &accounts.events);
+) -> [ProjectionEndpoint; 5] {
     let projections = &accounts.projections;
     [
         balances(builder, projections),
         movements(builder, projections),
         audit(builder, projections),
+        turnover(builder, projections, turnover_grace),
+        status_counts(builder, projections),
     ]
 }
 
@@ -118,67 +117,70 @@ where
     endpoint
 }
 
-fn turnover(builder: &StreamsBuilder, events: &Events, grace: Duration) {
+/// What moved on an account in a day. A day is closed by the account's own time, so that it is the same in
+/// a rebuild, whatever the order of accounts.
+fn turnover(
+    builder: &StreamsBuilder,
+    projections: &Projections<Account>,
+    grace: Duration,
+) -> ProjectionEndpoint {
     builder.declare_topic(TURNOVER, compacted_topic());
-    events
-        .flat_map_values(|event| TurnoverPart::of(&event.event))
-        .group_by_key(Grouped::with(
-            "account-turnover-parts",
-            serdes::string(),
-            serdes::json(),
-        ))
-        .windowed_by(TimeWindows::of_size_and_grace(DAY, grace))
-        .aggregate(
-            TurnoverSum::nothing,
-            |_, part: TurnoverPart, sum| sum.plus(&part),
-            Materialized::as_store("account-turnover", serdes::string(), serdes::json())
-                .with_retention(DAY + grace),
-        )
-        .to_stream()
-        .try_flat_map(|Windowed { key, window }, sum| {
-            let turnover = sum.map(|sum| Turnover::of(&key, window.start(), &sum));
-            let turnover = turnover.transpose()?;
-            Ok(turnover.map(|turnover| (turnover.key(), turnover)))
-        })
+    let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let turnover = Projection::new(
+        TURNOVER_VIEW,
+        move |account_id, event: &AccountRecorded, rows: &mut Rows<'_, PartKey, Turnover>| {
+            let Some(part) = TurnoverPart::of(&event.event) else {
+                return Ok(());
+            };
+            let start = event.timestamp - event.timestamp.rem_euclid(DAY_MS);
+            if start.saturating_add(DAY_MS).saturating_add(grace_ms) <= event.updated_at {
+                return Ok(());
+            }
+            let nothing = Turnover::of_nothing(account_id, start)?;
+            let key = PartKey::new(account_id, nothing.day.as_str());
+            let day = rows.get(&key)?.unwrap_or(nothing);
+            rows.put(key, day.plus(&part)?)
+        },
+    )
+    // Its grace is one of its rules: with another one, turnover is built anew.
+    .version(u32::try_from(grace.as_secs()).unwrap_or(u32::MAX))
+    .keep_tombstoned();
+    let Projected { rows, endpoint } = projections.draw(builder, turnover);
+    rows.map(|PartKey { aggregate_id, part }, day| (turnover_key(&aggregate_id, &part), day))
         .named("account-turnover-rows")
         .to(
             TURNOVER,
-            Produced::with(serdes::string(), serdes::json::<Turnover>()),
+            Produced::with(
+                serdes::string(),
+                serdes::optional(serdes::json::<Turnover>()),
+            ),
         );
+    endpoint
 }
 
-/// A table of the accounts' statuses, counted by status: an account that changes it is taken from one
-/// count and added to another; one that is removed is taken from its last.
-fn status_counts(builder: &StreamsBuilder, events: &Events) {
+/// The accounts of each status: one that changes it is taken from one count and added to another.
+fn status_counts(
+    builder: &StreamsBuilder,
+    projections: &Projections<Account>,
+) -> ProjectionEndpoint {
     builder.declare_topic(STATUS_COUNTS, compacted_topic());
-    events
-        .flat_map_values(|event| {
-            let before = event.before.as_ref().map(|before| before.status);
-            let after = (!event.tombstoned).then_some(event.after.status);
-            (before != after).then_some(after)
-        })
-        .to_table(Materialized::as_store(
-            "account-statuses",
+    let counts = GroupedProjection::new(
+        STATUS_COUNTS_VIEW,
+        |_, event: &AccountRecorded, shares: &mut Shares<i64>| {
+            shares.only(event.after.status.as_str(), 1);
+            Ok(())
+        },
+        StatusCount::default,
+        |status, accounts, count| count.plus(status, accounts),
+        |status, accounts, count| count.plus(status, -accounts),
+    );
+    let Grouped { rows, endpoint } = projections.draw_grouped(builder, counts);
+    rows.to(
+        STATUS_COUNTS,
+        Produced::with(
             serdes::string(),
-            serdes::json::<Status>(),
-        ))
-        .group_by(
-            |account_id, status| (status.as_str().to_owned(), account_id.clone()),
-            Grouped::with("account-by-status", serdes::string(), serdes::string()),
-        )
-        .count(Materialized::as_store(
-            "account-status-counts",
-            serdes::string(),
-            serdes::i64(),
-        ))
-        .to_stream()
-        .flat_map(|status, accounts| {
-            let accounts = accounts?;
-            Some((status.clone(), StatusCount { status, accounts }))
-        })
-        .named("account-status-count-rows")
-        .to(
-            STATUS_COUNTS,
-            Produced::with(serdes::string(), serdes::json::<StatusCount>()),
-        );
+            serdes::optional(serdes::json::<StatusCount>()),
+        ),
+    );
+    endpoint
 }

@@ -163,8 +163,9 @@ fn written(billing: &mut Billing) -> Vec<Value> {
         AUDIT,
     ] {
         let key = serdes::string();
-        let output = billing.driver.output_topic(topic, key, serdes::json());
-        let mut found: Vec<Record<String, Value>> =
+        let value = serdes::optional(serdes::json());
+        let output = billing.driver.output_topic(topic, key, value);
+        let mut found: Vec<Record<String, Option<Value>>> =
             output.read_records(&mut billing.driver).unwrap();
         // Among keys there is no order.
         found.sort_by(|a, b| a.key.cmp(&b.key));

@@ -44,9 +44,7 @@ pub use publish::{FLIGHT_LEG_UPDATED, FlightLegUpdated, Output};
 pub use read_models::analytics::{CarrierFigures, Contribution, StatusCount, Totals, carrier_hour};
 pub use read_models::audit::{AuditEntry, audit_key};
 pub use read_models::dashboard::{Board, DashboardRow};
-pub use read_models::stands::{
-    Cause, Conflict, Occupation, Placement, StandOccupancy, StandView, placement,
-};
+pub use read_models::stands::{Cause, Conflict, Occupation, Placement, StandOccupancy, StandView};
 pub use references::{Aircraft, Airline, Airport, Gap, GapCode, References, Stand};
 pub use rejection::{LegRejection, codes};
 pub use topology::{

@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use millstream::config::{DurationValue, Parameters};
 use millstream::event_sourcing::{
-    CommandMemory, DrawnSteps, EventSourced, HistoryKey, Message, Occasion, Projected, Projection,
-    ProjectionEndpoint, Projections, Step, compacted_topic, expiring_topic,
+    CommandMemory, DrawnSteps, EventSourced, Grouped, GroupedProjection, HistoryKey, Message,
+    Occasion, PartKey, Projected, Projection, ProjectionEndpoint, Projections, Rows, Shares, Step,
+    compacted_topic, expiring_topic,
 };
 use millstream::packaged::{BuildEnv, BuildError, Feed, Packaged, PackagedTopology, ReadModel};
 use millstream::prelude::*;
@@ -127,7 +128,6 @@ impl PackagedTopology for FlightLegTopology {
 }
 
 type Steps = KStream<String, Step<FlightLeg>>;
-type Documents = KTable<String, Document>;
 
 impl FlightLegTopology {
     /// Draws the topology with these settings.
@@ -150,19 +150,22 @@ impl FlightLegTopology {
         let messages = enriched(&builder, &messages(&builder));
         let DrawnSteps { steps, projections } = legs.draw_on_all(&builder, &messages);
         publish(&builder, &steps, output);
-        stands(&builder, &steps, before_departure);
-        let audit = audit(&builder, &projections);
-        let (documents, queried) = documents(&builder, &projections);
-        dashboard(&builder, &documents);
-        status_counts(&builder, &documents);
-        carriers(&builder, &documents);
-        carrier_hours(&builder, &documents);
+        let read_from_history = [
+            documents(&builder, &projections),
+            audit(&builder, &projections),
+            dashboard(&builder, &projections),
+            status_counts(&builder, &projections),
+            carriers(&builder, &projections),
+            carrier_hours(&builder, &projections),
+            stands(&builder, &projections, before_departure),
+        ];
         let packaged = Packaged::new(builder.build()?)
             .with_aggregate(endpoint)
-            .with_projection(queried)
-            .with_projection(audit)
             .with_sink(projections::postgres())
             .with_sink(ArchiveSink::declare(ARCHIVE, &[OUTPUT]));
+        let packaged = read_from_history
+            .into_iter()
+            .fold(packaged, Packaged::with_projection);
         Ok(read_models()
             .into_iter()
             .fold(packaged, Packaged::with_read_model))
@@ -347,16 +350,16 @@ fn audit(builder: &StreamsBuilder, projections: &Projections<FlightLeg>) -> Proj
     endpoint
 }
 
-/// The documents, and a table of them for what is counted over legs.
-fn documents(
-    builder: &StreamsBuilder,
-    projections: &Projections<FlightLeg>,
-) -> (Documents, ProjectionEndpoint) {
+/// Returns whether an event is one that nobody sees the leg after: another of the same message follows.
+fn is_passed_over(event: &LegRecorded) -> bool {
+    matches!(event.occasion, Occasion::Decided { last: false })
+}
+
+fn documents(builder: &StreamsBuilder, projections: &Projections<FlightLeg>) -> ProjectionEndpoint {
     let documents = Projection::new(
         "flight-leg-documents",
         |flight_id, event: &LegRecorded, rows| {
-            // The row is of the last event: those of a message before it would be seen by nobody.
-            if matches!(event.occasion, Occasion::Decided { last: false }) {
+            if is_passed_over(event) {
                 return Ok(());
             }
             match Document::of(flight_id, &event.record()) {
@@ -366,14 +369,8 @@ fn documents(
         },
     );
     let Projected { rows, endpoint } = projections.draw(builder, documents);
-    // Of the name that it had before documents were a projection: what is counted by it goes on.
-    let documents = rows.to_table(Materialized::as_store(
-        "flight-leg-documents",
-        serdes::string(),
-        serdes::json::<Document>(),
-    ));
-    compacted(builder, DOCUMENTS, &documents.to_stream());
-    (documents, endpoint)
+    compacted(builder, DOCUMENTS, &rows);
+    endpoint
 }
 
 /// Writes a read model to its compacted topic.
@@ -388,98 +385,124 @@ where
     );
 }
 
-fn dashboard(builder: &StreamsBuilder, documents: &Documents) {
-    let name = "flight-leg-dashboard";
-    let row = serdes::json::<DashboardRow>;
-    let rows = documents
-        .to_stream()
-        .flat_map(|_, document| {
-            let rows = document.as_ref().map(DashboardRow::of);
-            let rows = rows.into_iter().flatten();
-            rows.map(|row| (row.key(), row)).collect::<Vec<_>>()
-        })
-        .repartition(Repartitioned::with(name, serdes::string(), row()))
-        .to_table(Materialized::as_store(name, serdes::string(), row()));
-    compacted(builder, DASHBOARD, &rows.to_stream());
+fn dashboard(builder: &StreamsBuilder, projections: &Projections<FlightLeg>) -> ProjectionEndpoint {
+    let dashboard = Projection::new(
+        "flight-leg-dashboard",
+        |flight_id, event: &LegRecorded, rows: &mut Rows<'_, PartKey, DashboardRow>| {
+            if is_passed_over(event) {
+                return Ok(());
+            }
+            let document = Document::of(flight_id, &event.record());
+            for row in document
+                .as_ref()
+                .map(DashboardRow::of)
+                .into_iter()
+                .flatten()
+            {
+                rows.put(PartKey::new(flight_id, row.board.as_str()), row)?;
+            }
+            Ok(())
+        },
+    );
+    let Projected { rows, endpoint } = projections.draw(builder, dashboard);
+    let rows = rows.flat_map(|PartKey { aggregate_id, part }, row| {
+        Some((DashboardRow::key_of(&aggregate_id, &part)?, row))
+    });
+    compacted(builder, DASHBOARD, &rows);
+    endpoint
 }
 
-fn status_counts(builder: &StreamsBuilder, documents: &Documents) {
-    let counts = documents
-        .group_by(
-            |_, document| (document.status.as_str().to_owned(), 1),
-            Grouped::with("flight-leg-by-status", serdes::string(), serdes::i64()),
-        )
-        .aggregate(
-            StatusCount::default,
-            |status, flights, count| count.plus(status, flights),
-            |status, flights, count| count.plus(status, -flights),
-            Materialized::as_store("flight-leg-status-counts", serdes::string(), serdes::json()),
-        );
-    compacted(builder, STATUS_COUNTS, &counts.to_stream());
+fn status_counts(
+    builder: &StreamsBuilder,
+    projections: &Projections<FlightLeg>,
+) -> ProjectionEndpoint {
+    let counts = GroupedProjection::new(
+        "flight-leg-status-counts",
+        |flight_id, event: &LegRecorded, shares: &mut Shares<i64>| {
+            if is_passed_over(event) {
+                return Ok(());
+            }
+            match Document::of(flight_id, &event.record()) {
+                Some(document) => shares.only(document.status.as_str(), 1),
+                None => shares.clear(),
+            }
+            Ok(())
+        },
+        StatusCount::default,
+        |status, flights, count| count.plus(status, flights),
+        |status, flights, count| count.plus(status, -flights),
+    );
+    let Grouped { rows, endpoint } = projections.draw_grouped(builder, counts);
+    compacted(builder, STATUS_COUNTS, &rows);
+    endpoint
 }
 
-/// Draws figures by a key that tells carrier and perhaps hour; `name` is the store's.
+/// Draws figures by a key that tells carrier and perhaps hour; `name` is the projection's.
 fn figures(
     builder: &StreamsBuilder,
-    documents: &Documents,
-    (grouping, name, topic): (&str, &str, &str),
+    projections: &Projections<FlightLeg>,
+    (name, topic): (&str, &str),
     key: impl Fn(&Document) -> String + Send + Sync + 'static,
-) {
-    let figures = documents
-        .group_by(
-            move |_, document| (key(&document), Contribution::of(&document)),
-            Grouped::with(grouping, serdes::string(), serdes::json::<Contribution>()),
-        )
-        .aggregate(
-            CarrierFigures::default,
-            |key, leg, figures| CarrierFigures::of(key, figures.totals.with(leg)),
-            |key, leg, figures| CarrierFigures::of(key, figures.totals.without(leg)),
-            Materialized::as_store(name, serdes::string(), serdes::json()),
-        );
-    compacted(builder, topic, &figures.to_stream());
-}
-
-fn carriers(builder: &StreamsBuilder, documents: &Documents) {
-    let names = ("flight-leg-by-carrier", "flight-leg-carriers", CARRIERS);
-    figures(builder, documents, names, |document| {
-        document.airline.clone()
-    });
-}
-
-fn carrier_hours(builder: &StreamsBuilder, documents: &Documents) {
-    let names = (
-        "flight-leg-by-carrier-hour",
-        "flight-leg-carrier-hours",
-        CARRIER_HOURS,
+) -> ProjectionEndpoint {
+    let figures = GroupedProjection::new(
+        name,
+        move |flight_id, event: &LegRecorded, shares: &mut Shares<Contribution>| {
+            if is_passed_over(event) {
+                return Ok(());
+            }
+            match Document::of(flight_id, &event.record()) {
+                Some(document) => shares.only(key(&document), Contribution::of(&document)),
+                None => shares.clear(),
+            }
+            Ok(())
+        },
+        CarrierFigures::default,
+        |key, leg, figures| CarrierFigures::of(key, figures.totals.with(leg)),
+        |key, leg, figures| CarrierFigures::of(key, figures.totals.without(leg)),
     );
-    figures(builder, documents, names, carrier_hour);
+    let Grouped { rows, endpoint } = projections.draw_grouped(builder, figures);
+    compacted(builder, topic, &rows);
+    endpoint
 }
 
-fn stands(builder: &StreamsBuilder, steps: &Steps, before_departure: Duration) {
-    let placements = steps
-        .try_map_values_with_key(move |flight_id, step| {
-            placement(flight_id, &step, before_departure)
-        })
-        .flat_map_values(|placement| placement)
-        .to_table(Materialized::as_store(
-            "flight-leg-placements",
-            serdes::string(),
-            serdes::json::<Placement>(),
-        ));
-    let views = placements
-        .group_by(
-            |_, placement| (placement.stand, placement.occupation),
-            Grouped::with(
-                "flight-leg-by-stand",
-                serdes::string(),
-                serdes::json::<Occupation>(),
-            ),
-        )
-        .aggregate(
-            StandOccupancy::default,
-            |stand, leg, occupancy| StandOccupancy::of(stand, occupancy.view.with(leg)),
-            |stand, leg, occupancy| StandOccupancy::of(stand, occupancy.view.without(&leg)),
-            Materialized::as_store("flight-leg-stands", serdes::string(), serdes::json()),
-        );
-    compacted(builder, STAND_OCCUPANCY, &views.to_stream());
+fn carriers(builder: &StreamsBuilder, projections: &Projections<FlightLeg>) -> ProjectionEndpoint {
+    let names = ("flight-leg-carriers", CARRIERS);
+    figures(builder, projections, names, |document| {
+        document.airline.clone()
+    })
+}
+
+fn carrier_hours(
+    builder: &StreamsBuilder,
+    projections: &Projections<FlightLeg>,
+) -> ProjectionEndpoint {
+    let names = ("flight-leg-carrier-hours", CARRIER_HOURS);
+    figures(builder, projections, names, carrier_hour)
+}
+
+fn stands(
+    builder: &StreamsBuilder,
+    projections: &Projections<FlightLeg>,
+    before_departure: Duration,
+) -> ProjectionEndpoint {
+    let stands = GroupedProjection::new(
+        "flight-leg-stands",
+        move |flight_id, event: &LegRecorded, shares: &mut Shares<Occupation>| {
+            if let Some(placement) = placement(flight_id, event, before_departure)? {
+                shares.clear();
+                if let Some(Placement { stand, occupation }) = placement {
+                    shares.set(stand, occupation);
+                }
+            }
+            Ok(())
+        },
+        StandOccupancy::default,
+        |stand, leg, occupancy| StandOccupancy::of(stand, occupancy.view.with(leg)),
+        |stand, leg, occupancy| StandOccupancy::of(stand, occupancy.view.without(&leg)),
+    )
+    // How long a stand is held is one of its rules: with another time, stands are built anew.
+    .version(u32::try_from(before_departure.as_secs()).unwrap_or(u32::MAX));
+    let Grouped { rows, endpoint } = projections.draw_grouped(builder, stands);
+    compacted(builder, STAND_OCCUPANCY, &rows);
+    endpoint
 }

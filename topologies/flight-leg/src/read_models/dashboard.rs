@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 use crate::events::Status;
+use crate::flight_id::FlightId;
 use crate::instant::Instant;
 
 /// Which board a row is on.
@@ -14,6 +15,17 @@ pub enum Board {
     Departures,
     /// At the airport of arrival.
     Arrivals,
+}
+
+impl Board {
+    /// Returns the board's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Departures => "departures",
+            Self::Arrivals => "arrivals",
+        }
+    }
 }
 
 /// A value of `aodb-dashboard`, keyed by `<airport>@<board>@<leg>`.
@@ -51,14 +63,16 @@ pub struct DashboardRow {
 }
 
 impl DashboardRow {
-    /// Returns the row's key.
+    /// Returns the key of a leg's record, by the name of the board; `None` for names of other things.
     #[must_use]
-    pub fn key(&self) -> String {
-        let board = match self.board {
-            Board::Departures => "departures",
-            Board::Arrivals => "arrivals",
-        };
-        format!("{}@{board}@{}", self.airport, self.flight_id)
+    pub fn key_of(flight_id: &str, board: &str) -> Option<String> {
+        let id = FlightId::parse(flight_id)?;
+        let boards = [
+            (Board::Departures, id.origin),
+            (Board::Arrivals, id.destination),
+        ];
+        let (_, airport) = boards.into_iter().find(|(of, _)| of.as_str() == board)?;
+        Some(format!("{airport}@{board}@{flight_id}"))
     }
 
     /// Returns the rows of a leg: one at each end.

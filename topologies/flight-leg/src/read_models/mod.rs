@@ -4,7 +4,7 @@
 //! # Invariants
 //! - All of them are functions of history, whatever the order in which legs come: after a reset they are
 //!   what they were.
-//! - What counts over legs is a table's aggregation: a leg that changes is taken out of where it counted
+//! - What counts over legs is a grouped projection: a leg that changes is taken out of where it counted
 //!   and added where it counts now. A window that was closed by stream time could not take a correction
 //!   back, and a rebuild brings the legs in another order than their hours.
 

@@ -13,14 +13,13 @@
 
 use std::time::Duration;
 
-use millstream::event_sourcing::{Envelope, Event, Metadata, Step};
+use millstream::event_sourcing::Event;
 use millstream::prelude::BoxError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::audit::LegRecorded;
 use crate::document::Document;
 use crate::events::{FlightLegEvent, Status};
-use crate::flight_leg::FlightLeg;
 use crate::instant::Instant;
 
 /// How many occupations of a stand are kept, the latest: a month of a busy stand. See the module's limits.
@@ -121,29 +120,21 @@ pub struct Placement {
     pub occupation: Occupation,
 }
 
-/// Returns what a step means for the leg's stand: nothing (outer `None`), or where the leg stands from
+/// Returns what an event means for the leg's stand: nothing (outer `None`), or where the leg stands from
 /// then on, which may be nowhere.
 ///
 /// # Errors
-/// An event that this build cannot read.
-pub fn placement(
+/// A time off the calendar.
+pub(crate) fn placement(
     flight_id: &str,
-    step: &Step<FlightLeg>,
+    event: &LegRecorded,
     before_departure: Duration,
 ) -> Result<Option<Option<Placement>>, BoxError> {
-    let mut cause = None;
-    for event in &step.events {
-        let envelope = Envelope::parse(&event.value)?;
-        let read =
-            FlightLegEvent::read(&envelope.event_type, envelope.schema_version, envelope.data)?;
-        if moves(&read) {
-            cause = Some(cause_of(&envelope)?);
-        }
-    }
-    let Some(cause) = cause else {
+    if !moves(&event.event) {
         return Ok(None);
-    };
-    let document = Document::of(flight_id, &step.after);
+    }
+    let cause = cause_of(event)?;
+    let document = Document::of(flight_id, &event.record());
     Ok(Some(document.and_then(|document| {
         place(&document, cause, before_departure)
     })))
@@ -166,19 +157,15 @@ fn moves(event: &FlightLegEvent) -> bool {
     }
 }
 
-fn cause_of(envelope: &Envelope<'_>) -> Result<Cause, BoxError> {
-    let metadata = envelope.metadata.map(|raw| serde_json::from_str(raw.get()));
-    let metadata: Metadata = metadata.transpose()?.unwrap_or_default();
+fn cause_of(event: &LegRecorded) -> Result<Cause, BoxError> {
     let text = |field: &str| {
-        metadata
-            .get(field)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
+        let said = event.metadata.as_ref()?.get(field)?;
+        said.as_str().map(str::to_owned)
     };
     Ok(Cause {
-        timestamp: Instant::from_millis(envelope.timestamp).ok_or("a time off the calendar")?,
-        event_id: envelope.event_id.to_string(),
-        event_type: envelope.event_type.to_string(),
+        timestamp: Instant::from_millis(event.timestamp).ok_or("a time off the calendar")?,
+        event_id: event.event_id.clone(),
+        event_type: event.event.event_type().to_owned(),
         actor_id: text("actorId"),
         reason: text("reason"),
     })

@@ -16,8 +16,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use millstream::event_sourcing::ProjectionEndpoint;
 use millstream::packaged::{Feed, FeedRequest, FeedTimes};
 use millstream::prelude::*;
+use millstream::query::PageLimits;
 use millstream::testing::TopologyTestDriver;
 use millstream_flight_leg::{FlightLegParameters, FlightLegTopology, Flights, INPUT};
 use serde_json::Value;
@@ -34,6 +36,7 @@ pub(crate) fn january() -> PathBuf {
 
 pub(crate) struct Airport {
     pub(crate) driver: TopologyTestDriver,
+    pub(crate) projections: Vec<ProjectionEndpoint>,
 }
 
 impl Airport {
@@ -45,7 +48,10 @@ impl Airport {
             .records_per_transaction(1_000)
             .build(packaged.topology)
             .unwrap();
-        Self { driver }
+        Self {
+            driver,
+            projections: packaged.projections,
+        }
     }
 
     /// Feeds a file as it is, and calls `after` now and then.
@@ -84,6 +90,23 @@ impl Airport {
             .store_entries(name, &serdes::string(), &json)
             .unwrap();
         entries.into_iter().collect()
+    }
+
+    pub(crate) fn projection(&self, name: &str) -> &ProjectionEndpoint {
+        let mut projections = self.projections.iter();
+        projections.find(|it| it.name() == name).unwrap()
+    }
+
+    /// Returns the rows of a projection that are served.
+    pub(crate) fn served(&self, name: &str) -> Vec<Value> {
+        let limits = PageLimits {
+            values: usize::MAX,
+            entries: usize::MAX,
+        };
+        let serving = self.projection(name).serving();
+        let queries = self.driver.queries();
+        let page = queries.page_serving(&*serving, None, limits, |_| true);
+        page.unwrap().values
     }
 
     pub(crate) fn take(&mut self, topic: &str) -> Vec<Record<String, Value>> {
