@@ -136,20 +136,18 @@ fn assert_gone(daemon: &Daemon, removed: &Value) {
         (&end["actorId"], &end["reason"]),
         (&json!("clerk"), &json!("test"))
     );
-    let counts = |status: &str| {
-        until("the counts have followed", || {
-            let count = daemon.get(&format!("/stores/account-status-counts/{status}"));
-            (count.status == 200).then(|| count.body["value"].clone())
-        })
-    };
     until("the removed account counts no more", || {
-        (counts("CLOSED") == json!(0) && counts("ACTIVE") == json!(1)).then_some(())
+        let counts = daemon.get("/status-counts");
+        let expected = json!([{"status": "ACTIVE", "accounts": 1}]);
+        (counts.body["items"] == expected).then_some(())
     });
     for path in [
         "/verify/Account",
         "/projections/account-balances/verify",
         "/projections/account-movements/verify",
         "/projections/account-audit/verify",
+        "/projections/account-turnover/verify",
+        "/projections/account-status-counts/verify",
     ] {
         assert_eq!(ok(daemon, path).get("difference"), None, "{path}");
     }

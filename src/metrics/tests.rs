@@ -17,6 +17,7 @@ fn everything(metrics: &Metrics) {
     task.sink("balances").records.inc();
     task.store("accounts").restored_records.inc();
     task.event_sourcing("Account").appended.inc();
+    task.process("Transaction").stuck.inc();
     task.projection("balances").lag.set(3);
     task.counter("stand_conflicts").inc();
     metrics.state_set_aside(SetAsideReason::TooOld);

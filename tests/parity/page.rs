@@ -37,11 +37,7 @@ pub(crate) const DIFFERENCES: &[(&str, &str)] = &[
 ];
 
 /// Cases in which millstream does not yet give what Kafka Streams gives.
-pub(crate) const MISSING: &[&str] = &[
-    // A right value that is out of order must not be answered.
-    "versioned_foreign_key_join",
-    "versioned_foreign_key_left_join",
-];
+pub(crate) const MISSING: &[&str] = &[];
 
 /// Why a case differs on purpose.
 pub(crate) fn difference(case: &str) -> Option<&'static str> {

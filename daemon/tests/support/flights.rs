@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Daemon, Site};
+use crate::support::{Daemon, Site, until};
 
 pub(crate) fn data(file: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/nycflights13");
@@ -64,7 +64,11 @@ pub(crate) fn pages(
     let mut cursor = String::new();
     loop {
         let mark = if path.contains('?') { '&' } else { '?' };
-        let answer = daemon.get(&format!("{path}{mark}limit=1000{cursor}"));
+        // Groups are answered once all partitions have built them, which is a moment after "ready".
+        let answer = until("the read model is built", || {
+            let answer = daemon.get(&format!("{path}{mark}limit=1000{cursor}"));
+            (answer.status != 503).then_some(answer)
+        });
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.body["partitionsNotHere"], serde_json::json!([]));
         for item in answer.body["items"].as_array().unwrap() {

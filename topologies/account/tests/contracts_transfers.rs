@@ -89,6 +89,8 @@ impl Schemas {
                 }
             }
             REPLIES | TRANSACTION_REPLIES => self.assert_fits("account/schemas/reply", value),
+            // Compacted: the end of a row has no value.
+            STATUS_COUNTS if value.is_null() => {}
             read_model => {
                 self.assert_fits(&format!("account/schemas/read-models/{read_model}"), value);
             }
