@@ -33,6 +33,15 @@ impl Lineage {
     }
 }
 
+impl<K, V> KStream<K, V> {
+    /// Has what is drawn behind the next repartition topics stop the task where it fails, whatever the
+    /// source's policies: its records are not the user's, and none may be passed over.
+    pub(crate) fn failing(mut self) -> Self {
+        self.parts.lineage.policies = Policies::all(&ErrorPolicy::Fail);
+        self
+    }
+}
+
 /// A stream of records: every record is a fact of its own.
 ///
 /// Kafka Streams' `KStream`. A handle is cheap to clone; attaching two operators to it sends every

@@ -157,13 +157,21 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Processor<String, Event<A>, K, Option
     ) -> Result<(), BoxError> {
         let mut progress = self.progress()?;
         if progress.phase == ProjectionPhase::Resting {
-            let Some(wanted) = self.control.wanted(self.partition) else {
-                return Ok(());
+            // Of another version, if the program was changed while rows were sent on or cleared.
+            let outdated = progress.version != self.projection.version;
+            let next = progress.generation.saturating_add(1);
+            let wanted = match self.control.wanted(self.partition) {
+                Some(wanted) if wanted == next => wanted,
+                other => {
+                    if let Some(passed) = other {
+                        self.control.met(self.partition, passed);
+                    }
+                    if !outdated {
+                        return Ok(());
+                    }
+                    next
+                }
             };
-            if wanted != progress.generation.saturating_add(1) {
-                self.control.met(self.partition, wanted);
-                return Ok(());
-            }
             progress = progress.begun(self.projection.version);
             self.set(&progress)?;
             tracing::info!(

@@ -263,26 +263,30 @@ pub(super) fn check(site: &Site) -> Result<Stores, Wrong> {
 }
 
 /// Checks the subscriptions' topic; returns what it leads to by partition: `int32 length ‖ foreign
-/// key ‖ key`, and the left value's hash.
+/// key ‖ key`, and the left value's hash with the partition that asks.
 fn subscriptions(site: &Site, tables: &Tables) -> Result<Vec<Content>, Wrong> {
     let topic = names::repartition_topic(APPLICATION, &format!("{JOIN}-subscription"));
     let partitions = gathered(site, &topic, &tables.subscriptions, |record| {
-        let (instruction, hash, key) = parts(record);
+        let (instruction, subscriber, key) = parts(record);
         let from = sequence(record);
         let from = (from.as_str(), record.timestamp);
         let key = text(Some(key));
         let foreign_key = text(record.key.as_deref());
-        subscription(from, &foreign_key, (instruction, hash.len() > 1, &key))
+        subscription(
+            from,
+            &foreign_key,
+            (instruction, subscriber.first() == Some(&1), &key),
+        )
     })?;
     let folded = partitions.iter().map(|records| {
         let mut content = Content::new();
         for record in records {
-            let (instruction, hash, key) = parts(record);
+            let (instruction, subscriber, key) = parts(record);
             let key = store_key(record.key.as_deref().unwrap_or_default(), key);
             if instruction < 2 {
                 content.remove(&key);
             } else {
-                content.insert(key, hash.to_vec());
+                content.insert(key, subscriber.to_vec());
             }
         }
         content
@@ -295,15 +299,15 @@ fn store_key(foreign_key: &[u8], key: &[u8]) -> Vec<u8> {
     [&length[..], foreign_key, key].concat()
 }
 
-/// Instruction, hash and left key: `1 ‖ instruction ‖ (0, or 1 ‖ 16 bytes) ‖ key`.
+/// Instruction, subscriber and left key: `2 ‖ instruction ‖ (0, or 1 ‖ 16 bytes) ‖ 4 bytes ‖ key`.
 fn parts(record: &InspectedRecord) -> (u8, &[u8], &[u8]) {
     let value = record.value.as_deref().unwrap_or_default();
-    let [1, instruction, rest @ ..] = value else {
+    let [2, instruction, rest @ ..] = value else {
         return (u8::MAX, value, &[]);
     };
-    let hash = if rest.first() == Some(&1) { 17 } else { 1 };
-    let (hash, key) = rest.split_at_checked(hash).unwrap_or((rest, &[]));
-    (*instruction, hash, key)
+    let subscriber = if rest.first() == Some(&1) { 21 } else { 5 };
+    let (subscriber, key) = rest.split_at_checked(subscriber).unwrap_or((rest, &[]));
+    (*instruction, subscriber, key)
 }
 
 /// Checks the results of a partition one by one; returns the last of each key, where it is a value.

@@ -268,6 +268,8 @@ impl<A: Aggregate> Projections<A> {
                 Told::Share(share) => Some((key, share)),
                 Told::News(_) => None,
             })
+            // A share that is passed over is wrong for good, and a completed generation never served.
+            .failing()
             .repartition(
                 Repartitioned::with(
                     projection.store(GroupedStore::Shares),
@@ -351,6 +353,7 @@ impl<A: Aggregate> Projections<A> {
                 Told::News(news) => Some((news.partition, news)),
                 Told::Share(_) => None,
             })
+            .failing()
             .repartition(
                 Repartitioned::with(
                     projection.store(GroupedStore::Generations),

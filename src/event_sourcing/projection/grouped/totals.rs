@@ -13,7 +13,7 @@ use ::serde::{Deserialize, Serialize};
 
 use super::super::super::aggregate::Aggregate;
 use super::super::super::rebuild::SliceLimits;
-use super::super::processor::BETWEEN_SLICES;
+use super::super::processor::{BETWEEN_SLICES, WATCH};
 use super::super::{ProjectionPhase, RowValue};
 use super::GroupedProjection;
 use super::standing::Made;
@@ -93,6 +93,7 @@ impl<A: Aggregate, C: RowValue, T: RowValue> Processor<GenerationKey, Share<C>, 
     for SumUp<A, C, T>
 {
     fn init(&mut self, context: &mut Context<'_, T>) -> Result<Init, BoxError> {
+        context.schedule(WATCH, PunctuationType::WallClockTime);
         if self.state()?.phase != ProjectionPhase::Resting {
             self.start_work(context);
         }
@@ -146,10 +147,12 @@ impl<A: Aggregate, C: RowValue, T: RowValue> Processor<GenerationKey, Share<C>, 
                         task = %context.task(), projection = self.projection.name(),
                         generation = serving.generation, "the new generation serves"
                     );
-                    self.published_to = None;
                     // What fits into a slice is done at once; of a first generation that is mostly all.
-                    self.work(context, &mut serving)?;
-                    self.work(context, &mut serving)?;
+                    // The rest is found by the punctuator: this record may be rolled back, and what the
+                    // processor remembers, or has scheduled, is not.
+                    let mut from = None;
+                    self.work(context, &mut serving, &mut from)?;
+                    self.work(context, &mut serving, &mut from)?;
                 }
                 self.set(serving)?;
             }
@@ -159,9 +162,20 @@ impl<A: Aggregate, C: RowValue, T: RowValue> Processor<GenerationKey, Share<C>, 
 
     fn punctuate(&mut self, context: &mut Context<'_, T>, _: Punctuation) -> Result<(), BoxError> {
         let mut serving = self.state()?;
-        self.work(context, &mut serving)?;
-        self.set(serving)?;
-        context.request_commit();
+        if serving.phase != ProjectionPhase::Resting {
+            let generation = serving.generation;
+            let of_this = |from: &GenerationKey| from.generation == generation;
+            let mut from = self.published_to.take().filter(of_this);
+            self.work(context, &mut serving, &mut from)?;
+            self.published_to = from;
+            self.set(serving.clone())?;
+            context.request_commit();
+        }
+        if serving.phase != ProjectionPhase::Resting {
+            self.start_work(context);
+        } else if let Some(work) = self.at_work.take() {
+            context.cancel(work);
+        }
         Ok(())
     }
 }
@@ -175,15 +189,17 @@ impl<A: Aggregate, C: RowValue, T: RowValue> SumUp<A, C, T> {
         Ok(self.serving.put(SERVING.to_owned(), serving)?)
     }
 
-    /// Does a slice of what follows when another generation serves, and sees to the rest.
+    /// Does a slice of what follows when another generation serves; `from`: the last group that was compared.
     fn work(
-        &mut self,
+        &self,
         context: &mut Context<'_, T>,
         serving: &mut Serving,
+        from: &mut Option<GenerationKey>,
     ) -> Result<(), BoxError> {
         match serving.phase {
             ProjectionPhase::Publishing => {
-                if self.publish(context, serving)? {
+                *from = self.publish(context, serving, from.take())?;
+                if from.is_none() {
                     serving.phase = ProjectionPhase::Clearing;
                 }
             }
@@ -196,11 +212,6 @@ impl<A: Aggregate, C: RowValue, T: RowValue> SumUp<A, C, T> {
             | ProjectionPhase::Building { .. }
             | ProjectionPhase::Awaiting { .. } => {}
         }
-        if serving.phase != ProjectionPhase::Resting {
-            self.start_work(context);
-        } else if let Some(work) = self.at_work.take() {
-            context.cancel(work);
-        }
         Ok(())
     }
 
@@ -211,15 +222,16 @@ impl<A: Aggregate, C: RowValue, T: RowValue> SumUp<A, C, T> {
         }
     }
 
-    /// Sends on a slice of the groups in which the new generation differs from the one before; returns
-    /// whether it was the last.
+    /// Sends on a slice of the groups behind `from` in which the new generation differs from the one before;
+    /// returns the last one, where there may be more.
     fn publish(
-        &mut self,
+        &self,
         context: &mut Context<'_, T>,
         serving: &Serving,
-    ) -> Result<bool, BoxError> {
+        from: Option<GenerationKey>,
+    ) -> Result<Option<GenerationKey>, BoxError> {
         let first = Bound::Included(GenerationKey::new(serving.generation, ""));
-        let from = self.published_to.take().map_or(first, Bound::Excluded);
+        let from = from.map_or(first, Bound::Excluded);
         let behind = GenerationKey::new(serving.generation.saturating_add(1), "");
         let now = context.system_time();
         let mut left = self.limits.entries;
@@ -236,11 +248,10 @@ impl<A: Aggregate, C: RowValue, T: RowValue> SumUp<A, C, T> {
             }
             left -= 1;
             if left == 0 {
-                self.published_to = Some(key);
-                return Ok(false);
+                return Ok(Some(key));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Deletes a slice of older generations, and tells of groups that the new one lacks; returns whether
