@@ -121,6 +121,13 @@ fn not_compared(of: &str, answer: &Value) -> Vec<String> {
             missing.join(", ")
         ));
     }
+    let other: Vec<String> = list(answer, "otherVersion").iter().map(shown).collect();
+    if !other.is_empty() {
+        said.push(format!(
+            "{of} of partitions {}: another version of its rules made the rows; they are being built anew",
+            other.join(", ")
+        ));
+    }
     let Some(groups) = answer.get("groups") else {
         return said;
     };

@@ -182,3 +182,39 @@ fn a_generation_half_built_by_another_version_is_started_over() {
     }
     assert_eq!(library.served("counts"), library.counts(100));
 }
+
+#[test]
+fn rules_that_change_while_rows_are_sent_on_or_cleared_take_over_afterwards() {
+    for phase in [ProjectionPhase::Publishing, ProjectionPhase::Clearing] {
+        let mut library = filled(2);
+        let version = |version, weight| Program {
+            version,
+            weight,
+            ..Program::first()
+        };
+        library.restart_as(version(2, 10), true);
+        let mut steps = 0;
+        while library.progress("counts")[0].phase != phase {
+            library.step();
+            steps += 1;
+            assert!(steps < 200, "{:?}", library.progress("counts"));
+        }
+        library.restart_as(version(3, 100), false);
+        library.put("shelf-00", &["new"]);
+        let found = library
+            .endpoint("counts")
+            .verify(library.driver.queries(), None, 100);
+        assert_eq!(found.unwrap().other_version, [0, 1]);
+        while !(library.rests("counts") && library.progress("counts")[0].version == 3) {
+            library.step();
+            steps += 1;
+            assert!(steps < 400, "{:?}", library.progress("counts"));
+        }
+        assert_eq!(library.served("counts"), library.counts(100));
+        let found = library
+            .endpoint("counts")
+            .verify(library.driver.queries(), None, 100);
+        let found = found.unwrap();
+        assert_eq!((found.other_version, found.difference), (vec![], None));
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::changes::changes;
 use super::projected::{
-    GroupsPartition, GroupsView, ProjectionPartition, ProjectionReader, ProjectionView,
+    GroupsPartition, GroupsView, ProjectionPartition, ProjectionReader, ProjectionView, not_built,
 };
 use super::reader::Reader;
 use super::replayed::{ReplayedRow, StoreEntries, StoresInLog, each_event, while_serving};
@@ -198,6 +198,9 @@ impl<A: Aggregate, C: RowValue, T: RowValue> ProjectionReader for CommittedGroup
                 let entry = entries.get(Serving::KEY);
                 let serving = entry.map(|(_, plain)| serde_json::from_slice::<Serving>(plain));
                 let generation = serving.transpose()?.map_or(0, |serving| serving.generation);
+                if generation == 0 {
+                    return Err(not_built(self.projection.name(), partition));
+                }
                 Ok((generation, self.totals.clone()))
             };
             let (generation, found) = while_serving(log, &self.serving, partition, serving)?;

@@ -299,7 +299,7 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
     ) -> Result<Verification, HistoryReadError> {
         let from = begin(cursor)?;
         let handles = queries.store_handles(&self.stores.progress)?;
-        compare_each(
+        let mut found = compare_each(
             &handles,
             from,
             limit,
@@ -309,7 +309,13 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
                 let difference = self.compare(handle, id, &mut events)?;
                 Ok((difference, events))
             },
-        )
+        )?;
+        for (partition, handle) in &handles.served {
+            if self.progress(handle)?.version != self.projection.version {
+                found.other_version.push(*partition);
+            }
+        }
+        Ok(found)
     }
 
     fn latest_rows(&self, log: &mut dyn StoresInLog) -> Result<Vec<ReplayedRow>, BoxError> {
@@ -317,6 +323,9 @@ impl<A: Aggregate, K: RowKey, V: RowValue> ProjectionReader for Committed<A, K, 
         for partition in 0..log.partitions(&self.stores.progress)? {
             let serving = |entries: &StoreEntries| {
                 let progress = progress_in(entries, &self.projection.name)?;
+                if progress.generation == 0 {
+                    return Err(not_built(&self.projection.name, partition));
+                }
                 Ok((
                     progress.generation,
                     self.slot(progress.generation).to_owned(),
@@ -536,4 +545,13 @@ impl<A: Aggregate, K: RowKey, V: RowValue> Committed<A, K, V> {
             changes: changes(&json(by_events)?, &json(found)?),
         }))
     }
+}
+
+/// What a replay of rows that are there says where there are none yet.
+pub(super) fn not_built(projection: &str, partition: i32) -> BoxError {
+    format!(
+        "partition {partition} of projection `{projection}` has built no generation yet: wait until the \
+         daemon serves it, or make the rows from history with `--anew`"
+    )
+    .into()
 }

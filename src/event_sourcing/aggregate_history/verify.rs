@@ -44,6 +44,10 @@ pub struct Verification {
     pub partitions_compared: Vec<i32>,
     /// The partitions that are not served here.
     pub partitions_missing: Vec<i32>,
+    /// The partitions whose rows another version of the projection's rules has made: nothing was compared
+    /// there. They are being built anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_version: Vec<i32>,
     /// What has come of comparing groups; in the last look at a grouped projection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<GroupsVerified>,
@@ -224,6 +228,7 @@ pub(super) fn compare_each(
         cursor: None,
         partitions_compared: handles.served.keys().copied().collect(),
         partitions_missing: handles.missing(),
+        other_version: Vec::new(),
         groups: None,
     };
     for (partition, handle) in handles.served.range(first..) {
